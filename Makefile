@@ -1,0 +1,52 @@
+# Everything runs in .venv, which the first target that needs it makes; nothing but python3, make and pip has to be there.
+#   make PYTHON=python3.12 ...     another interpreter
+#   make CONSTRAINTS= ...          the newest allowed versions instead of the tested ones
+PYTHON      ?= python3
+CONSTRAINTS ?= constraints.txt
+VENV        := .venv
+BIN         := $(VENV)/bin
+STAMP       := $(VENV)/.installed
+SHARDS      ?=
+SOURCE      ?=
+
+.PHONY: help setup check format test test-slow test-gpu demo benchmark-loader clean
+.DEFAULT_GOAL := help
+
+help:            ## what there is
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
+
+setup: $(STAMP)  ## make .venv and install vidpipe with everything that development needs
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
+	@echo "installing into $(VENV) (several GB the first time)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	@touch $@
+
+check: $(STAMP)  ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(STAMP)   ## fast tests (no GPU, no network)
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-slow: $(STAMP) ## kills, learning, whole recipes
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+test-gpu: $(STAMP) ## needs a CUDA device; fails without one
+	VIDPIPE_REQUIRE_GPU=1 $(BIN)/python -m pytest -q -m gpu
+
+demo: $(STAMP)   ## motion videos -> shards -> a classifier trained on the CPU -> evaluation, prediction, figures
+	$(BIN)/python -m vidpipe demo
+
+benchmark-loader: $(STAMP) ## the loader against its peers: on the demo's shards, or SHARDS=... SOURCE=...
+	$(BIN)/vidpipe bench loader $(SHARDS) $(if $(SOURCE),--source $(SOURCE))
+
+clean:           ## remove what these targets made (not prepared data sets)
+	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

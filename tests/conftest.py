@@ -1,0 +1,76 @@
+"""Fixtures that all tests share: real clips, generated videos, shards made from both, and the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import CommandResult, RunCommand, run_command
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def videos_dir() -> Path:
+    """The folder of real clips: $VIDPIPE_TEST_VIDEOS, or shared/videos beside the checkout."""
+    folder = Path(os.environ.get("VIDPIPE_TEST_VIDEOS", REPOSITORY.parent / "shared" / "videos"))
+    if not (folder / "labels.csv").is_file():
+        message = f"no real clips in {folder}; set VIDPIPE_TEST_VIDEOS to a folder that has them"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture
+def vidpipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> RunCommand:
+    """Runs `vidpipe ARGUMENTS...` in this process."""
+
+    def run(*arguments: object) -> CommandResult:
+        code = run_command([str(argument) for argument in arguments], monkeypatch)
+        captured = capsys.readouterr()
+        return CommandResult(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def session_command() -> Callable[..., int]:
+    """Runs `vidpipe ARGUMENTS...` in this process, for fixtures of the whole session."""
+
+    def run(*arguments: object) -> int:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            return run_command([str(argument) for argument in arguments], monkeypatch)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_shards(
+    videos_dir: Path, tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]
+) -> Path:
+    """The real clips in shards (7 train, 3 val; one damaged video rejected), several small shards for train."""
+    out = tmp_path_factory.mktemp("real") / "shards"
+    options = ("--max-rejects", "20%", "--frames", 16, "--stride", 2, "--shard-size-mb", 8)
+    assert (
+        session_command(
+            "prep", "csv", "--source", videos_dir, "--set", "annotations=labels.csv", "--out", out, *options
+        )
+        == 0
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def motion_shards(tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]) -> Path:
+    """A small `motion` data set in shards: 8 classes, 32 train and 16 val clips; the videos are in its folder `videos`."""
+    out = tmp_path_factory.mktemp("motion") / "shards"
+    assert (
+        session_command(
+            "prep", "motion", "--out", out, "--set", "train_videos=4", "--set", "val_videos=2", "--shard-size-mb", 2
+        )
+        == 0
+    )
+    return out

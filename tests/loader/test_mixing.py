@@ -1,0 +1,74 @@
+"""Mixing: pixels and labels agree, one box for all frames, and what is drawn depends on (seed, epoch, key) alone."""
+
+from __future__ import annotations
+
+import torch
+
+from vidpipe.loader.mixing import Mixing, draw_clip, mix_batch
+
+KEYS = [f"clip-{i}" for i in range(16)]
+
+
+def constant_clips() -> tuple[torch.Tensor, torch.Tensor]:
+    """Clip i is filled with the number i and has label i."""
+    label = torch.arange(16)
+    return label.float().view(16, 1, 1, 1, 1).expand(16, 3, 4, 20, 30).clone(), label
+
+
+def mixed(mixing: Mixing, *, seed: int = 0, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    video, label = constant_clips()
+    return mix_batch(video, label, keys=KEYS, num_classes=16, mixing=mixing, seed=seed, epoch=epoch)
+
+
+def test_cutmix_label_weight_is_the_share_of_pixels_and_the_box_is_the_same_in_all_frames() -> None:
+    video, target = mixed(Mixing(cutmix=1.0))
+    for index in range(16):
+        own = (video[index] == index).float()
+        assert torch.equal(own[:, :1].expand_as(own), own)
+        assert torch.isclose(own.mean(), target[index, index])
+        assert set(video[index].unique().tolist()) <= {float(index), float((index + 1) % 16)}
+    assert 0.05 < target.diagonal().mean() < 0.95
+
+
+def test_mixup_pixels_and_labels_have_one_weight() -> None:
+    video, target = mixed(Mixing(mixup=0.8))
+    partner = torch.roll(torch.arange(16.0), -1)
+    expected = target.diagonal() * torch.arange(16.0) + (1 - target.diagonal()) * partner
+    assert torch.allclose(video.mean(dim=(1, 2, 3, 4)), expected, atol=1e-4)
+    assert torch.allclose(target.sum(dim=1), torch.ones(16))
+
+
+def test_erasing_keeps_hard_labels_and_fills_the_same_box_in_all_frames() -> None:
+    video, target = mixed(Mixing(erase=1.0))
+    assert torch.equal(target, torch.arange(16))
+    for index in range(16):
+        touched = video[index] != index
+        assert 0 < touched.float().mean() < 0.5
+        assert torch.equal(video[index, :, 0], video[index, :, 3])
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_key_alone() -> None:
+    mixing = Mixing(mixup=0.8, cutmix=1.0, erase=0.25)
+    first, again = mixed(mixing), mixed(mixing)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], mixed(mixing, epoch=1)[0])
+    assert not torch.equal(first[0], mixed(mixing, seed=1)[0])
+    alone = draw_clip(mixing, KEYS[3], seed=0, epoch=0, height=20, width=30)
+    assert alone.keep == first[1][3, 3].item() or abs(alone.keep - first[1][3, 3].item()) < 1e-6
+
+
+def test_probabilities_are_kept() -> None:
+    mixing = Mixing(mixup=0.8, cutmix=1.0, prob=0.5, switch_prob=0.25)
+    draws = [draw_clip(mixing, str(i), seed=0, epoch=0, height=64, width=64) for i in range(4000)]
+    untouched = sum(draw.keep == 1.0 and draw.cut is None for draw in draws) / 4000
+    cut = sum(draw.cut is not None for draw in draws) / 4000
+    assert abs(untouched - 0.5) < 0.03
+    assert abs(cut - 0.125) < 0.02
+
+
+def test_off_changes_nothing() -> None:
+    video, label = constant_clips()
+    same_video, same_label = mix_batch(video, label, keys=KEYS, num_classes=16, mixing=Mixing(), seed=0, epoch=0)
+    assert same_video is video
+    assert same_label is label

@@ -1,0 +1,163 @@
+"""`vidpipe prep` on real clips and on bad input, as a user sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import RunCommand
+
+from vidpipe.loader.index import load_index
+from vidpipe.loader.reader import ClipReader
+from vidpipe.shards.index import read_samples
+from vidpipe.shards.manifest import load_manifest
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_damaged_video_is_a_reject_and_the_budget_decides(
+    videos_dir: Path, tmp_path: Path, vidpipe: RunCommand
+) -> None:
+    command = (
+        "prep",
+        "csv",
+        "--source",
+        videos_dir,
+        "--set",
+        "annotations=labels.csv",
+        "--out",
+        tmp_path / "x",
+        "--frames",
+        8,
+    )
+    refused = vidpipe(*command)
+    assert refused.code == 3
+    assert (
+        "corrupted.mp4" in refused.err
+        and "1 of 11 videos rejected (9.1%), but --max-rejects allows 1.0%" in refused.err
+    )
+    assert not list((tmp_path / "x").glob("*/manifest.json"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "x").glob("*/*.tar")}
+    assert len(before) == 2
+
+    accepted = vidpipe(*command, "--max-rejects", "20%", "--json")
+    assert accepted.code == 0
+    report = json.loads(accepted.out)
+    assert report["reused_shards"] == 2 and report["made_shards"] == 0, "finished shards are not made again"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    train, val = report["splits"]["train"], report["splits"]["val"]
+    assert (train["videos"], train["written"], train["rejected"]) == (8, 7, 1)
+    assert (val["videos"], val["written"], val["rejected"]) == (3, 3, 0)
+    (reject,) = [json.loads(line) for line in (tmp_path / "x/train/rejects.jsonl").read_text().splitlines()]
+    assert reject["path"] == "corrupted.mp4" and reject["stage"] == "decode" and reject["reason"] == "damaged"
+    assert str(videos_dir) not in reject["message"]
+    assert not list((tmp_path / "x").rglob(".parts"))
+
+
+def test_rotated_is_upright_av1_is_decoded_and_short_is_padded(real_shards: Path) -> None:
+    folder = real_shards / "val"
+    rows = {row["video"]: row for row in read_samples(folder).to_pylist()}
+    assert (rows["rotated_90.mov"]["height"], rows["rotated_90.mov"]["width"]) == (426, 240)
+    assert rows["rotated_90.mov"]["padded_frames"] > 0 and rows["unordered_pts.mov"]["padded_frames"] > 0
+    assert rows["av1.mkv"]["padded_frames"] == 0
+    manifest = load_manifest(folder)
+    index = load_index(folder, manifest)
+    sample = int(np.flatnonzero(index.video == "av1.mkv")[0])
+    video = ClipReader(folder, manifest, index).read(sample, range(16), np.empty(int(index.size[sample]), np.uint8))
+    assert video.std() > 10 and np.abs(np.diff(video.astype(int), axis=0)).max() > 0
+
+
+def test_the_statistics_are_those_of_the_stored_frames(real_shards: Path) -> None:
+    folder = real_shards / "train"
+    manifest = load_manifest(folder)
+    index = load_index(folder, manifest)
+    reader = ClipReader(folder, manifest, index)
+    pixels = np.concatenate(
+        [
+            reader.read(i, range(16), np.empty(int(index.size[i]), np.uint8))[:, ::4, ::4].reshape(-1, 3) / 255
+            for i in range(len(index))
+        ]
+    )
+    assert manifest.measured is not None
+    np.testing.assert_allclose(manifest.measured.mean, pixels.mean(0), atol=1e-5)
+    np.testing.assert_allclose(manifest.measured.std, pixels.std(0), atol=1e-5)
+
+
+def test_workers_do_not_change_a_byte(motion_shards: Path, tmp_path: Path, vidpipe: RunCommand) -> None:
+    counts = ("--set", "train_videos=4", "--set", "val_videos=2", "--shard-size-mb", 2)
+    for workers in (1, 3):
+        command = ("prep", "motion", "--source", motion_shards / "videos", "--out", tmp_path / str(workers), *counts)
+        assert vidpipe(*command, "--workers", workers).code == 0
+    assert len(list((tmp_path / "1" / "train").glob("*.tar"))) > 1
+    for split in ("train", "val"):
+        assert _tree(tmp_path / "1" / split) == _tree(tmp_path / "3" / split) == _tree(motion_shards / split)
+
+
+def test_a_finished_data_set_is_left_alone(motion_shards: Path, vidpipe: RunCommand) -> None:
+    before = _tree(motion_shards)
+    command = (
+        "prep",
+        "motion",
+        "--out",
+        motion_shards,
+        "--set",
+        "train_videos=4",
+        "--set",
+        "val_videos=2",
+        "--shard-size-mb",
+        2,
+    )
+    again = vidpipe(*command, "--json")
+    assert again.code == 0 and json.loads(again.out)["made_shards"] == 0
+    other = vidpipe(*command, "--frames", 3)
+    assert other.code == 1 and "made from other videos or other options" in other.err
+    assert _tree(motion_shards) == before
+
+
+def _empty_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _unlabelled(path: Path) -> Path:
+    (path / "a").mkdir(parents=True)
+    (path / "a" / "x.mp4").touch()
+    (path / "names.txt").write_text("bees\n")
+    return path
+
+
+BAD_INPUT: list[tuple[str, Callable[[Path], list[object]], int, str]] = [
+    ("missing folder", lambda p: ["folder", "--source", p / "absent"], 1, "absent"),
+    ("empty folder", lambda p: ["folder", "--source", _empty_folder(p / "empty")], 1, "no video"),
+    ("no source", lambda p: ["folder"], 2, "--source"),
+    ("unknown recipe", lambda p: ["foldr", "--source", p], 2, "did you mean folder"),
+    ("unknown key", lambda p: ["folder", "--source", p, "--set", "frmes=3"], 2, "did you mean frames"),
+    ("wrong value", lambda p: ["folder", "--source", p, "--frames", 0], 2, "frames"),
+    ("unknown codec", lambda p: ["folder", "--source", p, "--codec", "gif"], 2, "tensor"),
+    (
+        "label not in list",
+        lambda p: ["folder", "--source", _unlabelled(p / "v"), "--set", "classes=names.txt"],
+        1,
+        "'a'",
+    ),
+    ("no annotations", lambda p: ["csv", "--source", p, "--set", "annotations=absent.csv"], 1, "absent.csv"),
+    ("not a recipe", lambda p: ["folder", "--source", p, "--set", "frames"], 2, "key=value"),
+    ("unknown option", lambda p: ["folder", "--sauce", p], 2, "--sauce"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"), [case[1:] for case in BAD_INPUT], ids=[case[0] for case in BAD_INPUT]
+)
+def test_bad_input_is_one_clear_line(
+    tmp_path: Path, vidpipe: RunCommand, arguments: Callable[[Path], list[object]], code: int, text: str
+) -> None:
+    result = vidpipe("prep", *arguments(tmp_path), "--out", tmp_path / "out")
+    assert result.code == code and text in result.err and "Traceback" not in result.err
+    assert len([line for line in result.err.splitlines() if line.startswith("error:") or "Error" in line]) == 1
+    assert not list(tmp_path.glob("out/*/*"))

@@ -1,0 +1,137 @@
+"""Mixing the clips of a batch on the batch's device: mixup, CutMix and erasing, with labels that follow.
+
+What is drawn for a clip is a pure function of (seed, epoch, key): workers, resumes and devices don't matter to it. Its
+partner is the next clip of the batch. The same box is cut from all frames of a clip: the clip stays a video.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ERASED_AREA = (0.02, 1 / 3)
+_ERASED_ASPECT = (0.3, 1 / 0.3)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """What is mixed; off where a value is 0.
+
+    Attributes:
+        mixup: alpha of the Beta distribution of mixup's weights (arXiv:1710.09412).
+        cutmix: alpha of the Beta distribution of the kept area of CutMix (arXiv:1905.04899).
+        prob: share of the clips that are mixed.
+        switch_prob: share of CutMix among them where both are on.
+        erase: share of the clips in which a box is filled with noise of the data's spread (arXiv:1708.04896).
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    prob: float = 1.0
+    switch_prob: float = 0.5
+    erase: float = 0.0
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether labels become soft."""
+        return (self.mixup > 0 or self.cutmix > 0) and self.prob > 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is done."""
+        return self.is_soft or self.erase > 0
+
+
+@dataclass(frozen=True)
+class ClipDraw:
+    """What was drawn for one clip.
+
+    Attributes:
+        keep: weight of the clip's own label; with mixup also of its pixels.
+        cut: CutMix's box (top, left, bottom, right) in pixels, which comes from the partner; None without.
+        erased: box that is filled with noise; None without.
+        noise_seed: of that noise.
+    """
+
+    keep: float
+    cut: tuple[int, int, int, int] | None
+    erased: tuple[int, int, int, int] | None
+    noise_seed: int
+
+
+def draw_clip(mixing: Mixing, key: str, *, seed: int, epoch: int, height: int, width: int) -> ClipDraw:
+    """Draw for one clip; the area of CutMix's box within the picture decides the labels' weights exactly."""
+    digest = hashlib.blake2b(f"mixing/{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(digest, "little")))
+    keep, cut = 1.0, None
+    use, which, centre_y, centre_x = generator.random(4)
+    if mixing.is_soft and use < mixing.prob:
+        if mixing.cutmix > 0 and (mixing.mixup <= 0 or which < mixing.switch_prob):
+            side = float(np.sqrt(1.0 - generator.beta(mixing.cutmix, mixing.cutmix)))
+            cut = _box(centre_y, centre_x, side * height, side * width, height=height, width=width)
+            keep = 1.0 - (cut[2] - cut[0]) * (cut[3] - cut[1]) / (height * width)
+        else:
+            keep = float(generator.beta(mixing.mixup, mixing.mixup))
+    erased = None
+    if mixing.erase > 0 and generator.random() < mixing.erase:
+        area = generator.uniform(*_ERASED_AREA) * height * width
+        aspect = float(np.exp(generator.uniform(*np.log(_ERASED_ASPECT))))
+        y, x = generator.random(2)
+        erased = _box(y, x, np.sqrt(area * aspect), np.sqrt(area / aspect), height=height, width=width)
+    return ClipDraw(keep=keep, cut=cut, erased=erased, noise_seed=int(generator.integers(2**31)))
+
+
+def mix_batch(
+    video: Tensor, label: Tensor, *, keys: Sequence[str], num_classes: int, mixing: Mixing, seed: int, epoch: int
+) -> tuple[Tensor, Tensor]:
+    """Mix the clips of a batch.
+
+    Args:
+        video: float [B, C, T, H, W]; it is left as it is.
+        label: int64 [B].
+        keys: the B clips' keys.
+        num_classes: number of classes.
+
+    Returns:
+        The mixed video, and the labels: float [B, num_classes], summing to 1, where clips were mixed; else `label`.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    if not mixing.is_on:
+        return video, label
+    height, width = video.shape[-2:]
+    draws = [draw_clip(mixing, key, seed=seed, epoch=epoch, height=height, width=width) for key in keys]
+    partner = video.roll(-1, dims=0)
+    blend = torch.tensor([1.0 if draw.cut else draw.keep for draw in draws], device=video.device, dtype=video.dtype)
+    mixed = torch.lerp(partner, video, blend.view(-1, 1, 1, 1, 1))
+    for index, draw in enumerate(draws):
+        if draw.cut is not None:
+            top, left, bottom, right = draw.cut
+            mixed[index, :, :, top:bottom, left:right] = partner[index, :, :, top:bottom, left:right]
+        if draw.erased is not None:
+            top, left, bottom, right = draw.erased
+            box = mixed[index, :, :, top:bottom, left:right]
+            noise = torch.randn(box[:, 0].shape, generator=torch.Generator().manual_seed(draw.noise_seed))
+            box.copy_(noise.to(box).unsqueeze(1).expand_as(box))
+    if not mixing.is_soft:
+        return mixed, label
+    own = F.one_hot(label, num_classes).to(video.dtype)
+    keep = torch.tensor([draw.keep for draw in draws], device=video.device, dtype=video.dtype).unsqueeze(1)
+    return mixed, own * keep + own.roll(-1, dims=0) * (1 - keep)
+
+
+def _box(
+    y: float, x: float, box_height: float, box_width: float, *, height: int, width: int
+) -> tuple[int, int, int, int]:
+    """A box around a centre given as shares of the picture, clipped to it: (top, left, bottom, right)."""
+    top, bottom = round(y * height - box_height / 2), round(y * height + box_height / 2)
+    left, right = round(x * width - box_width / 2), round(x * width + box_width / 2)
+    return max(top, 0), max(left, 0), min(bottom, height), min(right, width)

@@ -1,0 +1,134 @@
+"""Reads clips out of shards: only the frames that are asked for, straight into the caller's buffer, checked."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.errors import BadSampleError, ShardError
+from vidpipe.loader.index import SampleIndex
+from vidpipe.shards.codecs import make_codec
+from vidpipe.shards.codecs.base import Frames, Part
+from vidpipe.shards.manifest import Manifest
+
+MAX_OPEN_SHARDS = 256
+
+
+class _OpenShard:
+    """A shard's file descriptor, closed when the last user lets go of it."""
+
+    def __init__(self, path: Path, expected_bytes: int) -> None:
+        self.descriptor = -1
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise ShardError(
+                f"{path}: can't be opened: {error.strerror}; `vidpipe verify` tells what else is amiss"
+            ) from error
+        size = os.fstat(self.descriptor).st_size
+        if size != expected_bytes:
+            raise ShardError(f"{path}: {size} bytes, but the manifest says {expected_bytes}: truncated or replaced")
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+class ClipReader:
+    """Random access to the clips of a split. Any number of threads may read at once.
+
+    Args:
+        folder: the split's folder.
+        check_crc: verify the checksum of every part that is read.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, index: SampleIndex, *, check_crc: bool = True) -> None:
+        self._folder = folder
+        self._bytes = {entry.name: entry.bytes for entry in manifest.shards}
+        self._index = index
+        self._codec = make_codec(manifest.codec)
+        self._check_crc = check_crc
+        self._open: OrderedDict[str, _OpenShard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
+        """Some frames of a sample's clip.
+
+        Args:
+            sample: place in the index.
+            frames: of the stored clip, in the order in which they are wanted.
+            out: flat uint8 buffer with room for them.
+
+        Returns:
+            uint8 [len(frames), H, W, 3]: a view of `out`.
+
+        Raises:
+            BadSampleError: a checksum differs, or bytes are missing.
+            ShardError: the shard is absent or has another size than the manifest says.
+        """
+        length, height, width = (int(n) for n in self._index.shape[sample])
+        parts = self._codec.parts((length, height, width), frames)
+        shard = self._index.shards[self._index.shard[sample]]
+        opened = self._opened(shard)
+        view = out.data
+        base = int(self._index.offset[sample])
+        place = 0
+        for run in _runs(parts):
+            size = sum(part.size for part in run)
+            self._fill(opened, view[place : place + size], base + run[0].offset, shard, sample)
+            place += size
+        if self._check_crc:
+            self._verify(view, parts, shard, sample)
+        return out[:place].reshape(len(frames), height, width, 3)
+
+    def close(self) -> None:
+        """Close all shards."""
+        with self._lock:
+            self._open.clear()
+
+    def _opened(self, shard: str) -> _OpenShard:
+        with self._lock:
+            if shard not in self._open:
+                self._open[shard] = _OpenShard(self._folder / shard, self._bytes[shard])
+                if len(self._open) > MAX_OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(shard)
+            return self._open[shard]
+
+    def _fill(self, opened: _OpenShard, view: memoryview, offset: int, shard: str, sample: int) -> None:
+        while view:
+            try:
+                got = os.preadv(opened.descriptor, [view], offset)
+            except OSError as error:
+                raise BadSampleError(shard, self._index.key[sample], f"can't be read: {error.strerror}") from error
+            if got == 0:
+                raise BadSampleError(
+                    shard, self._index.key[sample], "ends too early: the shard was truncated while in use"
+                )
+            view, offset = view[got:], offset + got
+
+    def _verify(self, view: memoryview, parts: Sequence[Part], shard: str, sample: int) -> None:
+        start = int(self._index.crc_start[sample])
+        place = 0
+        for part in parts:
+            if zlib.crc32(view[place : place + part.size]) != self._index.crc32[start + part.crc32_index]:
+                raise BadSampleError(shard, self._index.key[sample], "its bytes differ from what was written (CRC-32)")
+            place += part.size
+
+
+def _runs(parts: Sequence[Part]) -> list[list[Part]]:
+    """Parts that lie one behind the other, together: each run is one read."""
+    runs: list[list[Part]] = []
+    for part in parts:
+        if runs and runs[-1][-1].offset + runs[-1][-1].size == part.offset:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    return runs

@@ -1,0 +1,1 @@
+"""Preparation: videos to shards. `run.prepare` is the whole of it."""

@@ -1,0 +1,92 @@
+"""What `vidpipe prep` does with its arguments: recipe, source, output, progress, and the summary at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidpipe.errors import UsageError
+from vidpipe.prep.progress import ConsoleProgress
+from vidpipe.prep.recipe import load_prep_recipe
+from vidpipe.prep.run import PrepResult, prepare
+
+
+@dataclass(frozen=True, slots=True)
+class PrepSummary:
+    """A run's outcome, for people and for programs."""
+
+    result: PrepResult
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: per split videos, written, rejected (by reason), clips, shards, bytes."""
+        splits = {
+            manifest.split: {
+                **manifest.counts.model_dump(mode="json"),
+                "shards": len(manifest.shards),
+                "bytes": sum(shard.bytes for shard in manifest.shards),
+            }
+            for manifest in self.result.manifests
+        }
+        return {
+            "out": str(self.result.out),
+            "made_shards": self.result.made_shards,
+            "reused_shards": self.result.reused_shards,
+            "splits": splits,
+        }
+
+    def as_text(self) -> str:
+        """One line a split."""
+        lines = []
+        for name, split in self.as_dict()["splits"].items():
+            reasons = ", ".join(f"{count} {reason}" for reason, count in split["rejects_by_reason"].items())
+            lines.append(
+                f"{name}: {split['videos']} videos = {split['written']} written + {split['rejected']} rejected"
+                f"{f' ({reasons})' if reasons else ''}; {split['clips']} clips in {split['shards']} shards, "
+                f"{split['bytes'] / 1e6:.1f} MB"
+            )
+        return "\n".join([*lines, f"shards are in {self.result.out}"])
+
+
+def run_prep(
+    name: str,
+    overrides: Sequence[str],
+    *,
+    source: Path | None,
+    out: Path | None,
+    splits: Sequence[str],
+    workers: int | None,
+    limit: int | None,
+) -> PrepSummary:
+    """Prepare what the recipe says.
+
+    Args:
+        name: a recipe's name or file.
+        source: folder of the videos; a generated data set makes them there, by default in `out`/videos.
+        out: `shards/NAME` by default.
+
+    Raises:
+        VidpipeError: see `prepare`.
+    """
+    recipe, options = load_prep_recipe(name, overrides)
+    title = Path(name).stem
+    out = out or Path("shards") / title
+    with ConsoleProgress() as progress:
+        if options.generates:
+            source = source or out / "videos"
+            options.generate(source, progress=progress.generating)
+        elif source is None:
+            raise UsageError(f"prep {name}: --source DIR is required: the folder that holds the videos")
+        result = prepare(
+            name=title,
+            recipe=recipe,
+            options=options,
+            source=source,
+            out=out,
+            splits=splits,
+            workers=workers,
+            limit=limit,
+            progress=progress,
+        )
+    return PrepSummary(result)

@@ -1,0 +1,168 @@
+"""The child that decodes: one video after the other, until its pipe closes or it is killed.
+
+It is a process of its own because decoders hang, leak and crash on damaged input; whoever started it enforces the time
+limit with SIGKILL. Payloads go back through memory that both share, everything else through a pipe.
+Run as `python -m vidpipe.prep.decoder_process PIPE_FD BUFFER_FD BUFFER_FD`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidpipe.errors import VideoError, VidpipeError
+from vidpipe.shards.codecs import Codec, CodecSpec, make_codec
+from vidpipe.shards.codecs.base import Frames
+from vidpipe.video.decode import Clip, extract_clips
+from vidpipe.video.spec import ClipSpec
+
+STATISTICS_STEP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One video to decode.
+
+    Attributes:
+        buffer: which of the two shared buffers takes the payloads.
+    """
+
+    path: Path
+    key: str
+    spec: ClipSpec
+    codec: CodecSpec
+    decoder: str
+    strict: bool
+    buffer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClipResult:
+    """One encoded clip; its payload lies in the shared buffer.
+
+    Attributes:
+        offset: of the payload in the buffer, in bytes.
+        shape: (T, H, W) of the frames.
+        channel_sums, channel_square_sums: over `pixels` sampled pixels, in 8-bit units; exact integers.
+    """
+
+    offset: int
+    size: int
+    crc32: tuple[int, ...]
+    shape: tuple[int, int, int]
+    frame_indices: tuple[int, ...]
+    times_seconds: tuple[float, ...]
+    padded_frames: int
+    pixels: int
+    channel_sums: tuple[int, int, int]
+    channel_square_sums: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What became of a job: clips and facts about the source, or the reason why there are none."""
+
+    clips: tuple[ClipResult, ...] = ()
+    source: dict[str, Any] | None = None
+    error: VideoError | None = None
+
+
+def main(pipe_fd: int, buffer_fds: list[int]) -> None:
+    """Answer jobs until the pipe closes."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe: Connection[Decoded | VidpipeError, Job] = Connection(pipe_fd)
+    codecs: dict[CodecSpec, Codec] = {}
+    while True:
+        try:
+            job = pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        codec = codecs.setdefault(job.codec, make_codec(job.codec))
+        answer: Decoded | VidpipeError
+        try:
+            answer = _decode(job, codec, buffer_fds[job.buffer])
+        except VideoError as error:
+            answer = Decoded(
+                error=VideoError(error.reason, error.message.replace(str(job.path), job.key), stage=error.stage)
+            )
+        except VidpipeError as error:
+            answer = error
+        try:
+            pipe.send(answer)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+def _decode(job: Job, codec: Codec, buffer_fd: int) -> Decoded:
+    extraction = extract_clips(job.path, job.spec, key=job.key, decoder=job.decoder, strict=job.strict)
+    encoded = [codec.encode(clip.video) for clip in extraction.clips]
+    total = sum(item.size for item in encoded)
+    if os.fstat(buffer_fd).st_size < total:
+        os.ftruncate(buffer_fd, total)
+    results = []
+    with mmap.mmap(buffer_fd, total) as memory:
+        offset = 0
+        for clip, item in zip(extraction.clips, encoded, strict=True):
+            start = offset
+            for piece in item.pieces:
+                size = memoryview(piece).nbytes
+                memory[offset : offset + size] = piece
+                offset += size
+            results.append(_result(clip, start, item.size, item.crc32))
+    info = extraction.info
+    source = {
+        "codec": info.codec,
+        "decoder": extraction.decoder,
+        "duration_seconds": info.duration_seconds,
+        "fps": info.fps,
+        "height": info.height,
+        "rotation": info.rotation,
+        "sar": info.sar,
+        "width": info.width,
+    }
+    return Decoded(tuple(results), source)
+
+
+def _result(clip: Clip, offset: int, size: int, crc32: tuple[int, ...]) -> ClipResult:
+    frames, height, width, _ = clip.video.shape
+    pixels, sums, squares = channel_statistics(clip.video)
+    return ClipResult(
+        offset=offset,
+        size=size,
+        crc32=crc32,
+        shape=(frames, height, width),
+        frame_indices=tuple(int(i) for i in clip.frame_indices),
+        times_seconds=tuple(round(float(t), 6) for t in clip.times_seconds),
+        padded_frames=clip.padded_frames,
+        pixels=pixels,
+        channel_sums=sums,
+        channel_square_sums=squares,
+    )
+
+
+def channel_statistics(video: Frames) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
+    """Number of sampled pixels, and sums and sums of squares per channel, of every 4th pixel of both axes."""
+    sample = video[:, ::STATISTICS_STEP, ::STATISTICS_STEP].reshape(-1, 3).astype(np.int64)
+    red, green, blue = (int(value) for value in sample.sum(axis=0))
+    red2, green2, blue2 = (int(value) for value in np.einsum("pc,pc->c", sample, sample))
+    return len(sample), (red, green, blue), (red2, green2, blue2)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process with its parent, whatever the parent dies of."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), [int(fd) for fd in sys.argv[2:]])

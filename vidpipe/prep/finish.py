@@ -1,0 +1,116 @@
+"""Finishes a split: index, rejects and, last of all, the manifest."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vidpipe import __version__
+from vidpipe.datasets.base import DatasetFormat
+from vidpipe.errors import ShardError
+from vidpipe.prep.plan import SplitPlan
+from vidpipe.prep.recipe import PrepRecipe
+from vidpipe.prep.shard_job import PARTS_FOLDER, ChannelSums, Reject, ShardPart
+from vidpipe.shards.index import write_samples
+from vidpipe.shards.layout import REJECTS, whole_file
+from vidpipe.shards.manifest import Counts, Manifest, Normalization, ShardEntry
+from vidpipe.video.decode import decoder_versions
+
+
+def finish_split(
+    split: SplitPlan,
+    parts: Sequence[ShardPart],
+    missing: Sequence[Reject],
+    *,
+    name: str,
+    recipe: PrepRecipe,
+    options: DatasetFormat,
+    out: Path,
+) -> Manifest:
+    """Write rejects.jsonl, samples.parquet and manifest.json, then drop what only an unfinished run needs.
+
+    Args:
+        missing: rejects of videos that the annotations name but that are not there.
+        name: the recipe's name.
+
+    Raises:
+        ShardError: videos and samples plus rejects don't add up; nothing is written then.
+    """
+    rejects = [*missing, *(reject for part in parts for reject in part.rejects)]
+    written = sum(part.written for part in parts)
+    videos = split.num_videos + len(missing)
+    if videos != written + len(rejects):
+        raise ShardError(
+            f"{out}: {videos} videos, but {written} written and {len(rejects)} rejected: the counts differ"
+        )
+    write_rejects(out, rejects)
+    write_samples(out, [row for part in parts for row in part.rows])
+    manifest = Manifest(
+        dataset=name,
+        split=split.split,
+        classes=split.classes,
+        clip=split.clip,
+        codec=recipe.codec_spec,
+        normalization=recipe.normalize,
+        measured=measured(parts),
+        horizontal_flip=recipe.horizontal_flip,
+        counts=Counts(
+            videos=videos,
+            written=written,
+            rejected=len(rejects),
+            clips=sum(len(part.rows) for part in parts),
+            rejects_by_reason=_counted(reject.reason for reject in rejects),
+            decoders=_counted(name for part in parts for name, count in part.decoders.items() for _ in range(count)),
+        ),
+        labels=_labels(split, parts),
+        shards=tuple(
+            ShardEntry(name=part.name, samples=len(part.rows), bytes=part.bytes, sha256=part.sha256, plan=part.plan)
+            for part in parts
+        ),
+        recipe=resolved_recipe(recipe, options),
+        versions={"vidpipe": __version__, **decoder_versions()},
+    )
+    manifest.write(out)
+    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
+    return manifest
+
+
+def write_rejects(out: Path, rejects: Iterable[Reject]) -> None:
+    """Write rejects.jsonl: one JSON object a line, in the plan's order."""
+    with whole_file(out / REJECTS) as stream:
+        for reject in rejects:
+            stream.write((json.dumps(asdict(reject), sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def measured(parts: Sequence[ShardPart]) -> Normalization | None:
+    """The data's own channel mean and std in [0, 1], or None without any frame."""
+    total = ChannelSums()
+    for part in parts:
+        total.add(part.channels.pixels, part.channels.sums, part.channels.squares)
+    if total.pixels == 0:
+        return None
+    means = [s / total.pixels for s in total.sums]
+    stds = [math.sqrt(max(q / total.pixels - m * m, 0.0)) for q, m in zip(total.squares, means, strict=True)]
+    (r, g, b), (r_std, g_std, b_std) = ([round(v / 255, 6) for v in values] for values in (means, stds))
+    return Normalization(mean=(r, g, b), std=(r_std, g_std, b_std))
+
+
+def resolved_recipe(recipe: PrepRecipe, options: DatasetFormat) -> dict[str, Any]:
+    """The recipe with the format's options beside its own keys, as in the file."""
+    return dict(sorted({**recipe.model_dump(mode="json"), **options.model_dump(mode="json")}.items()))
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _labels(split: SplitPlan, parts: Sequence[ShardPart]) -> dict[str, int]:
+    videos = {row["video"]: row["label"] for part in parts for row in part.rows}
+    by_label = Counter(videos.values())
+    return {name: by_label[index] for index, name in enumerate(split.classes)}

@@ -1,0 +1,106 @@
+"""The local executor: one thread and one decoding child for each worker; a shard is the unit of work."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidpipe.prep.decoder import Decoder, Interrupted
+from vidpipe.prep.plan import ShardPlan, SplitPlan
+from vidpipe.prep.recipe import PrepRecipe
+from vidpipe.prep.shard_job import VideoDone, write_shard
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """A shard that has to be made, with what it needs."""
+
+    split: SplitPlan
+    shard: ShardPlan
+    out: Path
+
+
+def run_local(
+    tasks: Sequence[ShardTask],
+    *,
+    recipe: PrepRecipe,
+    root: Path,
+    workers: int,
+    on_video: Callable[[ShardTask, VideoDone], None],
+) -> None:
+    """Make all shards.
+
+    Each worker holds two videos' clips at most, in memory that it shares with its child.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the shards in hand are discarded, finished ones stay.
+        Exception: the first that a worker met; the others are stopped.
+    """
+    pool = _Pool(tasks, recipe=recipe, root=root, on_video=on_video)
+    threads = [threading.Thread(target=pool.work, name=f"prep-{i}") for i in range(min(workers, len(tasks)))]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(timeout=0.2)
+    finally:
+        pool.stop.set()
+        for thread in threads:
+            thread.join()
+    if pool.failure is not None:
+        raise pool.failure
+
+
+class _Pool:
+    def __init__(
+        self,
+        tasks: Sequence[ShardTask],
+        *,
+        recipe: PrepRecipe,
+        root: Path,
+        on_video: Callable[[ShardTask, VideoDone], None],
+    ) -> None:
+        self.stop = threading.Event()
+        self.failure: Exception | None = None
+        self._recipe = recipe
+        self._root = root
+        self._on_video = on_video
+        self._report_lock = threading.Lock()
+        self._tasks: queue.SimpleQueue[ShardTask] = queue.SimpleQueue()
+        for task in tasks:
+            self._tasks.put(task)
+
+    def work(self) -> None:
+        """One worker: shards until there are none left, the run is stopped, or something fails."""
+        decoder = Decoder(timeout_seconds=self._recipe.timeout_seconds, stop=self.stop)
+        try:
+            while not self.stop.is_set():
+                self._make(self._tasks.get_nowait(), decoder)
+        except (queue.Empty, Interrupted):
+            return
+        except Exception as error:
+            self.failure = self.failure or error
+            self.stop.set()
+        finally:
+            decoder.close()
+
+    def _make(self, task: ShardTask, decoder: Decoder) -> None:
+        def report(done: VideoDone) -> None:
+            if self.stop.is_set():
+                raise Interrupted
+            with self._report_lock:
+                self._on_video(task, done)
+
+        write_shard(
+            task.shard,
+            task.split,
+            recipe=self._recipe,
+            root=self._root,
+            out=task.out,
+            decoder=decoder,
+            on_video=report,
+        )

@@ -1,0 +1,94 @@
+"""How a prep run shows itself on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vidpipe.datasets.base import Listing
+from vidpipe.prep.shard_job import VideoDone, printable
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class ConsoleProgress:
+    """Tells a person what prep does. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live = self._console.is_terminal
+        self._bar = Progress(
+            TextColumn("prep"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("prep", total=None, rates="")
+        self._began = self._said = time.monotonic()
+        self._total = self._before = self._videos = self._clips = self._bytes = self._rejects = 0
+
+    def __enter__(self) -> ConsoleProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def generating(self, done: int, total: int) -> None:
+        """Source videos are being made (data sets that come from a generator)."""
+        if self._live:
+            self._bar.update(self._task, total=total, completed=done, rates="source videos made")
+        elif done == total or time.monotonic() - self._said > LINE_EVERY_SECONDS:
+            self._say(f"source videos: {done}/{total}")
+
+    def found(self, listing: Listing) -> None:
+        """The source was searched."""
+        splits = ", ".join(f"{sum(v.split == s for v in listing.videos)} {s}" for s in listing.splits)
+        self._console.print(f"found {len(listing.videos)} videos ({splits}) of {len(listing.classes)} classes")
+        for note in listing.notes:
+            self._console.print(f"  note: {printable(note)}", markup=False)
+
+    def start(self, *, videos: int, done: int) -> None:
+        """Decoding begins."""
+        self._total, self._before = videos, done
+        self._began = self._said = time.monotonic()
+        if done:
+            self._console.print(f"{done} videos are in finished shards already")
+        self._bar.reset(self._task, total=videos, completed=done, rates="")
+
+    def video(self, done: VideoDone) -> None:
+        """A video was written or rejected."""
+        self._videos += 1
+        self._clips += done.clips
+        self._bytes += done.bytes
+        if done.reject:
+            self._rejects += 1
+            self._console.print(f"reject {done.reject.path}: {done.reject.reason}: {done.reject.message}", markup=False)
+        self._bar.update(self._task, completed=self._before + self._videos, rates=self._rates())
+        last = self._before + self._videos == self._total
+        if not self._live and (last or time.monotonic() - self._said > LINE_EVERY_SECONDS):
+            self._say(f"{self._before + self._videos}/{self._total} videos, {self._rates()}{self._remaining()}")
+
+    def _rates(self) -> str:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        rates = f"{self._videos / seconds:.1f} videos/s, {self._clips / seconds:.1f} clips/s, {self._bytes / seconds / 1e6:.1f} MB/s"
+        return f"{rates}, {self._rejects} rejected"
+
+    def _remaining(self) -> str:
+        seconds = time.monotonic() - self._began
+        left = self._total - self._before - self._videos
+        return f", {left / self._videos * seconds:.0f} s to go" if left and self._videos else ""
+
+    def _say(self, line: str) -> None:
+        self._said = time.monotonic()
+        print(f"prep: {line}", file=sys.stderr, flush=True)

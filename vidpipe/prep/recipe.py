@@ -1,0 +1,124 @@
+"""The prep recipe: which data set, how its clips are cut, and how they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from vidpipe.datasets import get_format
+from vidpipe.datasets.base import DatasetFormat
+from vidpipe.errors import UsageError
+from vidpipe.recipes import find_recipe, load_recipe, validate
+from vidpipe.shards.codecs import CODECS, CodecSpec
+from vidpipe.shards.manifest import Normalization
+from vidpipe.video.spec import ClipSpec
+
+
+def _fraction(value: object) -> object:
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
+def _size(value: object) -> object:
+    if isinstance(value, str):
+        width, x, height = value.lower().partition("x")
+        if not x or not width.isdecimal() or not height.isdecimal():
+            raise ValueError("expected WIDTHxHEIGHT, for instance 320x240")
+        return int(width), int(height)
+    return value
+
+
+class PrepRecipe(BaseModel):
+    """What `vidpipe prep` does, apart from the options of the data set's own format.
+
+    Attributes:
+        dataset: name of the annotation format, see `vidpipe list datasets`.
+        frames: frames of a stored clip.
+        stride: source frames from one frame of a clip to the next; None with `fps` or `sampling: uniform`.
+        fps: frames a second by presentation time, instead of a stride.
+        sampling: `stride`, `fps` or `uniform` (evenly over the whole video); by default what the two fields above say.
+        clips: clips of each video, for all splits or split by split.
+        height: short side of the stored frames, in pixels.
+        crop: fixed (width, height) of stored frames: scaled to cover, then cropped about the centre.
+        horizontal_flip: whether mirroring a clip keeps its label true.
+        normalize: mean and std that trainers are to apply.
+        shard_size_mb: target size of a shard in 10^6 bytes; a target, not a limit.
+        seed: of the global shuffle and of the clips' jitter.
+        timeout_seconds: for each video; its decoder is killed after that.
+        max_rejects: share of all videos that may be rejected ("1%" or 0.01).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    frames: int = Field(32, ge=1)
+    stride: int | None = Field(None, ge=1)
+    fps: float | None = Field(None, gt=0)
+    sampling: Literal["stride", "fps", "uniform"] | None = None
+    clips: int | dict[str, int] = 1
+    height: int = Field(240, ge=16)
+    crop: Annotated[tuple[int, int] | None, BeforeValidator(_size)] = None
+    codec: str = "tensor"
+    dtype: Literal["uint8"] = "uint8"
+    horizontal_flip: bool = True
+    normalize: Normalization = Normalization()
+    shard_size_mb: float = Field(512, gt=0)
+    seed: int = 0
+    decoder: Literal["auto", "decord", "ffmpeg"] = "auto"
+    strict: bool = False
+    timeout_seconds: float = Field(120, gt=0)
+    max_rejects: Annotated[float, BeforeValidator(_fraction)] = Field(0.01, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PrepRecipe:
+        if self.codec not in CODECS:
+            raise ValueError(f"codec {self.codec!r} is not known; there are: {', '.join(CODECS)}")
+        if self.sampling == "fps" and self.fps is None:
+            raise ValueError("sampling: fps needs `fps: FRAMES_A_SECOND`")
+        if self.fps is not None and self.sampling not in (None, "fps"):
+            raise ValueError(f"fps goes with sampling: fps, not with {self.sampling}; set fps to null")
+        if self.stride is not None and (self.fps is not None or self.sampling not in (None, "stride")):
+            raise ValueError("stride goes with sampling: stride only; set stride, or fps and sampling, to null")
+        return self
+
+    @property
+    def codec_spec(self) -> CodecSpec:
+        """The codec with its parameters."""
+        return CodecSpec(name=self.codec, dtype=self.dtype)
+
+    def clip_spec(self, split: str) -> ClipSpec:
+        """How clips of a split are cut: jittered in train, centred elsewhere."""
+        clips = self.clips if isinstance(self.clips, int) else self.clips.get(split, 1)
+        sampling = self.sampling or ("fps" if self.fps else "stride")
+        return ClipSpec(
+            frames=self.frames,
+            sampling=sampling,
+            stride=self.stride or 1,
+            fps=self.fps,
+            clips=clips,
+            height=self.height,
+            crop=self.crop,
+            jitter=split == "train",
+            seed=self.seed,
+        )
+
+
+def load_prep_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[PrepRecipe, DatasetFormat]:
+    """A recipe by name or path, with `key=value` overrides, and the data set's format with its own options.
+
+    In the file, the format's options stand beside the recipe's own keys.
+
+    Raises:
+        UsageError: no such recipe or data set, an unknown key, or a value that is not allowed.
+    """
+    path = find_recipe("prep", name)
+    raw = load_recipe("prep", name, overrides)
+    if "dataset" not in raw:
+        raise UsageError(f"recipe {path}: dataset: required, but missing")
+    format_class = get_format(str(raw["dataset"]))
+    options = {key: raw.pop(key) for key in list(raw) if key in format_class.model_fields}
+    recipe = validate(PrepRecipe, raw, where=f"recipe {path}", extra_keys=format_class.model_fields)
+    return recipe, validate(format_class, options, where=f"recipe {path}")

@@ -1,0 +1,169 @@
+"""Recipes: YAML files that say what to prepare (prep/) or what to train (train/).
+
+A recipe is looked for as a path, then as `./KIND/NAME.yaml` in the current folder, then among those that are shipped with
+the package. `extends: NAME` takes another recipe of the same kind and overrides only what is written. `--set key.sub=value`
+overrides on the command line; the value is read as YAML.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vidpipe.errors import UsageError
+
+Kind = Literal["prep", "train"]
+M = TypeVar("M", bound=BaseModel)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def shipped_folder(kind: Kind) -> Path:
+    """The folder of recipes that come with the package: inside it when installed, at the top of a checkout otherwise."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_recipes" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def list_recipes(kind: Kind) -> dict[str, Path]:
+    """Name to file of every recipe of a kind; a user's own in `./KIND/` hides a shipped one of the same name."""
+    found: dict[str, Path] = {}
+    for folder in (shipped_folder(kind), Path(kind)):
+        if folder.is_dir():
+            found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
+    return dict(sorted(found.items()))
+
+
+def find_recipe(kind: Kind, name: str) -> Path:
+    """Path of the recipe `name`, which may be a path to a YAML file.
+
+    Raises:
+        UsageError: there is none; the message names the nearest ones.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        if Path(name).is_file():
+            return Path(name)
+        raise UsageError(f"recipe {name!r}: no such file")
+    recipes = list_recipes(kind)
+    if _NAME.fullmatch(name) and name in recipes:
+        return recipes[name]
+    raise UsageError(f"no {kind} recipe {name!r}{nearest(name, recipes)}; `vidpipe list recipes` shows all")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean a, b?` for an error message, or, when nothing is near, the known names if they are few."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {', '.join(close)}?"
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= 24 else ""
+
+
+def load_recipe(kind: Kind, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe as a plain mapping: file, what it extends, and `key.sub=value` overrides applied in order."""
+    raw = _read(kind, find_recipe(kind, name), seen=())
+    for item in overrides:
+        _override(raw, item)
+    return raw
+
+
+def _read(kind: Kind, path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise UsageError(f"recipe {path}: extends itself by way of {' -> '.join(p.stem for p in seen)}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise UsageError(f"recipe {path}: expected `key: value` lines, got {type(raw).__name__}")
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    return _merged(_read(kind, find_recipe(kind, str(parent)), seen=(*seen, path.resolve())), raw)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UsageError(f"--set {item}: expected key=value or key.sub=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {item}: the value is not valid YAML") from error
+    node = raw
+    for part in parts[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"--set {item}: {part!r} holds {child!r}, not a group of keys")
+        node = child
+    node[parts[-1]] = value
+
+
+def validate(model: type[M], raw: Mapping[str, Any], *, where: str, extra_keys: Iterable[str] = ()) -> M:
+    """`raw` as a `model`.
+
+    Args:
+        where: what the error names, for instance the recipe's file.
+        extra_keys: further keys that are allowed beside the model's own, for the error's list.
+
+    Raises:
+        UsageError: one line with every wrong key, what it holds and what is allowed.
+    """
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        lines = [_explain(model, details, extra_keys) for details in error.errors(include_url=False)]
+        raise UsageError(f"{where}: {'; '.join(lines)}") from error
+
+
+def _explain(model: type[BaseModel], details: Any, extra_keys: Iterable[str]) -> str:
+    location = [part for part in details["loc"] if isinstance(part, str) and "[" not in part]
+    key = ".".join(location)
+    if details["type"] == "extra_forbidden":
+        parent = _model_at(model, location[:-1])
+        allowed = [*(parent.model_fields if parent else ()), *(extra_keys if len(location) == 1 else ())]
+        return f"unknown key {key!r}{nearest(location[-1], allowed)} (allowed: {', '.join(sorted(allowed))})"
+    if details["type"] == "missing":
+        return f"{key}: required, but missing"
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{key}: got {details['input']!r}: {message}" if key else message
+
+
+def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
+    current: type[BaseModel] | None = model
+    for part in location:
+        field = current.model_fields.get(part) if current else None
+        current = _model_in(field.annotation) if field else None
+    return current
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if typing.get_origin(annotation) is None and isinstance(annotation, type):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((m for arg in typing.get_args(annotation) if (m := _model_in(arg))), None)
+
+
+def describe_recipes() -> list[tuple[str, str]]:
+    """`kind/name` and the first comment line of every recipe."""
+    rows = []
+    for kind in typing.get_args(Kind):
+        for name, path in list_recipes(kind).items():
+            first = path.read_text(encoding="utf-8").partition("\n")[0]
+            rows.append((f"{kind}/{name}", first.removeprefix("#").strip() if first.startswith("#") else ""))
+    return rows

@@ -1,0 +1,1 @@
+"""Shards: WebDataset tar files, their indexes and their manifest. The format's specification is shards/README.md."""

@@ -1,0 +1,95 @@
+"""samples.parquet: one row a sample, with where its bytes lie and what they must hash to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidpipe.errors import ShardError
+from vidpipe.shards.layout import SAMPLES, whole_file
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("label", pa.int32()),
+        ("label_name", pa.string()),
+        ("video", pa.string()),
+        ("clip", pa.int32()),
+        ("frames", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("padded_frames", pa.int32()),
+        ("start_seconds", pa.float64()),
+        ("end_seconds", pa.float64()),
+        ("cls_offset", pa.int64()),
+        ("cls_size", pa.int64()),
+        ("json_offset", pa.int64()),
+        ("json_size", pa.int64()),
+        ("json_crc32", pa.uint32()),
+        ("payload_extension", pa.string()),
+        ("payload_offset", pa.int64()),
+        ("payload_size", pa.int64()),
+        ("payload_crc32", pa.list_(pa.uint32())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """One row of samples.parquet; the fields are its columns.
+
+    Offsets and sizes are in bytes within the shard and are those of the members' contents. `payload_crc32` has one value
+    for each part of the payload that can be read alone (`tensor`: each frame).
+    """
+
+    key: str
+    shard: str
+    label: int
+    label_name: str
+    video: str
+    clip: int
+    frames: int
+    height: int
+    width: int
+    padded_frames: int
+    start_seconds: float
+    end_seconds: float
+    cls_offset: int
+    cls_size: int
+    json_offset: int
+    json_size: int
+    json_crc32: int
+    payload_extension: str
+    payload_offset: int
+    payload_size: int
+    payload_crc32: tuple[int, ...]
+
+
+def write_samples(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write all rows of a split, whole or not at all."""
+    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
+    with whole_file(folder / SAMPLES) as stream:
+        pq.write_table(
+            table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video", "payload_extension"]
+        )
+
+
+def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a split, in the order of shards and of samples within them.
+
+    Raises:
+        ShardError: the file is absent, damaged or lacks a column.
+    """
+    path = folder / SAMPLES
+    try:
+        return pq.read_table(path, columns=list(columns) if columns else None, schema=SCHEMA)
+    except FileNotFoundError as error:
+        raise ShardError(f"{path}: missing; prepare the shards again") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{path}: damaged: {' '.join(str(error).split())}") from error

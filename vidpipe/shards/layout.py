@@ -1,0 +1,73 @@
+"""Names and small rules of the shard format, in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SAMPLES = "samples.parquet"
+REJECTS = "rejects.jsonl"
+TEMPORARY_SUFFIX = ".tmp"
+UNLABELLED = -1
+
+
+def shard_name(index: int) -> str:
+    """File name of shard number `index`: `00000.tar`, `00001.tar`, ..."""
+    return f"{index:05d}.tar"
+
+
+def index_name(shard: str) -> str:
+    """File name of a shard's DALI index: `00000.idx` for `00000.tar`."""
+    return shard.removesuffix(".tar") + ".idx"
+
+
+def sample_key(video_number: int, clip_number: int) -> str:
+    """Key of a sample: no dot and fewer than 80 bytes, so that every reader of tar and WebDataset takes it.
+
+    Args:
+        video_number: the video's place in the split's plan.
+        clip_number: the clip's number within its video.
+    """
+    return f"{video_number:09d}-{clip_number:03d}"
+
+
+def label_bytes(label: int, num_classes: int) -> bytes:
+    """Content of `KEY.cls`: ASCII decimal of one width for the whole data set, so that batches of it are dense.
+
+    A video without a label has `UNLABELLED`.
+    """
+    return f"{label:0{max(2, len(str(num_classes - 1)))}d}".encode("ascii")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name whole or not at all: temporary name, fsync, rename.
+
+    Leaving the block by an exception removes the temporary file and leaves whatever `path` was before.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        with temporary.open("wb", buffering=0) as stream:
+            yield stream
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,146 @@
+"""The manifest: what a split folder holds and how it came to be. It is written last, so its presence means "complete"."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vidpipe.errors import ShardError
+from vidpipe.shards.codecs import CodecSpec
+from vidpipe.shards.layout import FORMAT_VERSION, MANIFEST, whole_file
+from vidpipe.video.spec import ClipSpec
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Normalization(_Frozen):
+    """normalised = (x - mean) / std, per channel (RGB), where x is in [0, 1]."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class ShardEntry(_Frozen):
+    """One shard: its file, what is in it, and the fingerprint of the plan that it was made from."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+    plan: str
+
+
+class Counts(_Frozen):
+    """What became of the videos; `videos == written + rejected` always holds."""
+
+    videos: int
+    written: int
+    rejected: int
+    clips: int
+    rejects_by_reason: dict[str, int] = Field(default_factory=dict)
+    decoders: dict[str, int] = Field(default_factory=dict)
+
+
+class Manifest(_Frozen):
+    """Everything that a reader of the shards has to know.
+
+    Attributes:
+        classes: class names; a label is an index into them.
+        clip: how clips were cut and sized.
+        normalization: the one to apply; `measured` is the data's own.
+        horizontal_flip: whether mirroring a clip keeps its label true.
+        labels: number of videos for each class.
+        recipe: the resolved recipe that made the shards.
+    """
+
+    format_version: int = FORMAT_VERSION
+    dataset: str
+    split: str
+    classes: tuple[str, ...]
+    clip: ClipSpec
+    codec: CodecSpec
+    normalization: Normalization
+    measured: Normalization | None
+    horizontal_flip: bool
+    counts: Counts
+    labels: dict[str, int]
+    shards: tuple[ShardEntry, ...]
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    def write(self, folder: Path) -> None:
+        """Write it as `manifest.json`, whole or not at all."""
+        with whole_file(folder / MANIFEST) as stream:
+            stream.write((json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """The manifest of a split folder.
+
+    Raises:
+        ShardError: the folder is missing, its preparation is unfinished, or its format is newer than this code.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise ShardError(f"{folder}: no such folder; prepare it with `vidpipe prep`, or name another with --shards")
+    if not path.is_file():
+        if any(folder.glob("*.tar*")):
+            raise ShardError(f"{folder}: preparation is unfinished (no {MANIFEST}); run the same `vidpipe prep` again")
+        raise ShardError(f"{folder}: no shards here (no {MANIFEST}); expected a split folder written by `vidpipe prep`")
+    try:
+        raw = json.loads(path.read_bytes())
+        version = raw["format_version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ShardError(f"{path}: damaged: not a manifest ({error})") from error
+    if version != FORMAT_VERSION:
+        raise ShardError(
+            f"{path}: format version {version}, but this vidpipe reads version {FORMAT_VERSION}; "
+            + ("upgrade vidpipe" if version > FORMAT_VERSION else "prepare the shards again")
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ShardError(f"{path}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """Split name to folder, for a data-set folder (with splits) or a single split's folder.
+
+    Raises:
+        ShardError: there is no such folder, or no split in it.
+    """
+    if (folder / MANIFEST).is_file():
+        return {load_manifest(folder).split: folder}
+    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()} if folder.is_dir() else {}
+    finished = {name: path for name, path in found.items() if (path / MANIFEST).is_file()}
+    if finished:
+        return finished
+    for path in found.values():
+        if any(path.glob("*.tar*")):
+            load_manifest(path)
+    load_manifest(folder)
+    raise ShardError(f"{folder}: no splits here")
+
+
+def find_split(folder: Path, split: str) -> Path:
+    """The folder of one split, from a data-set folder or that split's own.
+
+    Raises:
+        ShardError: it is absent or unfinished; the message names the splits that there are.
+    """
+    if (folder / MANIFEST).is_file():
+        return folder
+    if (folder / split).is_dir():
+        return folder / split
+    raise ShardError(f"{folder}: no split {split!r}; there are: {', '.join(split_folders(folder))}")

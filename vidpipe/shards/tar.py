@@ -1,0 +1,108 @@
+"""Writes one shard: a reproducible ustar archive, its DALI index, and where every member lies."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from vidpipe.shards.layout import index_name, whole_file
+
+BLOCK = 512
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where a member's content lies in its shard.
+
+    Attributes:
+        extension: what follows the key and a dot.
+        offset: of the first byte of the content.
+        size: of the content in bytes.
+    """
+
+    extension: str
+    offset: int
+    size: int
+
+
+@dataclass(slots=True)
+class TarSummary:
+    """What a finished shard is: samples in order, bytes, SHA-256 in hexadecimal."""
+
+    samples: list[tuple[str, tuple[Member, ...]]] = field(default_factory=list)
+    bytes: int = 0
+    sha256: str = ""
+
+
+def header(name: str, size: int) -> bytes:
+    """The 512-byte ustar header of a member; the same for the same name and size, for ever and everywhere."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    info.mtime = 0
+    info.uid = info.gid = 0
+    return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+
+
+class TarWriter:
+    """Appends samples to a stream. Made by `open_shard`."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self.summary = TarSummary()
+
+    def add(self, key: str, members: Mapping[str, Buffer]) -> tuple[Member, ...]:
+        """Write one sample; members go in the order of their extensions. Returns where each lies."""
+        placed = []
+        for extension in sorted(members):
+            content = memoryview(members[extension]).cast("B")
+            self._write(header(f"{key}.{extension}", len(content)))
+            placed.append(Member(extension, self.summary.bytes, len(content)))
+            self._write(content)
+            self._write(bytes(-len(content) % BLOCK))
+        self.summary.samples.append((key, tuple(placed)))
+        return tuple(placed)
+
+    def finish(self) -> None:
+        """Write the end of the archive and fix the hash."""
+        self._write(bytes(2 * BLOCK))
+        self.summary.sha256 = self._hash.hexdigest()
+
+    def _write(self, content: Buffer) -> None:
+        rest = memoryview(content)
+        self._hash.update(rest)
+        self.summary.bytes += len(rest)
+        while rest:
+            rest = rest[self._stream.write(rest) :]
+
+
+@contextmanager
+def open_shard(path: Path) -> Iterator[TarWriter]:
+    """A writer for the shard at `path`; on leaving the block, the index and then the shard appear, both whole.
+
+    An exception within the block leaves neither.
+    """
+    with whole_file(path) as stream:
+        writer = TarWriter(stream)
+        yield writer
+        writer.finish()
+        with whole_file(path.with_name(index_name(path.name))) as index:
+            index.write(dali_index(writer.summary))
+
+
+def dali_index(summary: TarSummary) -> bytes:
+    """DALI's index, version 1.2: a count, then per sample `extension content-offset size name` for each member."""
+    text = io.StringIO()
+    text.write(f"v1.2 {len(summary.samples)}\n")
+    for key, members in summary.samples:
+        text.write(" ".join(f"{m.extension} {m.offset} {m.size} {key}.{m.extension}" for m in members))
+        text.write("\n")
+    return text.getvalue().encode("ascii")
