@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-import click
 import typer
 
 from vidpipe.errors import UsageError, VidpipeError
@@ -32,16 +31,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Decoding processes; one for each core by default.")]
 
 
+# The base of typer's usage errors: click's class, or that of the copy of click which newer releases of typer carry.
+_USAGE_ERRORS: Any = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def main() -> NoReturn:
     """Run the command line; every foreseeable error is one line on stderr and an exit code."""
     try:
         code = typer.main.get_command(app)(standalone_mode=False)
-    except click.ClickException as error:
+    except _USAGE_ERRORS as error:
         error.show()
         code = error.exit_code
     except VidpipeError as error:
         code = _failed(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = _failed("interrupted; run the same command again to go on", 130)
     except BrokenPipeError:
         sys.stderr.close()

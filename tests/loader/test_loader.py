@@ -79,9 +79,10 @@ def test_a_full_size_read_is_the_stored_normalised_tensor(motion_shards: Path) -
 
 @pytest.mark.parametrize("augment", [None, "train"])
 def test_dali_equals_torch(real_shards: Path, augment: str | None) -> None:
-    """Same samples, crops and flips; both round to 8 bits after resizing: at most one level of 255 (0.0175 normalised) apart.
+    """Same samples, crops and flips; both round to 8 bits after resizing.
 
-    Measured on the real clips: maximum 0.0175, mean 0.0011.
+    Within the picture they are at most one level of 255 apart (0.0175 normalised). At its very border torch leaves out what
+    lies outside while DALI repeats the last pixel: up to 0.21 there. Mean over all 0.0024. Measured on the real clips.
     """
     pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     batches = []
@@ -93,7 +94,8 @@ def test_dali_equals_torch(real_shards: Path, augment: str | None) -> None:
     torch_batch, dali_batch = batches
     assert torch_batch.key == dali_batch.key and torch.equal(torch_batch.label, dali_batch.label)
     difference = (torch_batch.video - dali_batch.video).abs()
-    assert difference.max() < 0.04 and difference.mean() < 0.003
+    assert difference[..., 2:-2, 2:-2].max() < 0.018
+    assert difference.max() < 0.4 and difference.mean() < 0.003
 
 
 def test_batches_stay_as_they_were_given(motion_shards: Path, backend: str) -> None:

@@ -71,8 +71,8 @@ class DaliEngine(Engine):
         regions = [request.region for request in requests]
         feed = self._pipeline.feed_input
         feed("video", [video for _, video in clips])
-        feed("top_left", [np.array([r.top, r.left], np.float32) for r in regions])
-        feed("bottom_right", [np.array([r.top + r.height, r.left + r.width], np.float32) for r in regions])
+        feed("top_left", [np.array([r.top, r.left], np.int32) for r in regions])
+        feed("extent", [np.array([r.height, r.width], np.int32) for r in regions])
         feed("mirror", [np.array(r.flip, np.int32) for r in regions])
         (output,) = self._pipeline.run()
         return requests, torch.utils.dlpack.from_dlpack(output.as_tensor())
@@ -84,15 +84,15 @@ class DaliEngine(Engine):
 
 @pipeline_def  # type: ignore[untyped-decorator]
 def _clip_pipeline(*, size: int, mean: list[float], std: list[float], on_gpu: bool) -> Any:
-    video, top_left, bottom_right, mirror = (
+    video, top_left, extent, mirror = (
         fn.external_source(name=name, batch=True, no_copy=not on_gpu, layout=layout)
-        for name, layout in (("video", "FHWC"), ("top_left", None), ("bottom_right", None), ("mirror", None))
+        for name, layout in (("video", "FHWC"), ("top_left", None), ("extent", None), ("mirror", None))
     )
+    # `fn.resize` can take a region itself, but its filter then reads pixels outside of it.
+    cut = fn.slice(video.gpu() if on_gpu else video, start=top_left, shape=extent, axis_names="HW")
     resized = fn.resize(
-        video.gpu() if on_gpu else video,
+        cut,
         size=[size, size],
-        roi_start=top_left,
-        roi_end=bottom_right,
         interp_type=types.INTERP_LINEAR,
         antialias=True,
     )

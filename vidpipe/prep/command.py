@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidpipe.datasets.motion import Motion, generate
 from vidpipe.errors import UsageError
 from vidpipe.prep.progress import ConsoleProgress
 from vidpipe.prep.recipe import load_prep_recipe
@@ -73,9 +74,9 @@ def run_prep(
     title = Path(name).stem
     out = out or Path("shards") / title
     with ConsoleProgress() as progress:
-        if options.generates:
+        if isinstance(options, Motion):
             source = source or out / "videos"
-            options.generate(source, progress=progress.generating)
+            generate(source, options, progress=progress.generating)
         elif source is None:
             raise UsageError(f"prep {name}: --source DIR is required: the folder that holds the videos")
         result = prepare(

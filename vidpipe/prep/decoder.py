@@ -22,6 +22,8 @@ POLL_SECONDS = 0.2
 RECYCLE_AFTER_VIDEOS = 500
 NUM_BUFFERS = 2
 
+_CHILD = "import sys; from vidpipe.prep.decoder_process import main; main(*map(int, sys.argv[1:]))"
+
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
     """The run was asked to stop while a video was being decoded."""
@@ -122,7 +124,7 @@ class Decoder:
     def _start(self) -> None:
         ours, theirs = Pipe()
         fds = [theirs.fileno(), *(buffer.fileno() for buffer in self._buffers)]
-        command = [sys.executable, "-m", "vidpipe.prep.decoder_process", *map(str, fds)]
+        command = [sys.executable, "-P", "-c", _CHILD, *map(str, fds)]
         self._child = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=_single_threaded())
         theirs.close()
         self._pipe = ours

@@ -2,7 +2,6 @@
 
 It is a process of its own because decoders hang, leak and crash on damaged input; whoever started it enforces the time
 limit with SIGKILL. Payloads go back through memory that both share, everything else through a pipe.
-Run as `python -m vidpipe.prep.decoder_process PIPE_FD BUFFER_FD BUFFER_FD`.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from vidpipe.errors import VideoError, VidpipeError
 from vidpipe.shards.codecs import Codec, CodecSpec, make_codec
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.video.decode import Clip, extract_clips
+from vidpipe.video.decode import Decoder as DecoderChoice
 from vidpipe.video.spec import ClipSpec
 
 STATISTICS_STEP = 4
@@ -40,7 +40,7 @@ class Job:
     key: str
     spec: ClipSpec
     codec: CodecSpec
-    decoder: str
+    decoder: DecoderChoice
     strict: bool
     buffer: int
 
@@ -76,8 +76,13 @@ class Decoded:
     error: VideoError | None = None
 
 
-def main(pipe_fd: int, buffer_fds: list[int]) -> None:
-    """Answer jobs until the pipe closes."""
+def main(pipe_fd: int, *buffer_fds: int) -> None:
+    """Answer jobs until the pipe closes.
+
+    Args:
+        pipe_fd: descriptor of the pipe to the parent.
+        buffer_fds: descriptors of the shared buffers.
+    """
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe: Connection[Decoded | VidpipeError, Job] = Connection(pipe_fd)
@@ -162,7 +167,3 @@ def _die_with_parent() -> None:
     """Ask Linux to end this process with its parent, whatever the parent dies of."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), [int(fd) for fd in sys.argv[2:]])

@@ -1,0 +1,129 @@
+"""Prep is killed and interrupted as real processes are; the same command again gives the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        f"{split}/{path.name}": path.read_bytes()
+        for split in ("train", "val")
+        for path in sorted((folder / split).rglob("*"))
+        if path.is_file()
+    }
+
+
+def _command(source: Path, out: Path, *options: str) -> list[str]:
+    sizes = ["--set", "train_videos=4", "--set", "val_videos=2", "--shard-size-mb", "0.5"]
+    return [
+        sys.executable,
+        "-m",
+        "vidpipe",
+        "prep",
+        "motion",
+        "--source",
+        str(source),
+        "--out",
+        str(out),
+        *sizes,
+        *options,
+    ]
+
+
+def _run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def _wait_for_a_shard(out: Path, process: subprocess.Popen[bytes], count: int) -> None:
+    while process.poll() is None and len(list(out.glob("*/.parts/*.json"))) < count:
+        time.sleep(0.005)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()] + [
+        int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(motion_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert _run(_command(motion_shards / "videos", out)).returncode == 0
+    files = _files(out)
+    assert len([name for name in files if name.endswith(".tar")]) >= 8
+    return files
+
+
+@pytest.mark.parametrize("target", ["parent", "group"])
+def test_sigkill_at_random_moments_then_the_same_command(
+    motion_shards: Path, tmp_path: Path, expected: dict[str, bytes], target: str
+) -> None:
+    out = tmp_path / "out"
+    command = _command(motion_shards / "videos", out, "--workers", "2")
+    for finished in (0, 2, 4):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        _wait_for_a_shard(out, process, finished)
+        time.sleep(random.uniform(0, 0.1))
+        children = _children(process.pid) if process.poll() is None else []
+        (os.kill if target == "parent" else os.killpg)(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 5
+        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(Path(f"/proc/{child}").exists() for child in children), "a killed run leaves no child behind"
+        assert not list(out.glob("*/manifest.json")) or finished
+    assert _run(command).returncode == 0
+    assert _files(out) == expected
+
+
+def test_a_killed_child_costs_nothing(motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+    """As the OOM killer does it: SIGKILL for decoding children; the video is tried once more."""
+    out = tmp_path / "out"
+    process = subprocess.Popen(_command(motion_shards / "videos", out, "--workers", "1"), stdout=subprocess.DEVNULL)
+    for finished in (1, 3):
+        _wait_for_a_shard(out, process, finished)
+        for child in _children(process.pid):
+            os.kill(child, signal.SIGKILL)
+    assert process.wait(timeout=60) == 0
+    assert _files(out) == expected
+
+
+def test_ctrl_c_ends_with_130_and_can_be_gone_on_from(
+    motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    out = tmp_path / "out"
+    command = _command(motion_shards / "videos", out, "--workers", "2")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    _wait_for_a_shard(out, process, 2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    assert not list(out.glob("*/*.tmp")) and not list(out.glob("*/manifest.json"))
+    assert _run(command).returncode == 0
+    assert _files(out) == expected
+
+
+def test_two_preps_on_one_output_do_no_harm(motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+    out = tmp_path / "out"
+    command = _command(motion_shards / "videos", out)
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait_for_a_shard(out, first, 1)
+    second = _run(command)
+    assert first.wait(timeout=60) == 0
+    assert second.returncode in (0, 1)
+    if second.returncode == 1:
+        assert "another `vidpipe prep` is at work" in second.stderr
+    assert _files(out) == expected

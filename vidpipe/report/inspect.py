@@ -1,0 +1,99 @@
+"""`vidpipe inspect`: what shards hold, for people, for programs, and as a contact sheet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidpipe.loader.index import load_index
+from vidpipe.loader.reader import ClipReader
+from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
+from vidpipe.shards.index import read_samples
+from vidpipe.shards.manifest import Manifest, load_manifest, split_folders
+
+LABELS_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The manifests of a data set's splits."""
+
+    folder: Path
+    splits: dict[str, Manifest]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The manifests as plain values."""
+        return {"folder": str(self.folder), "splits": {k: m.model_dump(mode="json") for k, m in self.splits.items()}}
+
+    def as_text(self) -> str:
+        """A short paragraph for each split."""
+        return "\n".join(line for manifest in self.splits.values() for line in _describe(manifest))
+
+
+def describe(folder: Path) -> Description:
+    """Describe a data-set folder, or one split's.
+
+    Raises:
+        ShardError: there are no finished shards.
+    """
+    return Description(folder, {name: load_manifest(path) for name, path in split_folders(folder).items()})
+
+
+def _describe(manifest: Manifest) -> Iterator[str]:
+    counts, clip = manifest.counts, manifest.clip
+    size = sum(shard.bytes for shard in manifest.shards)
+    how = {"stride": f"stride {clip.stride}", "fps": f"{clip.fps} frames/s", "uniform": "evenly over the video"}
+    yield f"{manifest.dataset}/{manifest.split}: {counts.clips} clips of {counts.written} videos, {size / 1e6:.1f} MB"
+    extent = f"crop {clip.crop[0]}x{clip.crop[1]}" if clip.crop else f"short side {clip.height}"
+    yield f"  clip      {clip.frames} frames, {how[clip.sampling]}; {extent}; codec {manifest.codec.name}, {manifest.codec.dtype}"
+    yield f"  videos    {counts.videos} = {counts.written} written + {counts.rejected} rejected"
+    for reason, count in counts.rejects_by_reason.items():
+        yield f"            {count} {reason}"
+    yield f"  decoders  {', '.join(f'{name} {count}' for name, count in counts.decoders.items()) or 'none'}"
+    if manifest.measured:
+        mean, std = manifest.measured.mean, manifest.measured.std
+        yield f"  channels  mean {' '.join(f'{v:.3f}' for v in mean)}, std {' '.join(f'{v:.3f}' for v in std)} (measured)"
+    labels = sorted(manifest.labels.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{name} {count}" for name, count in labels[:LABELS_SHOWN])
+    rest = f", and {len(labels) - LABELS_SHOWN} more" if len(labels) > LABELS_SHOWN else ""
+    yield f"  labels    {len(labels)} classes: {shown}{rest}"
+
+
+def write_grid(folder: Path, path: Path, *, clips: int) -> None:
+    """Write a contact sheet of clips spread evenly over each split.
+
+    Args:
+        path: of the PNG file.
+        clips: for each split, at most.
+    """
+    rows = [row for split in split_folders(folder).values() for row in _clip_rows(split, clips)]
+    write_contact_sheet(rows, path)
+
+
+def _clip_rows(folder: Path, clips: int) -> Iterator[ClipRow]:
+    manifest = load_manifest(folder)
+    index = load_index(folder, manifest)
+    reader = ClipReader(folder, manifest, index)
+    members = read_samples(folder, ["shard", "json_offset", "json_size"]).to_pylist()
+    for sample in np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(int)):
+        frames = int(index.shape[sample, 0])
+        label = int(index.label[sample])
+        yield ClipRow(
+            label=manifest.classes[label] if label >= 0 else "no label",
+            details=(f"{manifest.split} {index.key[sample]}", str(index.video[sample])),
+            times_seconds=np.array(_sample_json(folder, members[sample])["times_seconds"]),
+            frames=reader.read(int(sample), range(frames), np.empty(int(index.size[sample]), np.uint8)),
+        )
+    reader.close()
+
+
+def _sample_json(folder: Path, member: dict[str, Any]) -> dict[str, Any]:
+    with (folder / member["shard"]).open("rb") as stream:
+        stream.seek(member["json_offset"])
+        content: dict[str, Any] = json.loads(stream.read(member["json_size"]))
+    return content
