@@ -53,7 +53,7 @@ def real_shards(
 ) -> Path:
     """The real clips in shards (7 train, 3 val; one damaged video rejected), several small shards for train."""
     out = tmp_path_factory.mktemp("real") / "shards"
-    options = ("--max-rejects", "20%", "--frames", 16, "--stride", 2, "--shard-size-mb", 8)
+    options = ("--max-rejects", "20%", "--frames", 16, "--stride", 2, "--clips", 1, "--shard-size-mb", 8)
     assert (
         session_command(
             "prep", "csv", "--source", videos_dir, "--set", "annotations=labels.csv", "--out", out, *options

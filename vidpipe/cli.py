@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from vidpipe.errors import UsageError, VidpipeError
+from vidpipe.errors import VidpipeError
 
 app = typer.Typer(
     add_completion=False,
@@ -28,6 +28,8 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")]
+CheckpointArgument = Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder (its best, else its last).")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Decoding processes; one for each core by default.")]
 
 
@@ -45,13 +47,15 @@ def main() -> NoReturn:
     except VidpipeError as error:
         code = _failed(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = _failed("interrupted; run the same command again to go on", 130)
+        code = 130
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         code = _failed(f"{where}{error.strerror or error}", 1)
+    if code == 130:
+        _failed("interrupted; run the same command again to go on", code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -63,6 +67,13 @@ def _failed(message: str, code: int) -> int:
 def _overrides(options: Mapping[str, object], sets: list[str] | None) -> list[str]:
     """Options that were given, as `key=value` overrides of the recipe; --set has the last word."""
     return [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None] + (sets or [])
+
+
+def _show(content: Any, text: str, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(content)
+    else:
+        print(text)
 
 
 def _print_json(content: Any) -> None:
@@ -124,10 +135,7 @@ def prep(
         workers=workers,
         limit=limit,
     )
-    if as_json:
-        _print_json(result.as_dict())
-    else:
-        print(result.as_text())
+    _show(result.to_json(), result.as_text(), as_json=as_json)
     return 0
 
 
@@ -167,13 +175,112 @@ def inspect(
     from vidpipe.report.inspect import describe, write_grid
 
     description = describe(folder)
-    if as_json:
-        _print_json(description.as_dict())
-    else:
-        print(description.as_text())
+    _show(description.to_json(), description.as_text(), as_json=as_json)
     if grid:
         write_grid(folder, grid, clips=clips)
         print(f"contact sheet: {grid}", file=sys.stderr)
+    return 0
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a train recipe (see `vidpipe list recipes`) or a YAML file.")],
+    shards: Annotated[Path, typer.Option(help="A data-set folder, or its train split's.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE by default.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Length of the run.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips of one optimiser step, over all devices.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Native frames from one frame of a clip to the next.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the input in pixels.")] = None,
+    device: DeviceOption = "auto",
+    sets: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out was saved.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="One step: does it fit, where does the time go.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Train a classifier on shards."""
+    from vidpipe.train.recipe import load_train_recipe
+
+    loaded = load_train_recipe(
+        recipe, sets or [], epochs=epochs, batch_size=batch_size, frames=frames, stride=stride, size=size
+    )
+    if dry:
+        from vidpipe.train.dry_run import dry_run
+
+        trial = dry_run(loaded, shards=shards, batch_size=batch_size or 1, device=device)
+        _show(trial.to_json(), "\n".join(trial.lines()), as_json=as_json)
+        return 0
+    from vidpipe.train.loop import train as run_training
+
+    result = run_training(
+        loaded, shards=shards, out=out or Path("runs") / Path(recipe).stem, resume=resume, device=device
+    )
+    if as_json:
+        _print_json(result.to_json())
+    return result.exit_code
+
+
+@app.command("eval")
+def eval_(
+    checkpoint: CheckpointArgument,
+    shards: Annotated[Path, typer.Option(help="A data-set folder, or one split's.")],
+    split: Annotated[str, typer.Option(help="Which split.")] = "val",
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    shuffle_frames: Annotated[
+        int | None, typer.Option(metavar="SEED", help="Put each clip's frames out of order.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Evaluate a checkpoint on a split."""
+    from vidpipe.train.evaluate import evaluate
+
+    result = evaluate(
+        checkpoint, shards=shards, split=split, device=device, batch_size=batch_size, shuffle_frames=shuffle_frames
+    )
+    _show(result.to_json(), result.line(), as_json=as_json)
+    return 0
+
+
+@app.command()
+def predict(
+    checkpoint: CheckpointArgument,
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Classify video files, preprocessed exactly as the checkpoint's data were."""
+    from vidpipe.train.predict import Prediction
+    from vidpipe.train.predict import predict as run_prediction
+
+    def show(prediction: Prediction) -> None:
+        if prediction.error is not None:
+            print(f"error: {prediction.video}: {prediction.error}", file=sys.stderr)
+        elif not as_json:
+            print(prediction.video)
+            for guess in prediction.top:
+                print(f"  {guess.probability:7.2%}  {guess.name}")
+
+    result = run_prediction(checkpoint, videos, top=top, device=device, on_prediction=show)
+    if as_json:
+        _print_json([prediction.to_json() for prediction in result.predictions])
+    return result.exit_code
+
+
+@bench_app.command("loader")
+def bench_loader(
+    shards: Annotated[Path | None, typer.Argument(help="A data-set folder; the demo's by default.")] = None,
+    source: Annotated[Path | None, typer.Option(help="The videos that the shards were made from.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the JSON and the plot go.")] = Path("benchmarks/loader"),
+    quick: Annotated[bool, typer.Option("--quick", help="Few clips and rounds: a first impression.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """The loader against decoding on the fly, WebDataset and DALI's own reader, and the memory's speed."""
+    from vidpipe.bench.loader import LoaderBenchmark, run_loader_benchmark
+
+    report = run_loader_benchmark(LoaderBenchmark(shards=shards, source=source, out=out, quick=quick))
+    _show(report.to_json(), report.as_text(), as_json=as_json)
     return 0
 
 
@@ -200,10 +307,6 @@ def list_(what: Annotated[Literal["recipes", "datasets", "models", "codecs"], ty
     for name, text in lines:
         print(f"{name:{width}}  {text}")
     return 0
-
-
-def _usage(message: str) -> NoReturn:
-    raise UsageError(message)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_pandas_reads_the_index_and_its_offsets_are_true(real_shards: Path) -> N
     expected = _by_tarfile(folder)
     assert list(frame.key) == list(expected)
     for row in frame.itertuples():
-        content = (folder / row.shard).read_bytes()[row.payload_offset : row.payload_offset + row.payload_size]
+        content = (folder / row.shard).read_bytes()[row.payload_offset : row.payload_offset + row.payload_sizes[0]]
         np.testing.assert_array_equal(np.load(io.BytesIO(content)), expected[row.key][1])
 
 

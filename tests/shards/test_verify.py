@@ -38,7 +38,7 @@ def test_a_flipped_byte_names_shard_and_sample(shards: Path, vidpipe: RunCommand
     _flip(shards / row["shard"], row[f"{member}_offset"] + delta)
     result = vidpipe("verify", shards)
     assert result.code == 1
-    assert f"{row['shard']}: sample {row['key']}" in result.out
+    assert f"{row['shard']}: sample {row['key']}: damaged" in result.out
     assert result.out.count("sample ") == 1
 
 

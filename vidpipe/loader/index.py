@@ -21,7 +21,7 @@ _COLUMNS = (
     "height",
     "width",
     "payload_offset",
-    "payload_size",
+    "payload_sizes",
     "payload_crc32",
 )
 
@@ -33,6 +33,9 @@ class SampleIndex:
     Attributes:
         shards: file names, in the manifest's order; `shard` indexes them.
         shape: int32 [N, 3]: T, H, W of the stored clip.
+        offset: of the payload's first byte in its shard.
+        size: int64, the sizes of all samples' payload files one after the other; those of sample i are
+            size[size_start[i]:size_start[i+1]].
         crc32: uint32, all samples' checksums one after the other; those of sample i are crc32[crc_start[i]:crc_start[i+1]].
         first_clip: int64 [V + 1]: the samples of video v are first_clip[v] to first_clip[v+1].
     """
@@ -45,6 +48,7 @@ class SampleIndex:
     shape: NDArray[np.int32]
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
+    size_start: NDArray[np.int64]
     crc32: NDArray[np.uint32]
     crc_start: NDArray[np.int64]
     first_clip: NDArray[np.int64]
@@ -56,6 +60,10 @@ class SampleIndex:
     def num_videos(self) -> int:
         """Number of source videos."""
         return len(self.first_clip) - 1
+
+    def clip_bytes(self, sample: int) -> int:
+        """Bytes of a sample's frames, decoded."""
+        return int(self.shape[sample].astype(np.int64).prod()) * 3
 
     @property
     def max_frame_bytes(self) -> int:
@@ -92,7 +100,8 @@ def load_index(folder: Path, manifest: Manifest) -> SampleIndex:
         label=columns["label"].to_numpy().astype(np.int64),
         shape=np.stack([columns[name].to_numpy() for name in ("frames", "height", "width")], axis=1),
         offset=columns["payload_offset"].to_numpy(),
-        size=columns["payload_size"].to_numpy(),
+        size=columns["payload_sizes"].values.to_numpy(),
+        size_start=columns["payload_sizes"].offsets.to_numpy().astype(np.int64),
         crc32=crc.values.to_numpy(),
         crc_start=crc.offsets.to_numpy().astype(np.int64),
         first_clip=starts.astype(np.int64),

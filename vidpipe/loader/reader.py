@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from vidpipe.loader.index import SampleIndex
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part
 from vidpipe.shards.manifest import Manifest
+from vidpipe.shards.tar import place_members
 
 MAX_OPEN_SHARDS = 256
 
@@ -39,6 +41,16 @@ class _OpenShard:
     def __del__(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a sample lies: its open shard, that shard's name, the sample's number, and its files' offsets."""
+
+    shard: _OpenShard
+    name: str
+    sample: int
+    files: list[int]
 
 
 class ClipReader:
@@ -74,19 +86,20 @@ class ClipReader:
             ShardError: the shard is absent or has another size than the manifest says.
         """
         length, height, width = (int(n) for n in self._index.shape[sample])
-        parts = self._codec.parts((length, height, width), frames)
+        sizes = self._index.size[self._index.size_start[sample] : self._index.size_start[sample + 1]].tolist()
+        parts = self._codec.parts((length, height, width), sizes, frames)
         shard = self._index.shards[self._index.shard[sample]]
-        opened = self._opened(shard)
-        view = out.data
-        base = int(self._index.offset[sample])
-        place = 0
-        for run in _runs(parts):
-            size = sum(part.size for part in run)
-            self._fill(opened, view[place : place + size], base + run[0].offset, shard, sample)
-            place += size
-        if self._check_crc:
-            self._verify(view, parts, shard, sample)
-        return out[:place].reshape(len(frames), height, width, 3)
+        place = _Place(self._opened(shard), shard, sample, _file_offsets(int(self._index.offset[sample]), sizes))
+        video = out[: len(frames) * height * width * 3].reshape(len(frames), height, width, 3)
+        if self._codec.raw_parts:
+            self._read(place, parts, out.data)
+        else:
+            encoded = memoryview(bytearray(sum(part.size for part in parts)))
+            try:
+                self._codec.decode_parts(self._read(place, parts, encoded), video)
+            except ValueError as error:
+                raise BadSampleError(shard, self._index.key[sample], f"can't be decoded: {error}") from error
+        return video
 
     def close(self) -> None:
         """Close all shards."""
@@ -102,32 +115,49 @@ class ClipReader:
             self._open.move_to_end(shard)
             return self._open[shard]
 
-    def _fill(self, opened: _OpenShard, view: memoryview, offset: int, shard: str, sample: int) -> None:
+    def _read(self, place: _Place, parts: Sequence[Part], view: memoryview) -> list[memoryview]:
+        """Read the parts one behind the other into `view`, check them, and return where each is."""
+        views, at = [], 0
+        for part in parts:
+            views.append(view[at : at + part.size])
+            at += part.size
+        at = 0
+        for run in _runs(parts):
+            size = sum(part.size for part in run)
+            self._fill(place, view[at : at + size], place.files[run[0].member] + run[0].offset)
+            at += size
+        if self._check_crc:
+            start = int(self._index.crc_start[place.sample])
+            for part, content in zip(parts, views, strict=True):
+                if zlib.crc32(content) != self._index.crc32[start + part.crc32_index]:
+                    raise self._bad(place, "its bytes differ from what was written (CRC-32)")
+        return views
+
+    def _fill(self, place: _Place, view: memoryview, offset: int) -> None:
         while view:
             try:
-                got = os.preadv(opened.descriptor, [view], offset)
+                got = os.preadv(place.shard.descriptor, [view], offset)
             except OSError as error:
-                raise BadSampleError(shard, self._index.key[sample], f"can't be read: {error.strerror}") from error
+                raise self._bad(place, f"can't be read: {error.strerror}") from error
             if got == 0:
-                raise BadSampleError(
-                    shard, self._index.key[sample], "ends too early: the shard was truncated while in use"
-                )
+                raise self._bad(place, "ends too early: the shard was truncated while in use")
             view, offset = view[got:], offset + got
 
-    def _verify(self, view: memoryview, parts: Sequence[Part], shard: str, sample: int) -> None:
-        start = int(self._index.crc_start[sample])
-        place = 0
-        for part in parts:
-            if zlib.crc32(view[place : place + part.size]) != self._index.crc32[start + part.crc32_index]:
-                raise BadSampleError(shard, self._index.key[sample], "its bytes differ from what was written (CRC-32)")
-            place += part.size
+    def _bad(self, place: _Place, message: str) -> BadSampleError:
+        return BadSampleError(place.name, self._index.key[place.sample], message)
+
+
+def _file_offsets(first: int, sizes: Sequence[int]) -> list[int]:
+    """Where the payload's files begin, given that they stand one behind the other in the archive."""
+    return [member.offset for member in place_members([""] * len(sizes), first, sizes)]
 
 
 def _runs(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts that lie one behind the other, together: each run is one read."""
+    """Parts that lie one behind the other in a file, together: each run is one read."""
     runs: list[list[Part]] = []
     for part in parts:
-        if runs and runs[-1][-1].offset + runs[-1][-1].size == part.offset:
+        last = runs[-1][-1] if runs else None
+        if last and last.member == part.member and last.offset + last.size == part.offset:
             runs[-1].append(part)
         else:
             runs.append([part])

@@ -20,7 +20,7 @@ class PrepSummary:
 
     result: PrepResult
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain values: per split videos, written, rejected (by reason), clips, shards, bytes."""
         splits = {
             manifest.split: {
@@ -40,7 +40,7 @@ class PrepSummary:
     def as_text(self) -> str:
         """One line a split."""
         lines = []
-        for name, split in self.as_dict()["splits"].items():
+        for name, split in self.to_json()["splits"].items():
             reasons = ", ".join(f"{count} {reason}" for reason, count in split["rejects_by_reason"].items())
             lines.append(
                 f"{name}: {split['videos']} videos = {split['written']} written + {split['rejected']} rejected"

@@ -66,11 +66,10 @@ class Decoder:
             yield outcome
             current = following
 
-    def payload(self, job: Job, clip: ClipResult) -> memoryview:
-        """A clip's payload, as a copy-free view of the shared buffer; release it before the next video."""
-        return memoryview(mmap.mmap(self._buffers[job.buffer].fileno(), 0, access=mmap.ACCESS_READ))[
-            clip.offset : clip.offset + clip.size
-        ]
+    def payload(self, job: Job, clip: ClipResult) -> dict[str, memoryview]:
+        """A clip's files by extension, as copy-free views of the shared buffer; let go of them before the next video."""
+        memory = memoryview(mmap.mmap(self._buffers[job.buffer].fileno(), 0, access=mmap.ACCESS_READ))
+        return {extension: memory[offset : offset + size] for extension, offset, size in clip.members}
 
     def close(self) -> None:
         """End the child and free the buffers."""

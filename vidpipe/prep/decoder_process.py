@@ -50,13 +50,12 @@ class ClipResult:
     """One encoded clip; its payload lies in the shared buffer.
 
     Attributes:
-        offset: of the payload in the buffer, in bytes.
+        members: extension, offset in the buffer and size in bytes of each of the payload's files.
         shape: (T, H, W) of the frames.
         channel_sums, channel_square_sums: over `pixels` sampled pixels, in 8-bit units; exact integers.
     """
 
-    offset: int
-    size: int
+    members: tuple[tuple[str, int, int], ...]
     crc32: tuple[int, ...]
     shape: tuple[int, int, int]
     frame_indices: tuple[int, ...]
@@ -118,12 +117,14 @@ def _decode(job: Job, codec: Codec, buffer_fd: int) -> Decoded:
     with mmap.mmap(buffer_fd, total) as memory:
         offset = 0
         for clip, item in zip(extraction.clips, encoded, strict=True):
-            start = offset
-            for piece in item.pieces:
-                size = memoryview(piece).nbytes
-                memory[offset : offset + size] = piece
-                offset += size
-            results.append(_result(clip, start, item.size, item.crc32))
+            members = []
+            for member in item.members:
+                members.append((member.extension, offset, member.size))
+                for piece in member.pieces:
+                    size = memoryview(piece).nbytes
+                    memory[offset : offset + size] = piece
+                    offset += size
+            results.append(_result(clip, tuple(members), item.crc32))
     info = extraction.info
     source = {
         "codec": info.codec,
@@ -138,12 +139,11 @@ def _decode(job: Job, codec: Codec, buffer_fd: int) -> Decoded:
     return Decoded(tuple(results), source)
 
 
-def _result(clip: Clip, offset: int, size: int, crc32: tuple[int, ...]) -> ClipResult:
+def _result(clip: Clip, members: tuple[tuple[str, int, int], ...], crc32: tuple[int, ...]) -> ClipResult:
     frames, height, width, _ = clip.video.shape
     pixels, sums, squares = channel_statistics(clip.video)
     return ClipResult(
-        offset=offset,
-        size=size,
+        members=members,
         crc32=crc32,
         shape=(frames, height, width),
         frame_indices=tuple(int(i) for i in clip.frame_indices),

@@ -42,6 +42,7 @@ class PrepRecipe(BaseModel):
         sampling: `stride`, `fps` or `uniform` (evenly over the whole video); by default what the two fields above say.
         clips: clips of each video, for all splits or split by split.
         height: short side of the stored frames, in pixels.
+        codec, dtype, quality: how frames are stored; quality is that of `jpeg`.
         crop: fixed (width, height) of stored frames: scaled to cover, then cropped about the centre.
         horizontal_flip: whether mirroring a clip keeps its label true.
         normalize: mean and std that trainers are to apply.
@@ -63,6 +64,7 @@ class PrepRecipe(BaseModel):
     crop: Annotated[tuple[int, int] | None, BeforeValidator(_size)] = None
     codec: str = "tensor"
     dtype: Literal["uint8"] = "uint8"
+    quality: int | None = Field(None, ge=1, le=100)
     horizontal_flip: bool = True
     normalize: Normalization = Normalization()
     shard_size_mb: float = Field(512, gt=0)
@@ -76,6 +78,8 @@ class PrepRecipe(BaseModel):
     def _consistent(self) -> PrepRecipe:
         if self.codec not in CODECS:
             raise ValueError(f"codec {self.codec!r} is not known; there are: {', '.join(CODECS)}")
+        if self.quality is not None and self.codec != "jpeg":
+            raise ValueError(f"quality goes with codec: jpeg, not with {self.codec}")
         if self.sampling == "fps" and self.fps is None:
             raise ValueError("sampling: fps needs `fps: FRAMES_A_SECOND`")
         if self.fps is not None and self.sampling not in (None, "fps"):
@@ -87,7 +91,7 @@ class PrepRecipe(BaseModel):
     @property
     def codec_spec(self) -> CodecSpec:
         """The codec with its parameters."""
-        return CodecSpec(name=self.codec, dtype=self.dtype)
+        return CodecSpec(name=self.codec, dtype=self.dtype, quality=self.quality)
 
     def clip_spec(self, split: str) -> ClipSpec:
         """How clips of a split are cut: jittered in train, centred elsewhere."""

@@ -14,7 +14,6 @@ from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
 from vidpipe.prep.decoder_process import ClipResult, Decoded, Job
 from vidpipe.prep.plan import PlannedVideo, ShardPlan, SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
-from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.index import SampleRow
 from vidpipe.shards.layout import label_bytes, sample_key, whole_file
 from vidpipe.shards.tar import Member, TarWriter, open_shard
@@ -129,14 +128,11 @@ def _write_video(
     decoder: Decoder,
 ) -> None:
     source = outcome.source or {}
-    extension = make_codec(job.codec).extension
     label = label_bytes(video.label, len(split.classes))
     for number, clip in enumerate(outcome.clips):
         key = sample_key(video.number, number)
         description = _description(video, number, clip, source)
-        payload = decoder.payload(job, clip)
-        members = writer.add(key, {"cls": label, "json": description, extension: payload})
-        payload.release()
+        members = writer.add(key, {"cls": label, "json": description, **decoder.payload(job, clip)})
         row = _row(key, part.name, video, number=number, clip=clip, members=members, json_crc32=zlib.crc32(description))
         part.rows.append(asdict(row))
         part.channels.add(clip.pixels, clip.channel_sums, clip.channel_square_sums)
@@ -168,7 +164,7 @@ def _row(
     json_crc32: int,
 ) -> SampleRow:
     placed = {member.extension: member for member in members}
-    payload = next(member for member in members if member.extension not in ("cls", "json"))
+    payload = [member for member in members if member.extension not in ("cls", "json")]
     frames, height, width = clip.shape
     return SampleRow(
         key=key,
@@ -188,9 +184,8 @@ def _row(
         json_offset=placed["json"].offset,
         json_size=placed["json"].size,
         json_crc32=json_crc32,
-        payload_extension=payload.extension,
-        payload_offset=payload.offset,
-        payload_size=payload.size,
+        payload_offset=payload[0].offset,
+        payload_sizes=tuple(member.size for member in payload),
         payload_crc32=clip.crc32,
     )
 

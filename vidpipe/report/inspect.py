@@ -26,7 +26,7 @@ class Description:
     folder: Path
     splits: dict[str, Manifest]
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The manifests as plain values."""
         return {"folder": str(self.folder), "splits": {k: m.model_dump(mode="json") for k, m in self.splits.items()}}
 
@@ -87,7 +87,7 @@ def _clip_rows(folder: Path, clips: int) -> Iterator[ClipRow]:
             label=manifest.classes[label] if label >= 0 else "no label",
             details=(f"{manifest.split} {index.key[sample]}", str(index.video[sample])),
             times_seconds=np.array(_sample_json(folder, members[sample])["times_seconds"]),
-            frames=reader.read(int(sample), range(frames), np.empty(int(index.size[sample]), np.uint8)),
+            frames=reader.read(int(sample), range(frames), np.empty(index.clip_bytes(int(sample)), np.uint8)),
         )
     reader.close()
 

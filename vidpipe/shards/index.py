@@ -32,9 +32,8 @@ SCHEMA = pa.schema(
         ("json_offset", pa.int64()),
         ("json_size", pa.int64()),
         ("json_crc32", pa.uint32()),
-        ("payload_extension", pa.string()),
         ("payload_offset", pa.int64()),
-        ("payload_size", pa.int64()),
+        ("payload_sizes", pa.list_(pa.int64())),
         ("payload_crc32", pa.list_(pa.uint32())),
     ]
 )
@@ -44,8 +43,9 @@ SCHEMA = pa.schema(
 class SampleRow:
     """One row of samples.parquet; the fields are its columns.
 
-    Offsets and sizes are in bytes within the shard and are those of the members' contents. `payload_crc32` has one value
-    for each part of the payload that can be read alone (`tensor`: each frame).
+    Offsets and sizes are in bytes within the shard and are those of the members' contents. The payload is one file or more,
+    which stand one behind the other: `payload_offset` is the first one's. `payload_crc32` has one value for each part of
+    the payload that can be read alone (each frame).
     """
 
     key: str
@@ -65,9 +65,8 @@ class SampleRow:
     json_offset: int
     json_size: int
     json_crc32: int
-    payload_extension: str
     payload_offset: int
-    payload_size: int
+    payload_sizes: tuple[int, ...]
     payload_crc32: tuple[int, ...]
 
 
@@ -75,9 +74,7 @@ def write_samples(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write all rows of a split, whole or not at all."""
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     with whole_file(folder / SAMPLES) as stream:
-        pq.write_table(
-            table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video", "payload_extension"]
-        )
+        pq.write_table(table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video"])
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,15 @@ def header(name: str, size: int) -> bytes:
     info.mtime = 0
     info.uid = info.gid = 0
     return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+
+
+def place_members(extensions: Sequence[str], first_offset: int, sizes: Sequence[int]) -> list[Member]:
+    """Where files lie that stand one behind the other, given the place of the first one's content and all sizes."""
+    members, offset = [], first_offset
+    for extension, size in zip(extensions, sizes, strict=True):
+        members.append(Member(extension, offset, size))
+        offset += size + -size % BLOCK + BLOCK
+    return members
 
 
 class TarWriter:

@@ -15,7 +15,7 @@ from vidpipe.shards.codecs import Codec, make_codec
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.layout import MANIFEST, REJECTS, index_name, label_bytes
 from vidpipe.shards.manifest import Manifest, ShardEntry, load_manifest
-from vidpipe.shards.tar import BLOCK, Member, TarSummary, dali_index, header
+from vidpipe.shards.tar import BLOCK, Member, TarSummary, dali_index, header, place_members
 
 CHUNK_BYTES = 1 << 22
 
@@ -96,7 +96,7 @@ def _check_shard(
         if not found:
             yield Fault(entry.name, "", "SHA-256 differs from the manifest's, in the archive's own structure")
     index = path.with_name(index_name(path.name))
-    if not index.is_file() or index.read_bytes() != dali_index(_summary(rows)):
+    if not index.is_file() or index.read_bytes() != dali_index(_summary(rows, codec)):
         yield Fault(index.name, "", "differs from samples.parquet" if index.is_file() else "missing")
     if deep:
         yield from _decode_all(path, rows, codec)
@@ -106,36 +106,44 @@ def _search(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest, c
     """Name the samples whose bytes are not what they were."""
     with path.open("rb") as stream:
         for row in rows:
-            for member in _members(row):
+            contents, damaged = {}, []
+            for member in _members(row, codec):
                 stream.seek(member.offset - BLOCK)
-                name = f"{row['key']}.{member.extension}"
-                intact = stream.read(BLOCK) == header(name, member.size)
-                content = stream.read(member.size)
-                intact &= not stream.read(-member.size % BLOCK).strip(b"\0")
-                if not intact or not _same(member, content, row, num_classes=len(manifest.classes), codec=codec):
-                    yield Fault(path.name, row["key"], f"{name} is damaged: its bytes differ from what was written")
+                intact = stream.read(BLOCK) == header(f"{row['key']}.{member.extension}", member.size)
+                contents[member.extension] = stream.read(member.size)
+                if not intact or stream.read(-member.size % BLOCK).strip(b"\0"):
+                    damaged.append(f"the archive's own bytes around {member.extension}")
+            if contents.pop("cls") != label_bytes(int(row["label"]), len(manifest.classes)):
+                damaged.append("cls")
+            if zlib.crc32(contents.pop("json")) != int(row["json_crc32"]):
+                damaged.append("json")
+            payload = [contents[extension] for extension in codec.extensions(row["frames"])]
+            if not codec.intact(payload, _shape(row), row["payload_crc32"]):
+                damaged.append("frames")
+            if damaged:
+                yield Fault(
+                    path.name, row["key"], f"damaged ({', '.join(damaged)}): bytes differ from what was written"
+                )
 
 
-def _same(member: Member, content: bytes, row: Mapping[str, Any], *, num_classes: int, codec: Codec) -> bool:
-    if member.extension == "cls":
-        return content == label_bytes(int(row["label"]), num_classes)
-    if member.extension == "json":
-        return zlib.crc32(content) == int(row["json_crc32"])
-    return codec.intact(content, (row["frames"], row["height"], row["width"]), row["payload_crc32"])
+def _shape(row: Mapping[str, Any]) -> tuple[int, int, int]:
+    return row["frames"], row["height"], row["width"]
 
 
 def _decode_all(path: Path, rows: Sequence[Mapping[str, Any]], codec: Codec) -> Iterator[Fault]:
     with path.open("rb") as stream:
         for row in rows:
-            stream.seek(row["payload_offset"])
+            payload = []
+            for member in place_members(codec.extensions(row["frames"]), row["payload_offset"], row["payload_sizes"]):
+                stream.seek(member.offset)
+                payload.append(stream.read(member.size))
             try:
-                shape = codec.decode(stream.read(row["payload_size"])).shape
+                shape = codec.decode(payload).shape
             except ValueError as error:
                 yield Fault(path.name, row["key"], f"can't be decoded: {error}")
                 continue
-            expected = (row["frames"], row["height"], row["width"], 3)
-            if shape != expected:
-                yield Fault(path.name, row["key"], f"decodes to {list(shape)}, but the index says {list(expected)}")
+            if shape != (*_shape(row), 3):
+                yield Fault(path.name, row["key"], f"decodes to {list(shape)}, but the index says {list(_shape(row))}")
             stream.seek(row["json_offset"])
             try:
                 json.loads(stream.read(row["json_size"]))
@@ -161,13 +169,15 @@ def _check_counts(folder: Path, manifest: Manifest, rows: Sequence[Mapping[str, 
         yield Fault(REJECTS, "", f"{len(lines)} lines, but the manifest says {counts.rejected} rejected")
 
 
-def _members(row: Mapping[str, Any]) -> list[Member]:
-    names = {"cls": "cls", "json": "json", row["payload_extension"]: "payload"}
-    return [Member(ext, row[f"{names[ext]}_offset"], row[f"{names[ext]}_size"]) for ext in sorted(names)]
+def _members(row: Mapping[str, Any], codec: Codec) -> list[Member]:
+    """All files of a sample, in the order of the archive."""
+    payload = place_members(codec.extensions(row["frames"]), row["payload_offset"], row["payload_sizes"])
+    small = [Member(name, row[f"{name}_offset"], row[f"{name}_size"]) for name in ("cls", "json")]
+    return sorted([*payload, *small], key=lambda member: member.offset)
 
 
-def _summary(rows: Sequence[Mapping[str, Any]]) -> TarSummary:
-    return TarSummary(samples=[(row["key"], tuple(_members(row))) for row in rows])
+def _summary(rows: Sequence[Mapping[str, Any]], codec: Codec) -> TarSummary:
+    return TarSummary(samples=[(row["key"], tuple(_members(row, codec))) for row in rows])
 
 
 def _sha256(path: Path) -> str:

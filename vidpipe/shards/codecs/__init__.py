@@ -5,11 +5,12 @@ from __future__ import annotations
 from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
 from vidpipe.shards.codecs.base import Codec, CodecSpec, EncodedClip
+from vidpipe.shards.codecs.jpeg import JpegCodec
 from vidpipe.shards.codecs.tensor import TensorCodec
 
 __all__ = ["CODECS", "Codec", "CodecSpec", "EncodedClip", "make_codec"]
 
-CODECS: dict[str, type[Codec]] = {"tensor": TensorCodec}
+CODECS: dict[str, type[Codec]] = {"jpeg": JpegCodec, "tensor": TensorCodec}
 
 
 def make_codec(spec: CodecSpec) -> Codec:
