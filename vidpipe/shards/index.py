@@ -85,7 +85,10 @@ def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table
     """
     path = folder / SAMPLES
     try:
-        return pq.read_table(path, columns=list(columns) if columns else None, schema=SCHEMA)
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(SCHEMA):
+                raise ShardError(f"{path}: not the columns of this format version; prepare the shards again")
+            return file.read(list(columns) if columns else None)
     except FileNotFoundError as error:
         raise ShardError(f"{path}: missing; prepare the shards again") from error
     except (pa.ArrowException, OSError) as error:

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vidpipe.datasets import Video, get_format
+from vidpipe.datasets.csv import Csv
+from vidpipe.errors import DatasetError, UsageError
+
+Make = Callable[..., Path]
+
+
+def test_rows_with_everything_that_spreadsheets_do_to_them(make_files: Make) -> None:
+    source = make_files("a.mp4", "b c.mp4", 'say "hi", you\n.mp4', "d.mp4", "extra.mp4", "notes.txt", "-rf.mp4")
+    rows = (
+        b"\xef\xbb\xbf Path , LABEL,split\r\n"
+        b"a.mp4,run,train\r\n"
+        b"\r\n"
+        b'"b c.mp4" , "petting animal (not cat)" ,Validation\r\n'.replace(b'" ,', b'",').replace(b', "', b',"')
+        + b'"say ""hi"", you\n.mp4",run\r\n'
+        b"./d.mp4,run,\r\n"
+        b"d.mp4,run,train\r\n"
+        b"gone.mp4,run,val\r\n"
+        b"-rf.mp4,run,unseen_people\r\n"
+    )
+    (source / "labels.csv").write_bytes(rows)
+    listing = Csv().scan(source)
+    assert listing.videos == (
+        Video("a.mp4", "run", "train"),
+        Video("d.mp4", "run", "train"),
+        Video('say "hi", you\n.mp4', "run", "train"),
+        Video("-rf.mp4", "run", "unseen_people"),
+        Video("b c.mp4", "petting animal (not cat)", "val"),
+    )
+    assert listing.missing == (Video("gone.mp4", "run", "val"),)
+    assert listing.classes == ("petting animal (not cat)", "run")
+    assert listing.splits == ("train", "val", "unseen_people")
+    assert listing.counts == {"missing": 1, "duplicates": 1, "extra_videos": 1, "other_files": 1}
+    assert any("gone.mp4" in note for note in listing.notes)
+
+
+def test_bytes_that_are_not_utf8_match_the_files_name(make_files: Make) -> None:
+    source = make_files("caf\udce9.mp4")
+    (source / "labels.csv").write_bytes(b"path,label\ncaf\xe9.mp4,na\xefve\n")
+    listing = Csv().scan(source)
+    assert listing.videos == (Video("caf\udce9.mp4", r"na\xefve", "train"),)
+
+
+def test_the_real_clips(videos_dir: Path) -> None:
+    listing = Csv(annotations="labels.csv").scan(videos_dir)
+    assert len(listing.videos) == 11
+    assert len(listing.classes) == 8
+    assert listing.splits == ("train", "val")
+
+
+def test_other_delimiters_and_a_table_elsewhere(make_files: Make, tmp_path: Path) -> None:
+    source = make_files("a,b.mp4")
+    (tmp_path / "elsewhere.tsv").write_text("label\tpath\nrun\ta,b.mp4\n")
+    listing = Csv(annotations=str(tmp_path / "elsewhere.tsv"), delimiter="tab").scan(source)
+    assert listing.videos == (Video("a,b.mp4", "run", "train"),)
+    (source / "labels.csv").write_text("path;label\na,b.mp4;run\n", encoding="utf-16")
+    assert Csv(delimiter=";").scan(source).videos == listing.videos
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty; expected a header"),
+        ("a.mp4,run\n", "lacks path, label"),
+        ("path,split\na.mp4,train\n", "lacks label"),
+        ("path,label,label\n", "twice in the header"),
+        ("path,label\n", "no video is annotated"),
+        ("path,label\na.mp4,run, fast\n", "line 2: 3 values, but the header has 2 columns"),
+        ('path,label\n"a"x.mp4,run\n', "line 2: not valid CSV"),
+        ("path,label\na.mp4,run\na.mp4,walk\n", "'run' in labels.csv line 2, 'walk' in labels.csv line 3"),
+        ("path,label,split\na.mp4,run,train\na.mp4,walk,val\n", "two labels"),
+        ("path,label\na.mp4,\n", "line 2: 'a.mp4' has no label"),
+        ("path,label\n,run\n", "line 2: the path is empty"),
+        ("path,label\n../a.mp4,run\n", "line 2: path '../a.mp4' is not inside"),
+        ("path,label\nx/../../a.mp4,run\n", "is not inside"),
+        ("path,label\n/etc/passwd,run\n", "is not inside"),
+        ("path,label\nlink/a.mp4,run\n", "is a link to .* outside the source folder"),
+        ("path,label,split\na.mp4,run,../x\n", "line 2: split '../x'"),
+        ("path,label\ngone.mp4,run\n", "none of the 1 annotated videos is there; the first is 'gone.mp4'"),
+    ],
+)
+def test_mistakes_are_refused_by_line(make_files: Make, tmp_path: Path, text: str, message: str) -> None:
+    source = make_files("a.mp4")
+    (tmp_path / "a.mp4").touch()
+    (source / "link").symlink_to(tmp_path)
+    (source / "labels.csv").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        Csv().scan(source)
+
+
+def test_a_video_in_two_splits_is_listed_in_both_and_noted(make_files: Make) -> None:
+    source = make_files("a.mp4", "b.mp4")
+    (source / "labels.csv").write_text("path,label,split\na.mp4,run,train\na.mp4,run,val\nb.mp4,,test\n")
+    listing = Csv().scan(source)
+    assert [video.split for video in listing.videos] == ["test", "train", "val"]
+    assert listing.videos[0].label is None
+    assert listing.counts["in_several_splits"] == 1
+
+
+def test_an_absolute_path_inside_the_source_is_taken(make_files: Make) -> None:
+    source = make_files("x/a.mp4")
+    (source / "labels.csv").write_text(f"path,label\n{source}/x/a.mp4,run\n")
+    assert Csv().scan(source).videos == (Video("x/a.mp4", "run", "train"),)
+
+
+def test_a_missing_table_is_refused(make_files: Make) -> None:
+    with pytest.raises(DatasetError, match=r"annotations: no file .*labels\.csv"):
+        Csv().scan(make_files("a.mp4"))
+
+
+def test_formats_are_found_by_name() -> None:
+    assert get_format("csv") is Csv
+    with pytest.raises(UsageError, match="did you mean folder"):
+        get_format("foldr")

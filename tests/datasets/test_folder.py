@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vidpipe.datasets import Video
+from vidpipe.datasets.folder import Folder
+from vidpipe.errors import DatasetError
+
+Make = Callable[..., Path]
+
+
+def test_class_folders_are_all_train_and_deeper_files_belong_to_their_class(make_files: Make) -> None:
+    source = make_files(
+        "run/b.mp4", "run/morning/2/a.MKV", "brush hair/-x 'y'\n.avi", "run/notes.txt", "run/.hidden.mp4"
+    )
+    listing = Folder().scan(source)
+    assert listing.classes == ("brush hair", "run")
+    assert listing.videos == (
+        Video("brush hair/-x 'y'\n.avi", "brush hair", "train"),
+        Video("run/b.mp4", "run", "train"),
+        Video("run/morning/2/a.MKV", "run", "train"),
+    )
+    assert listing.counts["other_files"] == 1
+    assert listing.counts["extra_videos"] == 0
+    assert listing.root == source.resolve()
+
+
+def test_split_folders_are_recognised_by_their_usual_names(make_files: Make) -> None:
+    source = make_files("training/run/a.mp4", "Validation/run/b.mp4", "test/jump/c.mp4", "test/jump/readme.md")
+    listing = Folder().scan(source)
+    assert [(video.path, video.split) for video in listing.videos] == [
+        ("test/jump/c.mp4", "test"),
+        ("training/run/a.mp4", "train"),
+        ("Validation/run/b.mp4", "val"),
+    ]
+    assert listing.splits == ("train", "val", "test")
+    assert listing.classes == ("jump", "run")
+
+
+def test_a_class_may_have_the_name_of_a_split(make_files: Make) -> None:
+    assert Folder().scan(make_files("train/a.mp4", "plane/b.mp4")).classes == ("plane", "train")
+    assert Folder(layout="class").scan(make_files("train/x/a.mp4", "val/x/b.mp4")).classes == ("plane", "train", "val")
+
+
+def test_a_layout_that_could_be_either_is_refused(make_files: Make) -> None:
+    source = make_files("train/run/a.mp4", "more/run/b.mp4")
+    with pytest.raises(DatasetError, match="set layout to split or class"):
+        Folder().scan(source)
+    assert Folder(layout="split").scan(source).splits == ("train", "more")
+
+
+def test_videos_outside_class_folders_are_counted_and_named(make_files: Make) -> None:
+    listing = Folder().scan(make_files("run/a.mp4", "stray.mp4"))
+    assert len(listing.videos) == 1
+    assert listing.counts["without_class"] == 1
+    assert "stray.mp4" in listing.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [((), "no video files"), (("labels.csv",), "no video files"), (("a.mp4",), "lie in no class folder")],
+)
+def test_a_folder_without_usable_videos_is_refused(make_files: Make, files: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        Folder().scan(make_files(*files))
+
+
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        Folder().scan(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="is a file"):
+        Folder().scan(tmp_path / "file")
+
+
+def test_a_class_list_gives_the_label_order_and_refuses_others(make_files: Make) -> None:
+    source = make_files("run/a.mp4", "jump/b.mp4")
+    (source / "order.txt").write_bytes(b"\xef\xbb\xbfrun\r\nswim\r\njump\r\n\r\n")
+    listing = Folder(classes="order.txt").scan(source)
+    assert listing.classes == ("run", "swim", "jump")
+    assert listing.counts["classes_without_videos"] == 1
+    (source / "order.txt").write_text("run\njumping\n")
+    with pytest.raises(DatasetError, match=r"'jump'.*'jump/b.mp4'.*did you mean jumping"):
+        Folder(classes="order.txt").scan(source)
+    (source / "order.txt").write_text("run\njump\nrun\n")
+    with pytest.raises(DatasetError, match="line 3: class 'run' stands already in line 1"):
+        Folder(classes="order.txt").scan(source)
+    with pytest.raises(DatasetError, match="classes: no file"):
+        Folder(classes="absent.txt").scan(source)
+
+
+def test_links_are_followed_inside_the_source_and_refused_outside(make_files: Make, tmp_path: Path) -> None:
+    source = make_files("run/a.mp4", "deep/x/jump/b.mp4")
+    (source / "jump").symlink_to("deep/x/jump")
+    (source / "run/again.mp4").symlink_to("a.mp4")
+    (source / "run/loop").symlink_to("..")
+    (source / "run/broken.mp4").symlink_to("absent.mp4")
+    (source / "run/self.mp4").symlink_to("self.mp4")
+    paths = [video.path for video in Folder().scan(source).videos]
+    assert "jump/b.mp4" in paths
+    assert "run/again.mp4" in paths
+    assert len(paths) < 10
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.mp4").touch()
+    (source / "run/secret.mp4").symlink_to(outside / "secret.mp4")
+    with pytest.raises(DatasetError, match="outside the source folder"):
+        Folder().scan(source)
+    (source / "run/secret.mp4").unlink()
+    (source / "stolen").symlink_to(outside)
+    with pytest.raises(DatasetError, match="outside the source folder"):
+        Folder().scan(source)
+
+
+def test_file_names_that_are_not_utf8_survive(make_files: Make) -> None:
+    source = make_files("run/a.mp4")
+    name = b"caf\xe9.mp4"
+    (source / "run" / name.decode("utf-8", "surrogateescape")).touch()
+    paths = [video.path for video in Folder().scan(source).videos]
+    assert "run/caf\udce9.mp4" in paths
+    assert all((source / path).is_file() for path in paths)

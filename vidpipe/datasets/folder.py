@@ -1,0 +1,77 @@
+"""Class folders: the folder that a video lies in is its label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from vidpipe.datasets.base import DatasetFormat, Listing, known_split, split_name
+from vidpipe.datasets.listing import ListingBuilder
+from vidpipe.datasets.tree import SourceTree
+from vidpipe.errors import DatasetError
+
+
+class Folder(DatasetFormat):
+    """Class folders, root/SPLIT/CLASS/video or root/CLASS/video (then everything is train).
+
+    Attributes:
+        layout: `split` or `class` for the two layouts above; `auto` takes the first when the folders on top are named
+            like splits. Videos in deeper folders belong to their class.
+    """
+
+    layout: Literal["auto", "split", "class"] = "auto"
+
+    def scan(self, source: Path) -> Listing:
+        """Find the videos; the labels are the names of the class folders."""
+        tree = SourceTree(source)
+        if not tree.videos:
+            raise DatasetError(
+                f"source {tree.root}: no video files in it; expected CLASS/video.mp4 or train/CLASS/video.mp4"
+            )
+        return list_folders(tree, layout=self.layout, classes=self.classes).build()
+
+
+def list_folders(tree: SourceTree, *, layout: Literal["auto", "split", "class"], classes: str | None) -> ListingBuilder:
+    """The rows of a tree of class folders, see `Folder`.
+
+    Raises:
+        DatasetError: it can't be told which layout it is, or no video lies in a class folder.
+    """
+    depth = 2 if _has_splits(tree, layout) else 1
+    builder = ListingBuilder(tree, classes=classes)
+    stray: list[str] = []
+    for path in tree.videos:
+        parts = path.split("/")
+        if len(parts) <= depth:
+            stray.append(path)
+            continue
+        split = split_name(parts[0], where=f"folder {parts[0]!r}") if depth == 2 else "train"
+        builder.add(path, parts[depth - 1], split=split, where=f"folder {'/'.join(parts[:depth])!r}")
+    if len(stray) == len(tree.videos):
+        expected = "SPLIT/CLASS/video.mp4" if depth == 2 else "CLASS/video.mp4"
+        raise DatasetError(
+            f"source {tree.root}: its videos lie in no class folder, for instance {stray[0]!r}; expected {expected}, "
+            "or use the csv recipe"
+        )
+    if stray:
+        builder.count("without_class", len(stray))
+        builder.ignore(stray)
+        builder.note(f"{len(stray)} videos lie in no class folder and are left out, the first is {stray[0]!r}")
+    return builder
+
+
+def _has_splits(tree: SourceTree, layout: str) -> bool:
+    if layout != "auto":
+        return layout == "split"
+    paths = [path.split("/") for path in tree.videos if "/" in path]
+    tops = {parts[0] for parts in paths}
+    splits = {top for top in tops if known_split(top)}
+    deep = {parts[0] for parts in paths if len(parts) > 2}
+    if splits and splits == tops:
+        return bool(deep)
+    if splits & deep:
+        raise DatasetError(
+            f"source {tree.root}: folders {', '.join(sorted(splits))} look like splits, "
+            f"but {', '.join(sorted(tops - splits)[:3])} does not; set layout to split or class"
+        )
+    return False

@@ -1,0 +1,160 @@
+"""The `motion` data set: small labelled videos that are generated, so that everything can be tried without a
+download."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BeforeValidator, Field, field_validator
+
+from vidpipe.datasets.base import DatasetFormat, Listing
+from vidpipe.datasets.folder import list_folders
+from vidpipe.datasets.sprites import MOTIONS, draw_track, draw_video
+from vidpipe.datasets.tree import SourceTree
+from vidpipe.errors import DatasetError, VideoError
+from vidpipe.shards.layout import whole_file
+from vidpipe.video.ffmpeg import run_ffmpeg
+
+_MARK = ".motion"
+_VERSION = 1  # to be raised when the same options give other videos
+_SECONDS_PER_VIDEO = 120.0
+
+
+def _size(value: object) -> object:
+    if isinstance(value, str):
+        width, x, height = value.lower().partition("x")
+        if not x or not width.isdecimal() or not height.isdecimal():
+            raise ValueError("expected WIDTHxHEIGHT, for instance 72x64")
+        return int(width), int(height)
+    return value
+
+
+class Motion(DatasetFormat):
+    """Generated videos of one sprite in eight kinds of motion; a single frame tells nothing.
+
+    Attributes:
+        train_videos: for each class.
+        val_videos: for each class.
+        video_frames: length of each video.
+        video_size: (width, height) in pixels, both even.
+        video_fps: frames a second.
+        video_seed: another seed gives other videos.
+    """
+
+    train_videos: int = Field(64, ge=1, le=9999)
+    val_videos: int = Field(16, ge=0, le=9999)
+    video_frames: int = Field(32, ge=2, le=3000)
+    video_size: Annotated[tuple[int, int], BeforeValidator(_size)] = (72, 64)
+    video_fps: float = Field(16, ge=1, le=120)
+    video_seed: int = Field(0, ge=0)
+
+    @field_validator("video_size")
+    @classmethod
+    def _even(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if min(value) < 32 or max(value) > 1024 or value[0] % 2 or value[1] % 2:
+            raise ValueError("expected two even numbers from 32 to 1024")
+        return value
+
+    def scan(self, source: Path) -> Listing:
+        """Read what `generate` has written: class folders train/CLASS/NNNN.mp4 and val/CLASS/NNNN.mp4."""
+        tree = SourceTree(source)
+        if not tree.videos:
+            raise DatasetError(
+                f"source {tree.root}: no generated videos in it; run `vidpipe prep motion` without --source"
+            )
+        return list_folders(tree, layout="split", classes=self.classes).build(classes=None if self.classes else MOTIONS)
+
+    def files(self) -> list[str]:
+        """Relative paths of all videos, in an order that takes turns between the classes."""
+        numbers = {"train": self.train_videos, "val": self.val_videos}
+        return [
+            f"{split}/{motion}/{number:04d}.mp4"
+            for split, videos in numbers.items()
+            for number in range(videos)
+            for motion in MOTIONS
+        ]
+
+    def fingerprint(self) -> str:
+        """What the videos' content depends on, as text; the numbers of videos are not part of it."""
+        counts = {"classes", "train_videos", "val_videos"}
+        return f"motion {_VERSION} {self.model_dump_json(exclude=counts)}\n"
+
+
+def generate(folder: Path, options: Motion, *, progress: Callable[[int, int], None] | None = None) -> None:
+    """Write the data set's videos; those that are there already stay, as long as they were made with the same options.
+
+    The same options give the same videos, with the same versions of numpy and ffmpeg.
+
+    Args:
+        folder: is created if need be. Videos that an earlier run made with other options are removed.
+        progress: is called with (videos done, videos in total), at once and after each video.
+
+    Raises:
+        DatasetError: the folder holds something else, or can't be written.
+    """
+    try:
+        _claim(folder, options)
+        wanted = options.files()
+        todo = [path for path in wanted if not (folder / path).is_file()]
+        for parent in {(folder / path).parent for path in todo}:
+            parent.mkdir(parents=True, exist_ok=True)
+        if progress:
+            progress(len(wanted) - len(todo), len(wanted))
+        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+            jobs = [pool.submit(_write_video, folder, path, options) for path in todo]
+            try:
+                for done, job in enumerate(as_completed(jobs), start=len(wanted) - len(todo) + 1):
+                    job.result()
+                    if progress:
+                        progress(done, len(wanted))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    except OSError as error:
+        raise DatasetError(f"motion videos: {folder}: can't be written: {error.strerror}") from error
+    except VideoError as error:
+        raise DatasetError(f"motion videos: {folder}: {error.message}") from error
+
+
+def _claim(folder: Path, options: Motion) -> None:
+    """Make the folder ours: mark it with the options, and remove what other options or larger numbers left behind."""
+    mark = folder / _MARK
+    folder.mkdir(parents=True, exist_ok=True)
+    if not mark.is_file() and any(folder.iterdir()):
+        raise DatasetError(
+            f"motion videos: {folder} holds other files; name an empty folder, "
+            "or read videos of your own with `vidpipe prep folder`"
+        )
+    keep = set(options.files()) if mark.is_file() and mark.read_text() == options.fingerprint() else set()
+    for path in folder.glob("*/*/[0-9][0-9][0-9][0-9].mp4*"):
+        if path.relative_to(folder).as_posix() not in keep:
+            path.unlink()
+    if not keep:
+        with whole_file(mark) as stream:
+            stream.write(options.fingerprint().encode())
+
+
+def _write_video(folder: Path, path: str, options: Motion) -> None:
+    width, height = options.video_size
+    seed = hashlib.sha256(f"motion {_VERSION} {options.video_seed} {path}".encode()).digest()
+    rng = np.random.default_rng(np.frombuffer(seed, dtype=np.uint32).tolist())
+    track = draw_track(path.split("/")[1], frames=options.video_frames, width=width, height=height, rng=rng)
+    video = draw_video(track, width=width, height=height, rng=rng)
+    size, rate = f"{width}x{height}", f"{options.video_fps:g}"
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", size, "-framerate", rate, "-i", "-"]
+    colour = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-pix_fmt", "yuv420p"]
+    tags = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+    x264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-threads", "1", "-filter_threads", "1"]
+    exact = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-an", "-f", "mp4", "-y"]
+    with whole_file(folder / path) as stream:
+        run_ffmpeg(
+            [*raw, *colour, *tags, *x264, *exact, f"file:{stream.name}"],
+            timeout_seconds=_SECONDS_PER_VIDEO,
+            stdin=video.tobytes(),
+        )
