@@ -98,6 +98,8 @@ def prep(
         str | None, typer.Option(metavar="WxH", help="One size for all: scale to cover, crop the centre.")
     ] = None,
     workers: WorkersOption = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="What runs the work.")] = "local",
+    task: Annotated[str | None, typer.Option(metavar="i/n", help="Only the i-th of n slices, for job arrays.")] = None,
     shard_size_mb: Annotated[float | None, typer.Option(help="Target size of a shard in 10^6 bytes.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only that many videos of each split, for a trial.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the global shuffle and of the clips' places.")] = None,
@@ -105,12 +107,13 @@ def prep(
         str | None, typer.Option(help="Share of videos that may be rejected, such as 1% or 0.01.")
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds for each video.")] = None,
+    retry_rejects: Annotated[bool, typer.Option("--retry-rejects", help="Try rejected videos again.")] = False,
     strict: Annotated[bool | None, typer.Option("--strict", help="Decode each video to its very end.")] = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Decode videos once and write their clips to shards. Going on after an interruption: the same command again."""
-    from vidpipe.prep.command import run_prep
+    from vidpipe.prep.command import RunOptions, run_prep
 
     values = {
         "codec": codec,
@@ -131,9 +134,9 @@ def prep(
         _overrides(values, sets),
         source=source,
         out=out,
-        splits=split or [],
-        workers=workers,
-        limit=limit,
+        run=RunOptions(
+            splits=split or [], workers=workers, limit=limit, engine=engine, task=task, retry_rejects=retry_rejects
+        ),
     )
     _show(result.to_json(), result.as_text(), as_json=as_json)
     return 0

@@ -116,14 +116,21 @@ def test_ctrl_c_ends_with_130_and_can_be_gone_on_from(
     assert _files(out) == expected
 
 
-def test_two_preps_on_one_output_do_no_harm(motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_two_preps_on_one_output_share_the_work(
+    motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
     out = tmp_path / "out"
-    command = _command(motion_shards / "videos", out)
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _wait_for_a_shard(out, first, 1)
-    second = _run(command)
-    assert first.wait(timeout=60) == 0
-    assert second.returncode in (0, 1)
-    if second.returncode == 1:
-        assert "another `vidpipe prep` is at work" in second.stderr
+    command = _command(motion_shards / "videos", out, "--workers", "1")
+    runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [(run.wait(timeout=120), run.stderr.read()[-500:] if run.returncode else "") for run in runs] == [
+        (0, "")
+    ] * 2
+    assert _files(out) == expected
+
+
+def test_ray_gives_the_same_bytes(motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    out = tmp_path / "out"
+    result = _run(_command(motion_shards / "videos", out, "--engine", "ray", "--workers", "2"))
+    assert result.returncode == 0, result.stderr[-2000:]
     assert _files(out) == expected

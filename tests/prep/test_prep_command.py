@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,51 @@ def test_workers_do_not_change_a_byte(motion_shards: Path, tmp_path: Path, vidpi
     assert len(list((tmp_path / "1" / "train").glob("*.tar"))) > 1
     for split in ("train", "val"):
         assert _tree(tmp_path / "1" / split) == _tree(tmp_path / "3" / split) == _tree(motion_shards / split)
+
+
+def test_slices_of_a_job_array_give_the_same_bytes(motion_shards: Path, tmp_path: Path, vidpipe: RunCommand) -> None:
+    counts = ("--set", "train_videos=4", "--set", "val_videos=2", "--shard-size-mb", 2)
+    command = ("prep", "motion", "--source", motion_shards / "videos", "--out", tmp_path / "out", *counts, "--json")
+    first = vidpipe(*command, "--task", "1/2")
+    assert first.code == 0 and not list(tmp_path.glob("out/*/manifest.json"))
+    report = json.loads(first.out)
+    assert report["made_shards"] > 0 and report["unfinished_shards"] > 0
+    last = vidpipe(*command, "--task", "2/2")
+    assert last.code == 0 and json.loads(last.out)["unfinished_shards"] == 0
+    for split in ("train", "val"):
+        assert _tree(tmp_path / "out" / split) == _tree(motion_shards / split)
+    assert vidpipe(*command, "--task", "3/2").code == 2
+
+
+def test_rejects_are_tried_again_when_asked(tmp_path: Path, motion_shards: Path, vidpipe: RunCommand) -> None:
+    source = Path(shutil.copytree(motion_shards / "videos" / "val", tmp_path / "videos"))
+    good = source / "left" / "0000.mp4"
+    content = good.read_bytes()
+    good.write_bytes(bytes(len(content)))
+    command = (
+        "prep",
+        "folder",
+        "--source",
+        source,
+        "--out",
+        tmp_path / "out",
+        "--frames",
+        4,
+        "--clips",
+        1,
+        "--height",
+        64,
+    )
+    size = ("--shard-size-mb", 0.2, "--json")
+    first = json.loads(vidpipe(*command, *size, "--max-rejects", "10%").out)["splits"]["train"]
+    assert (first["written"], first["rejected"]) == (15, 1)
+    good.write_bytes(content)
+    again = json.loads(vidpipe(*command, *size, "--retry-rejects").out)
+    assert (again["splits"]["train"]["written"], again["splits"]["train"]["rejected"]) == (16, 0)
+    assert again["made_shards"] == 1 and again["reused_shards"] > 1
+    assert vidpipe("verify", tmp_path / "out").code == 0
+    assert vidpipe(*command, *size, "--workers", 1, "--out", tmp_path / "whole").code == 0
+    assert _tree(tmp_path / "out") == _tree(tmp_path / "whole")
 
 
 def test_a_finished_data_set_is_left_alone(motion_shards: Path, vidpipe: RunCommand) -> None:

@@ -11,7 +11,19 @@ from vidpipe.datasets.motion import Motion, generate
 from vidpipe.errors import UsageError
 from vidpipe.prep.progress import ConsoleProgress
 from vidpipe.prep.recipe import load_prep_recipe
-from vidpipe.prep.run import PrepResult, prepare
+from vidpipe.prep.run import Engine, PrepJob, PrepResult, prepare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a run goes about its work; none of it changes a byte of the result. See `PrepJob`."""
+
+    splits: Sequence[str] = ()
+    workers: int | None = None
+    limit: int | None = None
+    engine: Engine = "local"
+    task: str | None = None
+    retry_rejects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,7 @@ class PrepSummary:
             "out": str(self.result.out),
             "made_shards": self.result.made_shards,
             "reused_shards": self.result.reused_shards,
+            "unfinished_shards": self.result.unfinished_shards,
             "splits": splits,
         }
 
@@ -47,6 +60,9 @@ class PrepSummary:
                 f"{f' ({reasons})' if reasons else ''}; {split['clips']} clips in {split['shards']} shards, "
                 f"{split['bytes'] / 1e6:.1f} MB"
             )
+        left = self.result.unfinished_shards
+        if left:
+            lines.append(f"{left} shards are left to other tasks; the last one to finish writes the manifests")
         return "\n".join([*lines, f"shards are in {self.result.out}"])
 
 
@@ -56,9 +72,7 @@ def run_prep(
     *,
     source: Path | None,
     out: Path | None,
-    splits: Sequence[str],
-    workers: int | None,
-    limit: int | None,
+    run: RunOptions,
 ) -> PrepSummary:
     """Prepare what the recipe says.
 
@@ -79,15 +93,29 @@ def run_prep(
             generate(source, options, progress=progress.generating)
         elif source is None:
             raise UsageError(f"prep {name}: --source DIR is required: the folder that holds the videos")
-        result = prepare(
+        job = PrepJob(
             name=title,
             recipe=recipe,
             options=options,
             source=source,
             out=out,
-            splits=splits,
-            workers=workers,
-            limit=limit,
-            progress=progress,
+            splits=run.splits,
+            workers=run.workers,
+            limit=run.limit,
+            engine=run.engine,
+            task=parse_task(run.task) if run.task else (1, 1),
+            retry_rejects=run.retry_rejects,
         )
-    return PrepSummary(result)
+        return PrepSummary(prepare(job, progress=progress))
+
+
+def parse_task(text: str) -> tuple[int, int]:
+    """`3/64` as (3, 64).
+
+    Raises:
+        UsageError: it is not i/n with 1 <= i <= n.
+    """
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"--task {text}: expected i/n with 1 <= i <= n, for instance 3/64")
+    return int(number), int(count)

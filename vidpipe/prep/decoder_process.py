@@ -21,6 +21,7 @@ import numpy as np
 from vidpipe.errors import VideoError, VidpipeError
 from vidpipe.shards.codecs import Codec, CodecSpec, make_codec
 from vidpipe.shards.codecs.base import Frames
+from vidpipe.shards.manifest import ChannelSums
 from vidpipe.video.decode import Clip, extract_clips
 from vidpipe.video.decode import Decoder as DecoderChoice
 from vidpipe.video.spec import ClipSpec
@@ -52,7 +53,7 @@ class ClipResult:
     Attributes:
         members: extension, offset in the buffer and size in bytes of each of the payload's files.
         shape: (T, H, W) of the frames.
-        channel_sums, channel_square_sums: over `pixels` sampled pixels, in 8-bit units; exact integers.
+        channels: sums over the sampled pixels.
     """
 
     members: tuple[tuple[str, int, int], ...]
@@ -61,9 +62,7 @@ class ClipResult:
     frame_indices: tuple[int, ...]
     times_seconds: tuple[float, ...]
     padded_frames: int
-    pixels: int
-    channel_sums: tuple[int, int, int]
-    channel_square_sums: tuple[int, int, int]
+    channels: ChannelSums
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,6 @@ def _decode(job: Job, codec: Codec, buffer_fd: int) -> Decoded:
 
 def _result(clip: Clip, members: tuple[tuple[str, int, int], ...], crc32: tuple[int, ...]) -> ClipResult:
     frames, height, width, _ = clip.video.shape
-    pixels, sums, squares = channel_statistics(clip.video)
     return ClipResult(
         members=members,
         crc32=crc32,
@@ -149,18 +147,16 @@ def _result(clip: Clip, members: tuple[tuple[str, int, int], ...], crc32: tuple[
         frame_indices=tuple(int(i) for i in clip.frame_indices),
         times_seconds=tuple(round(float(t), 6) for t in clip.times_seconds),
         padded_frames=clip.padded_frames,
-        pixels=pixels,
-        channel_sums=sums,
-        channel_square_sums=squares,
+        channels=channel_sums(clip.video),
     )
 
 
-def channel_statistics(video: Frames) -> tuple[int, tuple[int, int, int], tuple[int, int, int]]:
-    """Number of sampled pixels, and sums and sums of squares per channel, of every 4th pixel of both axes."""
+def channel_sums(video: Frames) -> ChannelSums:
+    """Sums over every 4th pixel of both axes."""
     sample = video[:, ::STATISTICS_STEP, ::STATISTICS_STEP].reshape(-1, 3).astype(np.int64)
     red, green, blue = (int(value) for value in sample.sum(axis=0))
     red2, green2, blue2 = (int(value) for value in np.einsum("pc,pc->c", sample, sample))
-    return len(sample), (red, green, blue), (red2, green2, blue2)
+    return ChannelSums(pixels=len(sample), sums=(red, green, blue), squares=(red2, green2, blue2))
 
 
 def _die_with_parent() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import math
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ from typing import Any
 from vidpipe import __version__
 from vidpipe.datasets.base import DatasetFormat
 from vidpipe.errors import ShardError
+from vidpipe.prep.parts import PARTS_FOLDER, Reject, ShardPart
 from vidpipe.prep.plan import SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
-from vidpipe.prep.shard_job import PARTS_FOLDER, ChannelSums, Reject, ShardPart
 from vidpipe.shards.index import write_samples
-from vidpipe.shards.layout import REJECTS, whole_file
-from vidpipe.shards.manifest import Counts, Manifest, Normalization, ShardEntry
+from vidpipe.shards.layout import REJECTS, TEMPORARY_SUFFIX, whole_file
+from vidpipe.shards.manifest import ChannelSums, Counts, Manifest, ShardEntry
 from vidpipe.video.decode import decoder_versions
 
 
@@ -49,6 +49,7 @@ def finish_split(
         raise ShardError(
             f"{out}: {videos} videos, but {written} written and {len(rejects)} rejected: the counts differ"
         )
+    _drop_leftovers(out, split)
     write_rejects(out, rejects)
     write_samples(out, [row for part in parts for row in part.rows])
     manifest = Manifest(
@@ -58,7 +59,7 @@ def finish_split(
         clip=split.clip,
         codec=recipe.codec_spec,
         normalization=recipe.normalize,
-        measured=measured(parts),
+        measured=functools.reduce(ChannelSums.plus, (part.channels for part in parts), ChannelSums()).normalization(),
         horizontal_flip=recipe.horizontal_flip,
         counts=Counts(
             videos=videos,
@@ -70,7 +71,15 @@ def finish_split(
         ),
         labels=_labels(split, parts),
         shards=tuple(
-            ShardEntry(name=part.name, samples=len(part.rows), bytes=part.bytes, sha256=part.sha256, plan=part.plan)
+            ShardEntry(
+                name=part.name,
+                samples=len(part.rows),
+                bytes=part.bytes,
+                sha256=part.sha256,
+                plan=part.plan,
+                decoders=dict(sorted(part.decoders.items())),
+                channels=part.channels,
+            )
             for part in parts
         ),
         recipe=resolved_recipe(recipe, options),
@@ -81,24 +90,20 @@ def finish_split(
     return manifest
 
 
+def _drop_leftovers(out: Path, split: SplitPlan) -> None:
+    """Remove temporary files of killed runs, and the shards of an earlier, longer plan."""
+    names = {shard.name for shard in split.shards}
+    for path in out.iterdir():
+        is_shard = path.suffix in (".tar", ".idx") and path.stem.isdecimal()
+        if path.suffix == TEMPORARY_SUFFIX or (is_shard and path.with_suffix(".tar").name not in names):
+            path.unlink()
+
+
 def write_rejects(out: Path, rejects: Iterable[Reject]) -> None:
     """Write rejects.jsonl: one JSON object a line, in the plan's order."""
     with whole_file(out / REJECTS) as stream:
         for reject in rejects:
             stream.write((json.dumps(asdict(reject), sort_keys=True, ensure_ascii=False) + "\n").encode())
-
-
-def measured(parts: Sequence[ShardPart]) -> Normalization | None:
-    """The data's own channel mean and std in [0, 1], or None without any frame."""
-    total = ChannelSums()
-    for part in parts:
-        total.add(part.channels.pixels, part.channels.sums, part.channels.squares)
-    if total.pixels == 0:
-        return None
-    means = [s / total.pixels for s in total.sums]
-    stds = [math.sqrt(max(q / total.pixels - m * m, 0.0)) for q, m in zip(total.squares, means, strict=True)]
-    (r, g, b), (r_std, g_std, b_std) = ([round(v / 255, 6) for v in values] for values in (means, stds))
-    return Normalization(mean=(r, g, b), std=(r_std, g_std, b_std))
 
 
 def resolved_recipe(recipe: PrepRecipe, options: DatasetFormat) -> dict[str, Any]:

@@ -5,22 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from vidpipe.prep.decoder import Decoder, Interrupted
-from vidpipe.prep.plan import ShardPlan, SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
-from vidpipe.prep.shard_job import VideoDone, write_shard
-
-
-@dataclass(frozen=True, slots=True)
-class ShardTask:
-    """A shard that has to be made, with what it needs."""
-
-    split: SplitPlan
-    shard: ShardPlan
-    out: Path
+from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
 
 
 def run_local(
@@ -29,9 +18,9 @@ def run_local(
     recipe: PrepRecipe,
     root: Path,
     workers: int,
-    on_video: Callable[[ShardTask, VideoDone], None],
+    on_video: Callable[[VideoDone], None],
 ) -> None:
-    """Make all shards.
+    """Make all shards, except those that another process is making.
 
     Each worker holds two videos' clips at most, in memory that it shares with its child.
 
@@ -62,7 +51,7 @@ class _Pool:
         *,
         recipe: PrepRecipe,
         root: Path,
-        on_video: Callable[[ShardTask, VideoDone], None],
+        on_video: Callable[[VideoDone], None],
     ) -> None:
         self.stop = threading.Event()
         self.failure: Exception | None = None
@@ -93,14 +82,6 @@ class _Pool:
             if self.stop.is_set():
                 raise Interrupted
             with self._report_lock:
-                self._on_video(task, done)
+                self._on_video(done)
 
-        write_shard(
-            task.shard,
-            task.split,
-            recipe=self._recipe,
-            root=self._root,
-            out=task.out,
-            decoder=decoder,
-            on_video=report,
-        )
+        make_shard(task, recipe=self._recipe, root=self._root, decoder=decoder, on_video=report)

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vidpipe.datasets.base import Listing
-from vidpipe.prep.shard_job import VideoDone, printable
+from vidpipe.prep.parts import printable
+from vidpipe.prep.shard_job import VideoDone
 
 LINE_EVERY_SECONDS = 10.0
 
@@ -78,6 +79,10 @@ class ConsoleProgress:
         last = self._before + self._videos == self._total
         if not self._live and (last or time.monotonic() - self._said > LINE_EVERY_SECONDS):
             self._say(f"{self._before + self._videos}/{self._total} videos, {self._rates()}{self._remaining()}")
+
+    def waiting(self, shards: int) -> None:
+        """Other runs are making so many shards."""
+        self._console.print(f"waiting for {shards} shards that other runs are making")
 
     def _rates(self) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)

@@ -5,66 +5,20 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vidpipe.errors import VideoError
 from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
 from vidpipe.prep.decoder_process import ClipResult, Decoded, Job
+from vidpipe.prep.parts import Reject, ShardPart, load_part, locked, printable, save_part
 from vidpipe.prep.plan import PlannedVideo, ShardPlan, SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.index import SampleRow
-from vidpipe.shards.layout import label_bytes, sample_key, whole_file
+from vidpipe.shards.layout import label_bytes, sample_key
+from vidpipe.shards.manifest import ChannelSums
 from vidpipe.shards.tar import Member, TarWriter, open_shard
-
-PARTS_FOLDER = ".parts"
-
-
-@dataclass(slots=True)
-class ChannelSums:
-    """Exact running sums from which mean and std follow."""
-
-    pixels: int = 0
-    sums: list[int] = field(default_factory=lambda: [0, 0, 0])
-    squares: list[int] = field(default_factory=lambda: [0, 0, 0])
-
-    def add(self, pixels: int, sums: tuple[int, ...] | list[int], squares: tuple[int, ...] | list[int]) -> None:
-        """Add the sums of some more pixels."""
-        self.pixels += pixels
-        self.sums = [a + b for a, b in zip(self.sums, sums, strict=True)]
-        self.squares = [a + b for a, b in zip(self.squares, squares, strict=True)]
-
-
-@dataclass(slots=True)
-class Reject:
-    """A video that has no sample, and why."""
-
-    path: str
-    label: str
-    shard: str
-    stage: str
-    reason: str
-    message: str
-
-
-@dataclass(slots=True)
-class ShardPart:
-    """What a finished shard contributes to the split's index, manifest and rejects. Its file marks the shard as done."""
-
-    name: str
-    plan: str
-    bytes: int
-    sha256: str
-    rows: list[dict[str, Any]]
-    rejects: list[Reject]
-    channels: ChannelSums
-    decoders: dict[str, int]
-
-    @property
-    def written(self) -> int:
-        """Videos with samples in the shard."""
-        return sum(self.decoders.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +31,31 @@ class VideoDone:
     reject: Reject | None
 
 
-def write_shard(
-    plan: ShardPlan,
-    split: SplitPlan,
-    *,
-    recipe: PrepRecipe,
-    root: Path,
-    out: Path,
-    decoder: Decoder,
-    on_video: Callable[[VideoDone], None],
-) -> ShardPart:
-    """Write the shard, its index and then its part file; each appears whole or not at all."""
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """A shard that has to be made, its split, and the split's folder."""
+
+    split: SplitPlan
+    shard: ShardPlan
+    out: Path
+
+
+def make_shard(
+    task: ShardTask, *, recipe: PrepRecipe, root: Path, decoder: Decoder, on_video: Callable[[VideoDone], None]
+) -> None:
+    """Write the shard, its index and then its part file; each appears whole or not at all.
+
+    Does nothing when another process is at it or has finished it.
+    """
+    with locked(task.out, task.shard.name) as held:
+        if held and load_part(task.out, task.shard) is None:
+            _write_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
+
+
+def _write_shard(
+    task: ShardTask, *, recipe: PrepRecipe, root: Path, decoder: Decoder, on_video: Callable[[VideoDone], None]
+) -> None:
+    plan, split = task.shard, task.split
     part = ShardPart(plan.name, plan.fingerprint, 0, "", [], [], ChannelSums(), {})
     jobs = [
         Job(
@@ -101,7 +69,7 @@ def write_shard(
         )
         for position, video in enumerate(plan.videos)
     ]
-    with open_shard(out / plan.name) as writer:
+    with open_shard(task.out / plan.name) as writer:
         outcomes = decoder.run(jobs)
         for video, job, outcome in zip(plan.videos, jobs, outcomes, strict=True):
             before = writer.summary.bytes
@@ -113,8 +81,7 @@ def write_shard(
                 part.rejects.append(reject)
             on_video(VideoDone(video.path, len(outcome.clips), writer.summary.bytes - before, reject))
     part.bytes, part.sha256 = writer.summary.bytes, writer.summary.sha256
-    _save_part(out, part)
-    return part
+    save_part(task.out, part)
 
 
 def _write_video(
@@ -135,7 +102,7 @@ def _write_video(
         members = writer.add(key, {"cls": label, "json": description, **decoder.payload(job, clip)})
         row = _row(key, part.name, video, number=number, clip=clip, members=members, json_crc32=zlib.crc32(description))
         part.rows.append(asdict(row))
-        part.channels.add(clip.pixels, clip.channel_sums, clip.channel_square_sums)
+        part.channels = part.channels.plus(clip.channels)
     name = str(source["decoder"])
     part.decoders[name] = part.decoders.get(name, 0) + 1
 
@@ -193,33 +160,3 @@ def _row(
 def _reject(video: PlannedVideo, shard: str, error: VideoError) -> Reject:
     message = " ".join(error.message.split())
     return Reject(printable(video.path), video.label_name, shard, error.stage, error.reason, message)
-
-
-def printable(path: str) -> str:
-    """A path as UTF-8 text; bytes that are not UTF-8 become backslash escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def part_path(out: Path, shard: str) -> Path:
-    """Where a shard's part lies until the split is complete."""
-    return out / PARTS_FOLDER / f"{shard}.json"
-
-
-def _save_part(out: Path, part: ShardPart) -> None:
-    path = part_path(out, part.name)
-    path.parent.mkdir(exist_ok=True)
-    with whole_file(path) as stream:
-        stream.write(json.dumps(asdict(part)).encode())
-
-
-def load_part(out: Path, plan: ShardPlan) -> ShardPart | None:
-    """The part of a shard that was finished from this very plan, or None if it has to be made."""
-    try:
-        raw = json.loads(part_path(out, plan.name).read_bytes())
-        raw["rejects"] = [Reject(**reject) for reject in raw["rejects"]]
-        raw["channels"] = ChannelSums(**raw["channels"])
-        part = ShardPart(**raw)
-        size = (out / plan.name).stat().st_size
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return part if part.plan == plan.fingerprint and part.bytes == size else None

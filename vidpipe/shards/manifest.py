@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,43 @@ class Normalization(_Frozen):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+class ChannelSums(_Frozen):
+    """Exact sums over sampled pixels, per channel (RGB) in 8-bit units, from which mean and std follow."""
+
+    pixels: int = 0
+    sums: tuple[int, int, int] = (0, 0, 0)
+    squares: tuple[int, int, int] = (0, 0, 0)
+
+    def plus(self, other: ChannelSums) -> ChannelSums:
+        """The sums over both sets of pixels."""
+        (a, b, c), (d, e, f) = self.sums, other.sums
+        (g, h, i), (j, k, m) = self.squares, other.squares
+        return ChannelSums(pixels=self.pixels + other.pixels, sums=(a + d, b + e, c + f), squares=(g + j, h + k, i + m))
+
+    def normalization(self) -> Normalization | None:
+        """Mean and std in [0, 1], or None without any pixel."""
+        if self.pixels == 0:
+            return None
+        means = [value / self.pixels for value in self.sums]
+        stds = [math.sqrt(max(q / self.pixels - m * m, 0.0)) for q, m in zip(self.squares, means, strict=True)]
+        (r, g, b), (r_std, g_std, b_std) = ([round(v / 255, 6) for v in values] for values in (means, stds))
+        return Normalization(mean=(r, g, b), std=(r_std, g_std, b_std))
+
+
 class ShardEntry(_Frozen):
-    """One shard: its file, what is in it, and the fingerprint of the plan that it was made from."""
+    """One shard: its file, what is in it, and the fingerprint of the plan that it was made from.
+
+    Attributes:
+        decoders: videos written, by the decoder that decoded them.
+    """
 
     name: str
     samples: int
     bytes: int
     sha256: str
     plan: str
+    decoders: dict[str, int]
+    channels: ChannelSums
 
 
 class Counts(_Frozen):

@@ -1,0 +1,73 @@
+"""The Ray executor: one Ray task a shard, on the cluster of RAY_ADDRESS or on one of this machine.
+
+Source and output have to be on storage that all nodes share under the same path.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vidpipe.errors import MissingExtraError, ShardError
+from vidpipe.prep.decoder import Decoder
+from vidpipe.prep.recipe import PrepRecipe
+from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
+
+
+def run_ray(
+    tasks: Sequence[ShardTask],
+    *,
+    recipe: PrepRecipe,
+    root: Path,
+    workers: int | None,
+    on_video: Callable[[VideoDone], None],
+) -> None:
+    """Make all shards, except those that another run is making; one CPU of the cluster for each.
+
+    Args:
+        workers: shards that are made at once; as many as the cluster has CPUs by default.
+
+    Raises:
+        MissingExtraError: Ray isn't installed.
+        KeyboardInterrupt: Ctrl-C; the shards in hand are discarded, finished ones stay.
+    """
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError as error:
+        raise MissingExtraError("--engine ray: Ray is not installed; pip install 'vidpipe[ray]'") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(
+            log_to_driver=False, include_dashboard=False, num_cpus=None if os.environ.get("RAY_ADDRESS") else workers
+        )
+    try:
+        make = ray.remote(num_cpus=1, max_retries=3)(_make_shard)
+        absolute = [ShardTask(task.split, task.shard, task.out.resolve()) for task in tasks]
+        waiting = list(reversed(absolute))
+        running: list[ray.ObjectRef[list[VideoDone]]] = []
+        limit = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        while waiting or running:
+            while waiting and len(running) < limit:
+                running.append(make.remote(waiting.pop(), recipe, root))
+            done, running = ray.wait(running, num_returns=1)
+            for video in ray.get(done[0]):
+                on_video(video)
+    except RayError as error:
+        raise ShardError(f"--engine ray: {' '.join(str(error).split())[:500]}") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _make_shard(task: ShardTask, recipe: PrepRecipe, root: Path) -> list[VideoDone]:
+    """One shard, in a Ray worker."""
+    videos: list[VideoDone] = []
+    decoder = Decoder(timeout_seconds=recipe.timeout_seconds, stop=threading.Event())
+    try:
+        make_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=videos.append)
+    finally:
+        decoder.close()
+    return videos
