@@ -107,13 +107,16 @@ def prep(
         str | None, typer.Option(help="Share of videos that may be rejected, such as 1% or 0.01.")
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds for each video.")] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is there and what it takes; decode nothing.")
+    ] = False,
     retry_rejects: Annotated[bool, typer.Option("--retry-rejects", help="Try rejected videos again.")] = False,
     strict: Annotated[bool | None, typer.Option("--strict", help="Decode each video to its very end.")] = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Decode videos once and write their clips to shards. Going on after an interruption: the same command again."""
-    from vidpipe.prep.command import RunOptions, run_prep
+    from vidpipe.prep.command import RunOptions, run_dry, run_prep
 
     values = {
         "codec": codec,
@@ -129,15 +132,11 @@ def prep(
         "timeout_seconds": timeout,
         "strict": strict,
     }
-    result = run_prep(
-        recipe,
-        _overrides(values, sets),
-        source=source,
-        out=out,
-        run=RunOptions(
-            splits=split or [], workers=workers, limit=limit, engine=engine, task=task, retry_rejects=retry_rejects
-        ),
+    run = RunOptions(
+        splits=split or [], workers=workers, limit=limit, engine=engine, task=task, retry_rejects=retry_rejects
     )
+    act = run_dry if dry else run_prep
+    result = act(recipe, _overrides(values, sets), source=source, out=out, run=run)
     _show(result.to_json(), result.as_text(), as_json=as_json)
     return 0
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from vidpipe.datasets.motion import Motion, generate
 from vidpipe.errors import UsageError
+from vidpipe.prep.dry_run import Forecast, forecast
 from vidpipe.prep.progress import ConsoleProgress
 from vidpipe.prep.recipe import load_prep_recipe
-from vidpipe.prep.run import Engine, PrepJob, PrepResult, prepare
+from vidpipe.prep.run import Engine, PrepJob, PrepResult, check_splits, prepare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,29 +85,55 @@ def run_prep(
     Raises:
         VidpipeError: see `prepare`.
     """
+    with ConsoleProgress() as progress:
+        return PrepSummary(
+            prepare(_make_job(name, overrides, source=source, out=out, run=run, progress=progress), progress=progress)
+        )
+
+
+def run_dry(name: str, overrides: Sequence[str], *, source: Path | None, out: Path | None, run: RunOptions) -> Forecast:
+    """What `run_prep` would do, without decoding or writing anything (but the videos of a generated data set).
+
+    Raises:
+        VidpipeError: the recipe, the source or its annotations can't be used.
+    """
+    with ConsoleProgress() as progress:
+        job = _make_job(name, overrides, source=source, out=out, run=run, progress=progress)
+    listing = job.options.scan(job.source)
+    check_splits(listing, job)
+    return forecast(job.recipe, listing, out=job.out, splits=tuple(job.splits), limit=job.limit, workers=job.workers)
+
+
+def _make_job(
+    name: str,
+    overrides: Sequence[str],
+    *,
+    source: Path | None,
+    out: Path | None,
+    run: RunOptions,
+    progress: ConsoleProgress,
+) -> PrepJob:
     recipe, options = load_prep_recipe(name, overrides)
     title = Path(name).stem
     out = out or Path("shards") / title
-    with ConsoleProgress() as progress:
-        if isinstance(options, Motion):
-            source = source or out / "videos"
-            generate(source, options, progress=progress.generating)
-        elif source is None:
-            raise UsageError(f"prep {name}: --source DIR is required: the folder that holds the videos")
-        job = PrepJob(
-            name=title,
-            recipe=recipe,
-            options=options,
-            source=source,
-            out=out,
-            splits=run.splits,
-            workers=run.workers,
-            limit=run.limit,
-            engine=run.engine,
-            task=parse_task(run.task) if run.task else (1, 1),
-            retry_rejects=run.retry_rejects,
-        )
-        return PrepSummary(prepare(job, progress=progress))
+    if isinstance(options, Motion):
+        source = source or out / "videos"
+        generate(source, options, progress=progress.generating)
+    elif source is None:
+        raise UsageError(f"prep {name}: --source DIR is required: the folder that holds the videos")
+    return PrepJob(
+        name=title,
+        recipe=recipe,
+        options=options,
+        source=source,
+        out=out,
+        splits=run.splits,
+        workers=run.workers,
+        limit=run.limit,
+        engine=run.engine,
+        task=parse_task(run.task) if run.task else (1, 1),
+        retry_rejects=run.retry_rejects,
+    )
 
 
 def parse_task(text: str) -> tuple[int, int]:

@@ -48,7 +48,8 @@ def run_ray(
         absolute = [ShardTask(task.split, task.shard, task.out.resolve()) for task in tasks]
         waiting = list(reversed(absolute))
         running: list[ray.ObjectRef[list[VideoDone]]] = []
-        limit = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        limit = workers or max(1, int(resources.get("CPU", 1)))
         while waiting or running:
             while waiting and len(running) < limit:
                 running.append(make.remote(waiting.pop(), recipe, root))

@@ -140,7 +140,7 @@ def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
     listing = job.options.scan(job.source)
     if progress:
         progress.found(listing)
-    _check_splits(listing, job)
+    check_splits(listing, job)
     plans = make_plan(job.recipe, listing, splits=job.splits or listing.splits, limit=job.limit)
     splits = [_Split(plan, job.out / plan.split, _missing(listing, plan.split, job.limit)) for plan in plans]
     for split in splits:
@@ -163,7 +163,13 @@ def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
     return PrepResult(job.out, manifests, reused, len(mine), left)
 
 
-def _check_splits(listing: Listing, job: PrepJob) -> None:
+def check_splits(listing: Listing, job: PrepJob) -> None:
+    """Refuse an empty listing, and splits that it doesn't have.
+
+    Raises:
+        DatasetError: there are no videos.
+        UsageError: there is no such split.
+    """
     if not listing.splits:
         raise DatasetError(f"{job.source}: no videos found")
     for split in job.splits:
