@@ -106,6 +106,11 @@ def test_batches_stay_as_they_were_given(motion_shards: Path, backend: str) -> N
     assert all(torch.equal(batch.video, copy) for batch, copy in zip(batches, copies, strict=True))
 
 
+def test_it_can_be_iterated_in_inference_mode(motion_shards: Path, backend: str) -> None:
+    with vidpipe.Loader(motion_shards, batch_size=8, size=32, backend=backend) as loader, torch.inference_mode():
+        assert sum(len(batch) for batch in loader) == 32
+
+
 def test_resume_is_exact_even_at_another_world_size(motion_shards: Path, backend: str) -> None:
     def loader(**options: object) -> vidpipe.Loader:
         return vidpipe.Loader(motion_shards, size=32, augment="train", backend=backend, seed=7, **options)

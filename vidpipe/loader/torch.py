@@ -54,4 +54,5 @@ class TorchEngine(Engine):
         if self._device.type == "cuda":
             return torch.empty(shape, dtype=torch.float32, pin_memory=True)
         size = torch.Size(shape).numel() * 4
-        return torch.from_numpy(self._batches.take(size)).view(torch.float32).view(shape)
+        with torch.inference_mode(False):  # the consumer may iterate in inference mode, our threads write outside of it
+            return torch.from_numpy(self._batches.take(size)).view(torch.float32).view(shape)

@@ -1,0 +1,131 @@
+"""Evaluation: videos count once, by the mean of their clips; checkpoints that don't fit are refused in one line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.train.toy import MakeRecipe, rename_classes
+from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.train.checkpoint import build_model, find_checkpoint, read_checkpoint
+from vidpipe.train.dry_run import dry_run
+from vidpipe.train.evaluate import evaluate
+from vidpipe.train.loop import train
+from vidpipe.train.pictures import draw_confusion
+from vidpipe.train.scores import summarize
+
+
+@pytest.fixture(scope="module")
+def run(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    train(toy_recipe(schedule={"steps": 20}), shards=toy_shards, out=out, device="cpu", quiet=True)
+    return out
+
+
+def test_the_confusion_picture_and_the_table_show_all_classes(run: Path, toy_shards: Path, tmp_path: Path) -> None:
+    evaluation = evaluate(run, shards=toy_shards, device="cpu", backend="torch")
+    assert len(evaluation.table()) == 4
+    picture = Image.open(draw_confusion(evaluation, tmp_path / "confusion.png"))
+    assert min(picture.size) >= 200
+
+
+def test_a_videos_clips_are_averaged_and_it_counts_once() -> None:
+    result = summarize(
+        split="val",
+        class_names=["a", "b", "c"],
+        video_names=["x", "y", "x"],
+        labels=[0, 1, 0],
+        probabilities=torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.3, 0.7, 0.0]]),
+        mean_loss=1.0,
+    )
+    assert (result.videos, result.clips, result.top1, result.top5) == (2, 3, 0.5, 1.0)
+    assert result.scores[0].probability == pytest.approx(0.6)
+    assert result.confusion == ((1, 0, 0), (1, 0, 0), (0, 0, 0))
+    assert [(score.videos, score.top1) for score in result.classes] == [(1, 1.0), (1, 0.0), (0, None)]
+
+
+def test_shuffled_frames_are_the_same_shuffle_every_time(run: Path, toy_shards: Path) -> None:
+    first, again = (
+        evaluate(run, shards=toy_shards, device="cpu", backend="torch", shuffle_frames=1, batch_size=size)
+        for size in (3, 16)
+    )
+    plain = evaluate(run, shards=toy_shards, device="cpu", backend="torch")
+    assert first.loss == pytest.approx(again.loss, abs=1e-6)
+    assert first.loss != plain.loss
+    assert "shuffled" in first.line()
+
+
+def test_views_are_windows_of_the_stored_clips(run: Path, toy_shards: Path) -> None:
+    central = evaluate(run, shards=toy_shards, device="cpu", backend="torch", views=2)
+    assert central.scores == evaluate(run, shards=toy_shards, device="cpu", backend="torch").scores
+    more = evaluate(run, shards=toy_shards, device="cpu", backend="torch", views=6)
+    assert (more.videos, more.clips) == (8, 48)
+    for views, message in ((3, "2 clips of each video are stored"), (8, "4 frames have 3 places")):
+        with pytest.raises(UsageError, match=message):
+            evaluate(run, shards=toy_shards, device="cpu", backend="torch", views=views)
+
+
+def test_a_checkpoint_is_plain_data_and_makes_its_model_anew(run: Path, toy_shards: Path) -> None:
+    checkpoint = read_checkpoint(run)
+    assert checkpoint.path == run / "best.ckpt"
+    assert checkpoint.preprocessing.frames == 4
+    assert checkpoint.preprocessing.clip.clips == 2
+    model = build_model(checkpoint)
+    logits = model(torch.zeros(1, 3, 4, 16, 16))
+    assert logits.shape == (1, 4)
+
+
+def test_checkpoints_that_do_not_fit_are_one_line(run: Path, toy_shards: Path, tmp_path: Path) -> None:
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    (tmp_path / "cut.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:-5000])
+    refused(tmp_path / "cut.ckpt", "damaged or not a checkpoint")
+    torch.save({"format": Path("code")}, tmp_path / "code.ckpt")
+    refused(tmp_path / "code.ckpt", "damaged or not a checkpoint")
+    renamed = dict(state, weights={"x" + name: weight for name, weight in state["weights"].items()})
+    torch.save(renamed, tmp_path / "renamed.ckpt")
+    with pytest.raises(CheckpointError, match=r"doesn't fit the model: missing: .* and \d+ more; unexpected: x"):
+        evaluate(tmp_path / "renamed.ckpt", shards=toy_shards, device="cpu")
+    torch.save(state["weights"], tmp_path / "weights.ckpt")
+    refused(tmp_path / "weights.ckpt", "not a checkpoint of `vidpipe train`")
+    torch.save(dict(state, format_version=99), tmp_path / "newer.ckpt")
+    refused(tmp_path / "newer.ckpt", "format version 99")
+    refused(tmp_path / "nothing.ckpt", "no such checkpoint")
+    refused(tmp_path, "no checkpoint in this folder")
+
+
+def refused(path: Path, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_folder_gives_its_best_else_its_last(run: Path) -> None:
+    assert find_checkpoint(run).name == "best.ckpt"
+    assert find_checkpoint(run, which="last").name == "last.ckpt"
+
+
+def test_other_classes_are_refused(run: Path, toy_shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_shards, tmp_path / "toy")
+    rename_classes(tmp_path / "toy/val", ("blue", "green", "grey"))
+    with pytest.raises(CheckpointError, match="4 classes in the checkpoint, 3 in the shards"):
+        evaluate(run, shards=tmp_path / "toy", device="cpu", backend="torch")
+
+
+def test_a_dry_run_reports_and_writes_nothing(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = toy_recipe(model={"init": "some-weights"}, mixing={"mixup": 0.8})
+    report = dry_run(recipe, shards=toy_shards, device="cpu")
+    assert report.video == (1, 3, 4, 16, 16)
+    assert (report.clips, report.classes, report.total_steps) == (26, 4, 9)
+    assert report.parameters == report.trained_parameters > 10_000
+    assert report.loss == pytest.approx(1.386, abs=0.2)
+    assert any("random weights instead of some-weights" in note for note in report.notes)
+    assert any(line.startswith("step") and "forward" in line for line in report.lines())
+    assert dry_run(toy_recipe(), shards=toy_shards, batch_size=None, device="cpu").video[0] == 8
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,163 @@
+"""`train` as a whole on small shards: it learns, writes what it promises, stops and goes on exactly, and refuses politely."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.toy import MakeRecipe, rename_classes
+from vidpipe.errors import CheckpointError, TrainingError, UsageError
+from vidpipe.train.checkpoint import read_checkpoint
+from vidpipe.train.evaluate import evaluate
+from vidpipe.train.loop import train
+from vidpipe.train.runlog import read_metrics
+from vidpipe.train.step import Learner
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {int(row["step"]): row["loss"] for row in read_metrics(run) if "loss" in row}
+
+
+def raise_signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
+    """The process is sent a signal while it computes a step."""
+    original = Learner.take_step
+
+    def take_step(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == step:
+            signal.raise_signal(number)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "take_step", take_step)
+
+
+def test_a_run_learns_and_leaves_its_folder(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = toy_recipe(schedule={"steps": 40}, log={"every_steps": 4, "tensorboard": True, "pictures": True})
+    result = train(recipe, shards=toy_shards, out=tmp_path / "run", device="cpu", quiet=True)
+    assert result.exit_code == 0
+    assert result.best_top1 == 1.0
+    assert result.clips == 40 * 8
+    assert 0 <= result.data_wait_share < 1
+    assert {path.name for path in result.out.iterdir()} == {
+        "last.ckpt",
+        "best.ckpt",
+        "metrics.csv",
+        "recipe.yaml",
+        "tensorboard",
+        "curves.png",
+        "input.png",
+    }
+    rows = read_metrics(result.out)
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+    assert sum("val_top1" in row for row in rows) == 14  # 13 whole epochs of 3 steps, and the end
+    again = evaluate(result.out, shards=toy_shards, device="cpu", backend="torch")
+    assert again.top1 == result.best_top1
+    assert (again.videos, again.clips) == (8, 16)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {
+            "ema": 0.9,
+            "optim": {"accumulate": 2},
+            "mixing": {"mixup": 0.8, "cutmix": 1.0, "erase": 0.5},
+            "label_smoothing": 0.1,
+            "log": {"every_steps": 4},
+        },
+    ],
+    ids=["plain", "everything"],
+)
+def test_a_stopped_run_goes_on_bit_by_bit(
+    toy_shards: Path,
+    toy_recipe: MakeRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sections: dict[str, Any],
+) -> None:
+    recipe = toy_recipe(**sections)
+    train(recipe, shards=toy_shards, out=tmp_path / "whole", device="cpu", quiet=True)
+    with monkeypatch.context() as patch:
+        raise_signal_at(patch, 4, signal.SIGTERM)
+        stopped = train(recipe, shards=toy_shards, out=tmp_path / "parts", device="cpu", quiet=True)
+    assert (stopped.steps, stopped.stopped_by, stopped.exit_code) == (5, "SIGTERM", 0)
+    finished = train(recipe, shards=toy_shards, out=tmp_path / "parts", resume=True, device="cpu", quiet=True)
+    assert (finished.steps, finished.stopped_by) == (9, None)
+    whole, parts = read_checkpoint(tmp_path / "whole/last.ckpt"), read_checkpoint(tmp_path / "parts/last.ckpt")
+    assert whole.metrics == parts.metrics
+    for name, weight in whole.best_weights().items():
+        assert torch.equal(weight, parts.best_weights()[name]), name
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_ctrl_c_saves_and_says_130(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raise_signal_at(monkeypatch, 1, signal.SIGINT)
+    result = train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    assert (result.exit_code, result.steps) == (130, 2)
+    assert read_checkpoint(tmp_path).step == 2
+
+
+def test_accumulation_gives_the_same_losses(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
+    for name, parts in (("one", 1), ("four", 4)):
+        recipe = toy_recipe(optim={"accumulate": parts}, model={"dropout": 0.0})
+        train(recipe, shards=toy_shards, out=tmp_path / name, device="cpu", quiet=True)
+    one, four = losses(tmp_path / "one"), losses(tmp_path / "four")
+    assert one == pytest.approx(four, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_names_the_clips(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
+    wild = {"lr": 1e30, "clip_grad": None}
+    with pytest.raises(TrainingError, match=r"step \d+: the loss is (nan|inf); clips 0"):
+        train(toy_recipe(optim=wild), shards=toy_shards, out=tmp_path / "a", device="cpu", quiet=True)
+    lines = (tmp_path / "a/bad-batches.jsonl").read_text().splitlines()
+    assert len(json.loads(lines[0])["keys"]) == 8
+    result = train(
+        toy_recipe(optim=wild, on_nan="skip"), shards=toy_shards, out=tmp_path / "b", device="cpu", quiet=True
+    )
+    assert result.steps == 9
+
+
+def test_without_a_val_split_it_trains_all_the_same(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(toy_shards / "train", tmp_path / "toy/train")
+    result = train(toy_recipe(), shards=tmp_path / "toy", out=tmp_path / "run", device="cpu")
+    assert result.evaluation is None
+    assert "no 'val' split" in capsys.readouterr().err
+    assert not (tmp_path / "run/best.ckpt").exists()
+    alone = train(toy_recipe(), shards=tmp_path / "toy/train", out=tmp_path / "alone", device="cpu", quiet=True)
+    assert alone.steps == 9
+
+
+def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(toy_recipe(), shards=toy_shards, out=out, device="cpu", quiet=True)
+    with pytest.raises(UsageError, match="--resume"):
+        train(toy_recipe(), shards=toy_shards, out=out, device="cpu", quiet=True)
+    with pytest.raises(UsageError, match=r"optim\.lr 0\.003 -> 0\.5"):
+        train(toy_recipe(optim={"lr": 0.5}), shards=toy_shards, out=out, resume=True, device="cpu", quiet=True)
+    with pytest.raises(UsageError, match="26 training clips don't fill one batch of 32"):
+        train(toy_recipe(data={"batch_size": 32}), shards=toy_shards, out=tmp_path / "x", device="cpu", quiet=True)
+    with pytest.raises(UsageError, match="can't be divided"):
+        train(toy_recipe(optim={"accumulate": 3}), shards=toy_shards, out=tmp_path / "x", device="cpu", quiet=True)
+    with pytest.raises(UsageError, match="7 frames"):
+        train(toy_recipe(data={"frames": 7}), shards=toy_shards, out=tmp_path / "x", device="cpu", quiet=True)
+    assert not (tmp_path / "x").exists()
+    shutil.copytree(toy_shards, tmp_path / "other")
+    rename_classes(tmp_path / "other/train", ("blue", "green", "grey", "teal"))
+    with pytest.raises(CheckpointError, match="class 3 is 'red' in the checkpoint, 'teal' in the shards"):
+        train(toy_recipe(), shards=tmp_path / "other", out=out, resume=True, device="cpu", quiet=True)
+
+
+def test_a_longer_run_may_go_on_from_a_shorter_one(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
+    train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    longer = toy_recipe(schedule={"steps": 12})
+    assert train(longer, shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True).steps == 12

@@ -1,0 +1,54 @@
+"""Recipes of train/: what is shipped is valid, wrong keys are named, the command line overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidpipe.errors import UsageError
+from vidpipe.recipes import list_recipes
+from vidpipe.train.recipe import load_train_recipe
+
+
+@pytest.mark.parametrize("name", sorted(list_recipes("train")))
+def test_shipped_recipe_is_valid_and_has_a_summary(name: str) -> None:
+    assert load_train_recipe(name).summary
+
+
+def test_options_override_the_recipe_and_set_overrides_too() -> None:
+    recipe = load_train_recipe(
+        "vivit", ["optim.lr=0.1", "model.width=96"], epochs=2, batch_size=4, frames=8, stride=4, size=64
+    )
+    assert (recipe.optim.lr, recipe.schedule.epochs, recipe.data.batch_size) == (0.1, 2, 4)
+    assert (recipe.data.frames, recipe.data.stride, recipe.data.size) == (8, 4, 64)
+    assert recipe.model.config["width"] == 96
+
+
+def test_a_length_in_steps_replaces_the_recipes_epochs_and_the_other_way_round() -> None:
+    by_steps = load_train_recipe("vivit", ["schedule.steps=7", "schedule.warmup_steps=2"])
+    assert (by_steps.schedule.steps, by_steps.schedule.epochs, by_steps.schedule.warmup_epochs) == (7, None, None)
+    assert load_train_recipe("vivit", ["schedule.steps=7"], epochs=3).schedule.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lrr=1", r"optim.lrr.*did you mean lr"),
+        ("optim.lr=-1", r"optim.lr.*greater than 0"),
+        ("model.num_frames=8", r"data\.frames"),
+        ("schedule.epochs=null", r"one of epochs and steps"),
+        ("precision=fp8", r"precision"),
+    ],
+)
+def test_wrong_values_are_one_clear_line(override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load_train_recipe("vivit", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_can_extend_another(tmp_path: Path) -> None:
+    path = tmp_path / "short.yaml"
+    path.write_text("extends: vivit\nsummary: short\nschedule: {epochs: 3}\n")
+    recipe = load_train_recipe(str(path))
+    assert (recipe.schedule.epochs, recipe.optim.lr, recipe.summary) == (3, 0.05, "short")

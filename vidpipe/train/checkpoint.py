@@ -1,0 +1,288 @@
+"""Checkpoints: everything that a run needs to go on, and that evaluation and prediction need to use its model.
+
+A checkpoint is one file that `torch.load(..., weights_only=True)` reads: tensors and plain containers, no code. A run
+folder holds `last.ckpt` and `best.ckpt`; where a checkpoint is asked for, the folder may be given.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.models import create_model
+from vidpipe.models.videomae_pretrain import VideoMAEPretrain
+from vidpipe.shards.codecs import CodecSpec
+from vidpipe.shards.layout import whole_file
+from vidpipe.shards.manifest import Normalization
+from vidpipe.video.spec import ClipSpec
+
+FORMAT = "vidpipe-checkpoint"
+FORMAT_VERSION = 1
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+class Preprocessing(BaseModel):
+    """How the clips were made that the model learned from; prediction on a video file does exactly the same.
+
+    Attributes:
+        clip: how clips were cut from a video and sized when the shards were written.
+        codec: how the shards store them.
+        normalization: applied to pixels in [0, 1].
+        frames: of the model's clip.
+        stride: native source frames between two of them; None as stored.
+        size: side of the square crop in pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    classes: tuple[str, ...]
+    clip: ClipSpec
+    codec: CodecSpec
+    normalization: Normalization
+    frames: int
+    stride: int | None
+    size: int
+
+
+class ModelDescription(BaseModel):
+    """What `create_model` needs to make the model anew."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str
+    num_classes: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read.
+
+    Attributes:
+        step: optimiser steps taken.
+        epoch: epochs finished.
+        metrics: of the last evaluation, for instance `val_top1`.
+        recipe: the resolved recipe.
+        weights: the model's state; `ema` is the moving average of it, where one was kept.
+        training: the states of optimiser, schedule, loader and so on, by name.
+    """
+
+    path: Path
+    step: int
+    epoch: int
+    metrics: dict[str, float]
+    recipe: dict[str, Any]
+    model: ModelDescription
+    preprocessing: Preprocessing
+    weights: dict[str, Tensor]
+    ema: dict[str, Tensor] | None
+    training: dict[str, Any]
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The moving average if there is one, else the weights themselves."""
+        return self.ema if self.ema is not None else self.weights
+
+
+def pack(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The checkpoint as the plain containers that are written."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "step": checkpoint.step,
+        "epoch": checkpoint.epoch,
+        "metrics": dict(checkpoint.metrics),
+        "recipe": checkpoint.recipe,
+        "model": checkpoint.model.model_dump(mode="json"),
+        "preprocessing": checkpoint.preprocessing.model_dump(mode="json"),
+        "weights": checkpoint.weights,
+        "ema": checkpoint.ema,
+        "training": checkpoint.training,
+    }
+
+
+def snapshot(value: Any) -> Any:
+    """A copy in main memory of nested plain containers of tensors, which later steps don't change."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: snapshot(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [snapshot(item) for item in value] if isinstance(value, list) else tuple(snapshot(i) for i in value)
+    return value
+
+
+def write_checkpoint(state: Mapping[str, Any], path: Path, *, also: Path | None = None) -> None:
+    """Write packed state, whole or not at all.
+
+    Args:
+        also: a second name for the same bytes (a hard link where the file system has them).
+
+    Raises:
+        CheckpointError: the file can't be written.
+    """
+    try:
+        with whole_file(path) as raw:
+            stream = io.BufferedWriter(cast(io.RawIOBase, raw), buffer_size=1 << 22)
+            torch.save(dict(state), stream)
+            stream.flush()
+            stream.detach()
+        if also is not None:
+            _link(path, also)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: can't be written: {_one_line(error)}") from error
+
+
+def _link(source: Path, name: Path) -> None:
+    temporary = name.with_name(name.name + ".link")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with whole_file(name) as target, source.open("rb") as origin:
+            _copy(origin, target)
+        return
+    temporary.replace(name)
+
+
+def _copy(origin: IO[bytes], target: IO[bytes]) -> None:
+    while block := origin.read(1 << 24):
+        view = memoryview(block)
+        while view:
+            view = view[target.write(view) :]
+
+
+def find_checkpoint(path: Path, *, which: Literal["best", "last"] = "best") -> Path:
+    """The checkpoint file for a path that may be a run folder (its best, else its last; or the other way round).
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if path.is_file():
+        return path
+    names = (BEST, LAST) if which == "best" else (LAST, BEST)
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path}: no checkpoint in this folder; expected {BEST} or {LAST}, as `vidpipe train` writes"
+        )
+    raise CheckpointError(f"{path}: no such checkpoint file or run folder")
+
+
+def read_checkpoint(path: Path, *, which: Literal["best", "last"] = "best") -> Checkpoint:
+    """Read a checkpoint file, or that of a run folder; tensors are on the CPU.
+
+    Raises:
+        CheckpointError: it is absent, damaged, not vidpipe's, or of a newer format.
+    """
+    path = find_checkpoint(path, which=which)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler and zip reader do
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: {_one_line(error)}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of `vidpipe train` (weights to start from go into model.init)")
+    version = state.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format version {version}, this vidpipe reads version {FORMAT_VERSION}")
+    try:
+        return Checkpoint(
+            path=path,
+            step=int(state["step"]),
+            epoch=int(state["epoch"]),
+            metrics={str(key): float(value) for key, value in state["metrics"].items()},
+            recipe=state["recipe"],
+            model=ModelDescription.model_validate(state["model"]),
+            preprocessing=Preprocessing.model_validate(state["preprocessing"]),
+            weights=state["weights"],
+            ema=state["ema"],
+            training=state["training"],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, ValidationError) as error:
+        raise CheckpointError(f"{path}: damaged: {_one_line(error)}") from error
+
+
+def build_model(checkpoint: Checkpoint) -> nn.Module:
+    """The checkpoint's model with its best weights, in eval mode, on the CPU.
+
+    Raises:
+        CheckpointError: the weights don't fit the model that the checkpoint describes.
+    """
+    description = checkpoint.model
+    try:
+        model = create_model(description.name, num_classes=description.num_classes, **description.config)
+    except UsageError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
+    load_weights(model, checkpoint.best_weights(), path=checkpoint.path)
+    return model.eval()
+
+
+def build_classifier(checkpoint: Checkpoint) -> nn.Module:
+    """Like `build_model`, for a checkpoint whose model names classes.
+
+    Raises:
+        CheckpointError: it is one of pretraining, or the weights don't fit.
+    """
+    model = build_model(checkpoint)
+    if isinstance(model, VideoMAEPretrain):
+        raise CheckpointError(
+            f"{checkpoint.path}: is of pretraining and knows no classes: fine-tune from it (model.init)"
+        )
+    return model
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, path: Path) -> None:
+    """Load weights that must fit exactly.
+
+    Raises:
+        CheckpointError: one line with the first names and shapes that don't fit.
+    """
+    own = model.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{name} is {list(weights[name].shape)}, the model's {list(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if own[name].shape != weights[name].shape
+    ]
+    problems = [
+        f"{what}: {', '.join(sorted(names)[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(f"{path}: doesn't fit the model: {'; '.join(problems)}")
+    model.load_state_dict(dict(weights))
+
+
+def check_classes(checkpoint: Checkpoint, classes: tuple[str, ...], *, shards: str) -> None:
+    """Compare the classes of shards with those that the model learned.
+
+    Raises:
+        CheckpointError: they differ; the message names the first difference.
+    """
+    known = checkpoint.preprocessing.classes
+    if known == tuple(classes):
+        return
+    if len(known) != len(classes):
+        what = f"{len(known)} classes in the checkpoint, {len(classes)} in the shards"
+    else:
+        at = next(i for i, pair in enumerate(zip(known, classes, strict=True)) if pair[0] != pair[1])
+        what = f"class {at} is {known[at]!r} in the checkpoint, {classes[at]!r} in the shards"
+    raise CheckpointError(f"{checkpoint.path} and {shards} don't belong together: {what}")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,137 @@
+"""`train`: from a recipe and shards to a run folder."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import yaml
+
+from vidpipe.shards.layout import whole_file
+from vidpipe.train.data import (
+    evaluated_manifest,
+    open_eval_loader,
+    open_train_loader,
+    preprocessing_of,
+    steps_per_epoch,
+)
+from vidpipe.train.device import Device, make_fabric
+from vidpipe.train.optim import run_length
+from vidpipe.train.pictures import INPUT, draw_curves
+from vidpipe.train.progress import Progress
+from vidpipe.train.recipe import TrainRecipe
+from vidpipe.train.result import TrainResult
+from vidpipe.train.run import Run
+from vidpipe.train.runlog import RunLog
+from vidpipe.train.setup import build_learner, build_model
+from vidpipe.train.state import RunState, read_resume_point
+from vidpipe.train.stop import StopRequest
+from vidpipe.train.writer import CheckpointWriter
+
+RECIPE = "recipe.yaml"
+
+
+def train(
+    recipe: TrainRecipe, *, shards: Path, out: Path, resume: bool = False, device: Device = "auto", quiet: bool = False
+) -> TrainResult:
+    """Train a model as a recipe says.
+
+    Args:
+        shards: a data set's folder (with splits), or that of its train split.
+        out: the run folder: last.ckpt, best.ckpt, metrics.csv, recipe.yaml, TensorBoard events.
+        resume: go on from last.ckpt, exactly where it was written; without one, begin.
+        quiet: show nothing.
+
+    Raises:
+        UsageError: `out` already holds a run and `resume` is False, or the recipe doesn't fit the data or the run.
+        CheckpointError: last.ckpt can't be used.
+        TrainingError: the loss is not finite, or memory doesn't suffice.
+    """
+    fabric = make_fabric(device=device, precision=recipe.precision)
+    point = read_resume_point(out, recipe, resume=resume)
+    progress = Progress(quiet=quiet or not fabric.is_global_zero)
+    with ExitStack() as stack:
+        loader = stack.enter_context(
+            open_train_loader(
+                shards,
+                recipe.data,
+                accumulate=recipe.optim.accumulate,
+                device=str(fabric.device),
+                seed=recipe.seed,
+                rank=fabric.global_rank,
+                world_size=fabric.world_size,
+            )
+        )
+        views = evaluated_manifest(shards, recipe.eval.split)
+        preprocessing = preprocessing_of(loader.manifest, recipe.data, views=views)
+        built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=point is None)
+        for report in built.loaded:
+            progress.say(report)
+        per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
+        length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
+        learner = build_learner(fabric, recipe, built.module, length=length, normalization=preprocessing.normalization)
+        state = RunState(learner, loader, built.description, preprocessing)
+        eval_loader = None
+        if views is None:
+            progress.say(f"{shards}: no {recipe.eval.split!r} split: training goes without evaluation")
+        else:
+            eval_loader = stack.enter_context(
+                open_eval_loader(
+                    shards,
+                    split=recipe.eval.split,
+                    preprocessing=preprocessing,
+                    batch_size=recipe.data.eval_batch_size or loader.batch_size,
+                    device=str(fabric.device),
+                    backend=recipe.data.backend,
+                    rank=fabric.global_rank,
+                    world_size=fabric.world_size,
+                )
+            )
+        if point is not None:
+            state.restore(point)
+        _introduce(progress, state, total_steps=length.total, out=out, resumed=point is not None, resume=resume)
+        log = _open_folder(out, state, stack) if fabric.is_global_zero else None
+        run = Run(
+            state=state,
+            eval_loader=eval_loader,
+            total_steps=length.total,
+            out=out,
+            log=log,
+            picture=out / INPUT if log is not None and point is None and recipe.log.pictures else None,
+            progress=stack.enter_context(progress),
+            writer=stack.enter_context(CheckpointWriter()),
+            stop=stack.enter_context(StopRequest()),
+        )
+        run.run()
+        result = run.result()
+    if fabric.is_global_zero and recipe.log.pictures:
+        draw_curves(out)
+    progress.say(result.line())
+    return result
+
+
+def _open_folder(out: Path, state: RunState, stack: ExitStack) -> RunLog:
+    """Make the run folder, write the resolved recipe into it, and open its log."""
+    recipe = state.learner.recipe
+    out.mkdir(parents=True, exist_ok=True)
+    with whole_file(out / RECIPE) as stream:
+        stream.write(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
+    return stack.enter_context(RunLog(out, step=state.step, tensorboard=recipe.log.tensorboard))
+
+
+def _introduce(
+    progress: Progress, state: RunState, *, total_steps: int, out: Path, resumed: bool, resume: bool
+) -> None:
+    """Say what is about to be trained on what."""
+    learner, data = state.learner, state.preprocessing
+    trained = sum(p.numel() for p in learner.module.parameters() if p.requires_grad)
+    progress.say(
+        f"{learner.recipe.model.name}: {trained:,} trained parameters, {len(data.classes)} classes; "
+        f"{state.loader.num_samples:,} clips of {data.frames} x {data.size} x {data.size}, "
+        f"{learner.recipe.data.batch_size} a step, {total_steps:,} steps; "
+        f"{learner.fabric.device.type}, {learner.recipe.precision}, {learner.fabric.world_size} process(es)"
+    )
+    if resumed:
+        progress.say(f"{out}: going on from step {state.step}, epoch {state.loader.epoch + 1}")
+    elif resume:
+        progress.say(f"{out}: nothing to go on from: beginning")

@@ -1,0 +1,120 @@
+"""Sums over the steps since the last log row: loss, accuracy, pace, and the share of time spent waiting for data."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+
+@dataclass
+class Window:
+    """Sums; `steps` and `clips` count what was added, times are in seconds."""
+
+    steps: int = 0
+    loss: float = 0.0
+    clips: int = 0
+    labelled: int = 0
+    correct: int = 0
+    wait_seconds: float = 0.0
+    seconds: float = 0.0
+    grad_norm: float = 0.0
+
+    def add(self, *, loss: float, clips: int, correct: int | None, grad_norm: float | None) -> None:
+        """Add one step's result."""
+        self.steps += 1
+        self.loss += loss
+        self.clips += clips
+        self.grad_norm = max(self.grad_norm, grad_norm or 0.0)
+        if correct is not None:
+            self.labelled += clips
+            self.correct += correct
+
+    def add_time(self, *, wait_seconds: float, seconds: float) -> None:
+        """Add one step's times; `seconds` includes the wait."""
+        self.wait_seconds += wait_seconds
+        self.seconds += seconds
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over the steps."""
+        return self.loss / max(1, self.steps)
+
+    @property
+    def top1(self) -> float | None:
+        """Share of the clips that were classified rightly, None if none had a plain label."""
+        return self.correct / self.labelled if self.labelled else None
+
+    @property
+    def clips_per_second(self) -> float:
+        """Clips of all processes together if the window was reduced."""
+        return self.clips / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def data_wait_share(self) -> float:
+        """Share of the time that went into waiting for the next batch."""
+        return self.wait_seconds / self.seconds if self.seconds > 0 else 0.0
+
+    def reduced(self, fabric: Fabric) -> Window:
+        """The window over all processes: counts are summed, times and losses averaged. Every process must call it."""
+        if fabric.world_size == 1:
+            return self
+        names = [field.name for field in fields(self)]
+        own = torch.tensor([float(getattr(self, name)) for name in names], dtype=torch.float64, device=fabric.device)
+        total = dict(zip(names, cast(Tensor, fabric.all_reduce(own, reduce_op="sum")).tolist(), strict=True))
+        world = fabric.world_size
+        return Window(
+            steps=round(total["steps"] / world),
+            loss=total["loss"] / world,
+            clips=round(total["clips"]),
+            labelled=round(total["labelled"]),
+            correct=round(total["correct"]),
+            wait_seconds=total["wait_seconds"] / world,
+            seconds=total["seconds"] / world,
+            grad_norm=total["grad_norm"] / world,
+        )
+
+    def state_dict(self) -> dict[str, float]:
+        """The sums but for the times, which a resumed run measures anew."""
+        names = ("steps", "loss", "clips", "labelled", "correct", "grad_norm")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_state(cls, state: dict[str, float]) -> Window:
+        """The window that `state_dict` described."""
+        whole = {name: int(state[name]) for name in ("steps", "clips", "labelled", "correct")}
+        return cls(loss=state["loss"], grad_norm=state["grad_norm"], **whole)
+
+
+class Clock:
+    """Splits time into waiting for data and the rest of a step, as this process sees it.
+
+    On a GPU, which works on while this process waits, the share of waiting is an upper bound of the GPU's idle time.
+    """
+
+    def __init__(self) -> None:
+        self._mark = time.perf_counter()
+        self._wait_seconds = 0.0
+        self._wait_from = 0.0
+
+    def __enter__(self) -> Clock:
+        self._wait_from = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wait_seconds += time.perf_counter() - self._wait_from
+
+    def lap(self) -> tuple[float, float]:
+        """(seconds waited, seconds in all) since the last lap or pause."""
+        now = time.perf_counter()
+        wait, seconds = self._wait_seconds, now - self._mark
+        self._mark, self._wait_seconds = now, 0.0
+        return wait, seconds
+
+    def skip(self) -> None:
+        """Leave out what happened since the last lap (evaluation, writing a checkpoint)."""
+        self.lap()

@@ -1,0 +1,133 @@
+"""Optimiser and learning-rate schedule of a recipe, both timm's: only its schedules apply layer decay's `lr_scale`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import timm.optim
+import timm.scheduler
+import torch
+from torch import nn
+
+from vidpipe.errors import UsageError
+from vidpipe.recipes import nearest
+from vidpipe.train.recipe import OptimSection, ScheduleSection
+
+_timm_optim: Any = timm.optim  # timm's annotations don't mark what it exports, nor times that are fractions
+_timm_scheduler: Any = timm.scheduler
+
+
+def make_optimizer(model: nn.Module, section: OptimSection, *, batch_size: int) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the parameters that are trained.
+
+    Args:
+        batch_size: clips of one step over all processes, by which `lr_batch` scales the rate.
+
+    Raises:
+        UsageError: timm has no such optimiser, or it doesn't take one of the settings.
+    """
+    known = _timm_optim.list_optimizers()
+    if section.name not in known:
+        raise UsageError(f"optim.name: no optimiser {section.name!r} in timm{nearest(section.name, known)}")
+    info = _timm_optim.get_optimizer_info(section.name)
+    extra: dict[str, Any] = {}
+    for setting, value, taken in (("betas", section.betas, info.has_betas), ("eps", section.eps, info.has_eps)):
+        if value is not None and not taken:
+            raise UsageError(f"optim.{setting}: {section.name} doesn't take it")
+        if value is not None:
+            extra[setting] = value
+    optimizer: torch.optim.Optimizer = _timm_optim.create_optimizer_v2(
+        model,
+        opt=section.name,
+        lr=section.lr * (batch_size / section.lr_batch if section.lr_batch else 1.0),
+        weight_decay=section.weight_decay,
+        momentum=section.momentum,
+        layer_decay=section.layer_decay,
+        **extra,
+    )
+    return optimizer
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """Optimiser steps of a run.
+
+    Attributes:
+        total: steps of the whole run.
+        per_epoch: steps of one epoch.
+        warmup: steps of the warm-up; may be a fraction.
+    """
+
+    total: int
+    per_epoch: int
+    warmup: float
+
+
+def run_length(section: ScheduleSection, *, steps_per_epoch: int) -> RunLength:
+    """How long a run is on data whose epoch has `steps_per_epoch` optimiser steps."""
+    total = section.steps if section.steps is not None else max(1, round((section.epochs or 0) * steps_per_epoch))
+    warmup = float(section.warmup_steps or 0) + (section.warmup_epochs or 0.0) * steps_per_epoch
+    if warmup >= total:
+        raise UsageError(f"schedule: the warm-up ({warmup:g} steps) is not shorter than the run ({total} steps)")
+    return RunLength(total=total, per_epoch=steps_per_epoch, warmup=warmup)
+
+
+class Schedule:
+    """Sets the optimiser's rates for each step; a pure function of the step, but for plateau's factor."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, section: ScheduleSection, length: RunLength) -> None:
+        self._optimizer = optimizer
+        self._section = section
+        warmup = {"warmup_t": length.warmup, "warmup_lr_init": section.warmup_lr, "t_in_epochs": False}
+        self._timm: Any
+        if section.name == "cosine":
+            self._timm = _timm_scheduler.CosineLRScheduler(optimizer, length.total, lr_min=section.min_lr, **warmup)
+        elif section.name == "poly":
+            self._timm = _timm_scheduler.PolyLRScheduler(
+                optimizer, length.total, power=section.decay_rate, lr_min=section.min_lr, **warmup
+            )
+        elif section.name == "multistep":
+            # timm looks one step ahead here, for schedules that are stepped by epochs
+            milestones = [at * length.per_epoch + 1 for at in section.milestones]
+            self._timm = _timm_scheduler.MultiStepLRScheduler(
+                optimizer, milestones, decay_rate=section.decay_rate, **warmup
+            )
+        else:
+            steps = section.decay_epochs * length.per_epoch
+            rate = section.decay_rate if section.name == "step" else 1.0
+            self._timm = _timm_scheduler.StepLRScheduler(optimizer, steps, decay_rate=rate, **warmup)
+        self._factor, self._best, self._bad = 1.0, -math.inf, 0
+        self.set_step(0)
+
+    def set_step(self, step: int) -> None:
+        """Set the rates for optimiser step number `step`, counted from 0."""
+        self._timm.step_update(step)
+        if self._factor != 1.0:
+            for group in self._optimizer.param_groups:
+                group["lr"] *= self._factor
+
+    def evaluated(self, score: float) -> None:
+        """Take note of an evaluation (higher is better); plateau divides the rates when the score stays."""
+        if self._section.name != "plateau":
+            return
+        if score > self._best:
+            self._best, self._bad = score, 0
+            return
+        self._bad += 1
+        if self._bad > self._section.patience:
+            self._factor, self._bad = self._factor * self._section.decay_rate, 0
+
+    @property
+    def lr(self) -> float:
+        """The highest rate of all parameter groups, which is the one that the recipe names."""
+        return float(max(group["lr"] for group in self._optimizer.param_groups))
+
+    def state_dict(self) -> dict[str, float]:
+        """What is not a function of the step."""
+        return {"factor": self._factor, "best": self._best, "bad": self._bad}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Take back what `state_dict` gave; `set_step` then sets the rates."""
+        self._factor, self._best, self._bad = state["factor"], state["best"], int(state["bad"])

@@ -1,0 +1,130 @@
+"""RandAugment (Cubuk et al., 2020, arXiv:1909.13719) on a batch of clips, on the batch's device.
+
+Operations and their strengths are those of the `rand-m7-n4-mstd0.5-inc1` policy with which VideoMAE and TimeSformer-like
+models are fine-tuned: a set whose strength grows with the magnitude. All frames of a clip get the same operations. What is
+drawn for a clip is a pure function of (seed, epoch, key).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from vidpipe.shards.manifest import Normalization
+
+_GREY = [124.0, 116.0, 104.0]  # the mean of ImageNet, for what moves into the picture
+_TOP = 10.0
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """The policy.
+
+    Attributes:
+        ops: operations applied to a clip in turn.
+        magnitude: mean strength, 0 to 10.
+        std: standard deviation of the strength.
+        prob: with which each operation is applied at all.
+    """
+
+    ops: int = 4
+    magnitude: float = 7.0
+    std: float = 0.5
+    prob: float = 0.5
+
+
+Operation = Callable[[Tensor, float, int], Tensor]
+"""From frames uint8 [T, 3, H, W], a strength in [0, 1] and a sign to frames."""
+
+
+def _factor(strength: float, sign: int) -> float:
+    return max(0.1, 1.0 + sign * 0.9 * strength)
+
+
+def _affine(
+    frames: Tensor, *, angle: float = 0.0, shift: tuple[float, float] = (0, 0), shear: float = 0.0, axis: int = 0
+) -> Tensor:
+    shears = [0.0, 0.0]
+    shears[axis] = float(np.degrees(np.arctan(shear)))
+    moved: Tensor = tv.affine(
+        frames,
+        angle=angle,
+        translate=[round(shift[0]), round(shift[1])],
+        scale=1.0,
+        shear=shears,
+        interpolation=tv.InterpolationMode.BILINEAR,
+        fill=_GREY,
+    )
+    return moved
+
+
+def _solarize_add(frames: Tensor, strength: float, sign: int) -> Tensor:
+    added = (frames.int() + min(128, int(110 * strength))).clamp(max=255).to(torch.uint8)
+    return torch.where(frames < 128, added, frames)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "auto_contrast": lambda frames, strength, sign: tv.autocontrast(frames),
+    "equalize": lambda frames, strength, sign: tv.equalize(frames),
+    "invert": lambda frames, strength, sign: tv.invert(frames),
+    "rotate": lambda frames, strength, sign: _affine(frames, angle=sign * 30 * strength),
+    "posterize": lambda frames, strength, sign: tv.posterize(frames, bits=max(1, 4 - int(4 * strength))),
+    "solarize": lambda frames, strength, sign: tv.solarize(frames, threshold=256 - min(256, int(256 * strength))),
+    "solarize_add": _solarize_add,
+    "color": lambda frames, strength, sign: tv.adjust_saturation(frames, _factor(strength, sign)),
+    "contrast": lambda frames, strength, sign: tv.adjust_contrast(frames, _factor(strength, sign)),
+    "brightness": lambda frames, strength, sign: tv.adjust_brightness(frames, _factor(strength, sign)),
+    "sharpness": lambda frames, strength, sign: tv.adjust_sharpness(frames, _factor(strength, sign)),
+    "shear_x": lambda frames, strength, sign: _affine(frames, shear=sign * 0.3 * strength, axis=0),
+    "shear_y": lambda frames, strength, sign: _affine(frames, shear=sign * 0.3 * strength, axis=1),
+    "translate_x": lambda frames, strength, sign: _affine(frames, shift=(sign * 0.45 * strength * frames.shape[3], 0)),
+    "translate_y": lambda frames, strength, sign: _affine(frames, shift=(0, sign * 0.45 * strength * frames.shape[2])),
+}
+
+
+def draw_operations(policy: RandAugment, key: str, *, seed: int, epoch: int) -> list[tuple[str, float, int]]:
+    """What is applied to one clip: names, strengths in [0, 1] and signs."""
+    digest = hashlib.blake2b(f"rand-augment/{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(digest, "little")))
+    names = list(OPERATIONS)
+    drawn = []
+    for _ in range(policy.ops):
+        name = names[int(generator.integers(len(names)))]
+        strength = float(np.clip(generator.normal(policy.magnitude, policy.std), 0, _TOP)) / _TOP
+        sign = 1 if generator.random() < 0.5 else -1
+        if generator.random() < policy.prob:
+            drawn.append((name, strength, sign))
+    return drawn
+
+
+def rand_augment(
+    video: Tensor, *, keys: Sequence[str], policy: RandAugment, normalization: Normalization, seed: int, epoch: int
+) -> Tensor:
+    """Augment a batch of normalised clips.
+
+    Args:
+        video: float [B, 3, T, H, W]; it is left as it is.
+        keys: the B clips' keys.
+        normalization: that the clips have.
+
+    Returns:
+        float [B, 3, T, H, W], normalised.
+    """
+    mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1, 1) for v in (normalization.mean, normalization.std))
+    clips = []
+    for clip, key in zip(video, keys, strict=True):
+        operations = draw_operations(policy, key, seed=seed, epoch=epoch)
+        if not operations:
+            clips.append(clip)
+            continue
+        frames = ((clip * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).transpose(0, 1)
+        for name, strength, sign in operations:
+            frames = OPERATIONS[name](frames, strength, sign)
+        clips.append(((frames.transpose(0, 1).to(clip.dtype) / 255 - mean) / std).to(clip.dtype))
+    return torch.stack(clips)

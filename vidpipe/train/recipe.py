@@ -1,0 +1,298 @@
+"""What a training run is: the schema of the recipes in train/.
+
+A recipe is YAML; `load_train_recipe` finds it, applies what it extends and the command line's overrides, and checks it.
+Unknown keys are refused everywhere but in `model`, whose further keys are checked by the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vidpipe.recipes import load_recipe, validate
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+_MODEL_KEYS_FROM_DATA = {"num_frames": "data.frames", "image_size": "data.size", "num_classes": "the shards' classes"}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(BaseModel):
+    """Which model; keys beside these are the model's own configuration and are checked by it.
+
+    Attributes:
+        name: as in `vidpipe list models`.
+        init: published weights to start from, as `vidpipe.models.weights` reads them, or several that are loaded in turn;
+            None is a random start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    init: str | tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _no_keys_from_data(self) -> Self:
+        for key, source in _MODEL_KEYS_FROM_DATA.items():
+            if key in self.config:
+                raise ValueError(f"model.{key} follows from {source}: set that instead")
+        return self
+
+    @property
+    def init_sources(self) -> tuple[str, ...]:
+        """The weights to start from, in turn."""
+        return (self.init,) if isinstance(self.init, str) else self.init or ()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's own keys."""
+        return dict(self.model_extra or {})
+
+
+class DataSection(_Section):
+    """What a clip is and how many go into one step.
+
+    Attributes:
+        frames: frames of a clip, None as stored.
+        stride: native source frames between two frames of a clip, a multiple of the stored stride; None as stored.
+        size: side of the square crop in pixels.
+        batch_size: clips of one optimiser step, over all processes and accumulation steps together.
+        eval_batch_size: clips of one evaluation step on one process; None is the same number as in one training step.
+        augment: `train` for random crops and flips, None for centre crops.
+        backend: the loader's engine.
+        epoch_unit: one clip of each `video` an epoch, or every `clip`.
+        drop_last: leave an incomplete last batch of an epoch out.
+        crop_scale, crop_ratio: ranges of a random crop's share of the area and of its width to height.
+        horizontal_flip: mirror half of the clips; None is what the data set allows.
+        on_bad: `raise` stops at a damaged sample, `skip` leaves it out and counts it.
+        threads: of the loader; None is one for each core.
+    """
+
+    frames: int | None = Field(default=None, ge=1)
+    stride: int | None = Field(default=None, ge=1)
+    size: int = Field(default=224, ge=16)
+    batch_size: int = Field(default=32, ge=1)
+    eval_batch_size: int | None = Field(default=None, ge=1)
+    augment: Literal["train"] | None = "train"
+    backend: Literal["auto", "dali", "torch"] = "auto"
+    epoch_unit: Literal["video", "clip"] = "video"
+    drop_last: bool = True
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    horizontal_flip: bool | None = None
+    on_bad: Literal["raise", "skip"] = "raise"
+    threads: int | None = Field(default=None, ge=1)
+
+
+class MixingSection(_Section):
+    """Mixing of the clips of a batch; the labels become soft. Off where an alpha is 0.
+
+    Attributes:
+        mixup: alpha of the Beta distribution of mixup (arXiv:1710.09412).
+        cutmix: alpha of the Beta distribution of CutMix (arXiv:1905.04899); one box for all frames of a clip.
+        prob: share of the batches that are mixed at all.
+        switch_prob: share of CutMix among the mixed batches where both are on.
+        erase: probability with which a box of a clip, the same in all frames, is filled with noise (arXiv:1708.04896).
+    """
+
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    prob: float = Field(default=1.0, ge=0, le=1)
+    switch_prob: float = Field(default=0.5, ge=0, le=1)
+    erase: float = Field(default=0.0, ge=0, le=1)
+
+
+class RandAugmentSection(_Section):
+    """RandAugment on the clips of a batch (arXiv:1909.13719): `rand-mM-nN-mstdS-inc1` where that notation is known.
+
+    Attributes:
+        ops: operations applied to a clip in turn (N).
+        magnitude: mean strength, 0 to 10 (M).
+        std: standard deviation of the strength (S).
+        prob: with which each operation is applied at all.
+    """
+
+    ops: int = Field(default=4, ge=1)
+    magnitude: float = Field(default=7.0, ge=0, le=10)
+    std: float = Field(default=0.5, ge=0)
+    prob: float = Field(default=0.5, ge=0, le=1)
+
+
+class OptimSection(_Section):
+    """The optimiser, by timm's name for it.
+
+    Attributes:
+        name: for instance sgd, adamw, lamb (timm's `list_optimizers`).
+        lr: peak learning rate for a whole batch, or for `lr_batch` clips where that is given.
+        lr_batch: the rate is multiplied by batch_size / lr_batch.
+        weight_decay: not applied to biases, norms and what the model's `no_weight_decay()` names.
+        betas: of the Adam family; None is the optimiser's default.
+        layer_decay: factor on the rate for each layer further from the head.
+        clip_grad: largest norm of all gradients together; None doesn't clip.
+        accumulate: parts into which a process divides its share of a batch, to save memory.
+    """
+
+    name: str = "adamw"
+    lr: float = Field(gt=0)
+    lr_batch: int | None = Field(default=None, ge=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    betas: tuple[float, float] | None = None
+    eps: float | None = Field(default=None, gt=0)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    clip_grad: float | None = Field(default=None, gt=0)
+    accumulate: int = Field(default=1, ge=1)
+
+
+class ScheduleSection(_Section):
+    """The learning rate over time, updated at every step.
+
+    Attributes:
+        name: shape after the warm-up. `plateau` divides after `patience` evaluations without improvement.
+        epochs, steps: length of the run; one of them.
+        warmup_epochs, warmup_steps: length of the linear warm-up; at most one of them.
+        warmup_lr: rate at which the warm-up starts.
+        min_lr: rate at which cosine and poly end.
+        milestones: epochs at which `multistep` multiplies the rate by `decay_rate`.
+        decay_epochs: epochs between two multiplications of `step`.
+        decay_rate: factor of step, multistep and plateau; power of poly.
+        patience: evaluations without improvement before plateau acts.
+    """
+
+    name: Literal["cosine", "constant", "step", "multistep", "poly", "plateau"] = "cosine"
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    warmup_epochs: float | None = Field(default=None, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_lr: float = Field(default=0.0, ge=0)
+    min_lr: float = Field(default=0.0, ge=0)
+    milestones: tuple[float, ...] = ()
+    decay_epochs: float = Field(default=30, gt=0)
+    decay_rate: float = Field(default=0.1, gt=0)
+    patience: int = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"give one of epochs and steps, got epochs {self.epochs} and steps {self.steps}")
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            raise ValueError("give one of warmup_epochs and warmup_steps, not both")
+        if (self.name == "multistep") != bool(self.milestones):
+            raise ValueError("milestones go with `name: multistep`, and only with it")
+        return self
+
+
+class EvalSection(_Section):
+    """When a split is evaluated while training; without that split, training says so and goes on without.
+
+    Attributes:
+        split: which.
+        every_epochs: evaluate after every so many epochs, and after the last step; 0 never.
+        every_steps: evaluate after every so many steps instead.
+    """
+
+    split: str = "val"
+    every_epochs: int = Field(default=1, ge=0)
+    every_steps: int | None = Field(default=None, ge=1)
+
+
+class CheckpointSection(_Section):
+    """When checkpoints are written: after each epoch, at the end, when asked to stop, and as said here.
+
+    Attributes:
+        every_steps: also after every so many steps, for runs with long epochs.
+        every_epochs: after every so many epochs; 0 only by steps, at the end and when asked to stop.
+    """
+
+    every_steps: int | None = Field(default=None, ge=1)
+    every_epochs: int = Field(default=1, ge=0)
+
+
+class LogSection(_Section):
+    """How often the run says how it goes.
+
+    Attributes:
+        every_steps: steps between two rows of metrics.csv (and two plain lines where there is no terminal).
+        tensorboard: write TensorBoard events.
+        pictures: draw the first batch as the model sees it (input.png), and the curves at the end (curves.png).
+    """
+
+    every_steps: int = Field(default=20, ge=1)
+    tensorboard: bool = True
+    pictures: bool = True
+
+
+class TrainRecipe(_Section):
+    """One experiment.
+
+    Attributes:
+        summary: one line for `vidpipe list recipes`.
+        label_smoothing: share of a label that is spread over all classes.
+        precision: `auto` is bf16 on a GPU that has it and fp32 elsewhere.
+        seed: of the initial weights, the order, the augmentation and dropout.
+        ema: decay of the moving average of the weights, which is then what is evaluated; None keeps none.
+        on_nan: `raise` stops at a loss that is not finite, `skip` leaves the batch out and goes on.
+        compile: run the model through torch.compile.
+    """
+
+    summary: str = ""
+    model: ModelSection
+    data: DataSection = DataSection()
+    optim: OptimSection
+    schedule: ScheduleSection
+    rand_augment: RandAugmentSection | None = None
+    mixing: MixingSection = MixingSection()
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Precision = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    on_nan: Literal["raise", "skip"] = "raise"
+    compile: bool = False
+    eval: EvalSection = EvalSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    log: LogSection = LogSection()
+
+
+def load_train_recipe(
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    frames: int | None = None,
+    stride: int | None = None,
+    size: int | None = None,
+) -> TrainRecipe:
+    """The recipe `name` with `key.sub=value` overrides and the command line's own options applied.
+
+    Args:
+        name: a name of `vidpipe list recipes`, or a path.
+        epochs: length of the run in epochs, also where the recipe counts steps.
+
+    Raises:
+        UsageError: no such recipe, or a key or value that is not allowed.
+    """
+    items = list(overrides)
+    if epochs is not None:
+        items.append(f"schedule.epochs={epochs}")
+    options = {"batch_size": batch_size, "frames": frames, "stride": stride, "size": size}
+    items += [f"data.{key}={value}" for key, value in options.items() if value is not None]
+    raw = load_recipe("train", name, _length_in_one_unit(items))
+    return validate(TrainRecipe, raw, where=f"recipe {name}")
+
+
+def _length_in_one_unit(items: Sequence[str]) -> list[str]:
+    """Setting `schedule.steps` takes the recipe's `epochs` back and the other way round; likewise for the warm-up."""
+    other = {"steps": "epochs", "epochs": "steps", "warmup_steps": "warmup_epochs", "warmup_epochs": "warmup_steps"}
+    result: list[str] = []
+    for item in items:
+        key, _, value = item.partition("=")
+        section, _, name = key.strip().partition(".")
+        if section == "schedule" and name in other and value.strip() not in ("", "null", "~"):
+            result.append(f"schedule.{other[name]}=null")
+        result.append(item)
+    return result

@@ -1,0 +1,285 @@
+"""A run under way: steps, log rows, evaluations and checkpoints, until its length is reached or it is stopped."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from vidpipe.errors import TrainingError
+from vidpipe.loader import Batch, Loader
+from vidpipe.train.checkpoint import BEST, LAST
+from vidpipe.train.device import peak_memory_bytes
+from vidpipe.train.evaluate import score
+from vidpipe.train.guard import BAD_BATCHES, Guard, out_of_memory
+from vidpipe.train.meter import Clock, Window
+from vidpipe.train.pictures import draw_input
+from vidpipe.train.progress import Progress, Pulse
+from vidpipe.train.result import TrainResult
+from vidpipe.train.runlog import RunLog
+from vidpipe.train.scores import Evaluation, ReconstructionScore
+from vidpipe.train.state import RunState
+from vidpipe.train.step import StepResult
+from vidpipe.train.stop import StopRequest
+from vidpipe.train.writer import CheckpointWriter
+
+_STOP_CHECK_STEPS = 8
+
+
+class _EvaluationStopped(Exception):  # noqa: N818 - a way out, not an error
+    """A signal came while the split was evaluated."""
+
+
+@dataclass
+class Run:
+    """A run under way.
+
+    Attributes:
+        eval_loader: None evaluates nothing.
+        total_steps: at which it ends.
+        out: the run folder.
+        log: None on all processes but the first.
+        picture: where the first batch is drawn as the model sees it.
+    """
+
+    state: RunState
+    eval_loader: Loader | None
+    total_steps: int
+    out: Path
+    log: RunLog | None
+    picture: Path | None
+    progress: Progress
+    writer: CheckpointWriter
+    stop: StopRequest
+
+    def __post_init__(self) -> None:
+        self.learner = self.state.learner
+        self.fabric = self.learner.fabric
+        self.recipe = self.learner.recipe
+        self.clock = Clock()
+        self.first_step = self.state.step
+        self.total = Window()
+        self.loss = math.nan
+        self.evaluation: Evaluation | ReconstructionScore | None = None
+        self.evaluated_step = -1
+        self.saved_step = -1
+        self.pending: deque[tuple[int, StepResult]] = deque()
+        self.guard = Guard(
+            self.out / BAD_BATCHES, policy=self.recipe.on_nan, rank=self.fabric.global_rank, say=self.progress.say
+        )
+        self.agreed_stop: str | None = None
+
+    def run(self) -> None:
+        """Train until the end or a signal; either way the last state is on disk when this returns."""
+        if self.state.evaluation_due:
+            self._evaluate()
+        self.clock.skip()
+        empty_epochs = 0
+        while self.state.step < self.total_steps and not self._stopped():
+            before = self.state.step
+            if not self._epoch():
+                break
+            empty_epochs = empty_epochs + 1 if self.state.step == before else 0
+            if empty_epochs > 1:
+                raise TrainingError(f"step {self.state.step}: the loader gave no batch in a whole epoch")
+            self._end_epoch()
+        self._settle(keep=0)
+        if self.state.window.steps and not self._stopped():  # a stopped run fills its row when it goes on
+            self._row()
+        if not self._stopped() and self.evaluated_step != self.state.step and self._evaluates:
+            self._evaluate()
+        if self.saved_step != self.state.step or self.state.evaluation_due:
+            self._save()
+        self.writer.wait()
+
+    def _epoch(self) -> bool:
+        """Train on the rest of an epoch; False if the run's length was reached or a signal came before its end."""
+        epoch = self.state.loader.epoch
+        batches = iter(self.state.loader)
+        while self.state.step < self.total_steps:
+            with self.clock:
+                parts = list(islice(batches, self.recipe.optim.accumulate))
+            if not parts or (self.recipe.data.drop_last and len(parts) < self.recipe.optim.accumulate):
+                return True
+            self._step(parts, epoch=epoch)
+            if self._stopped():
+                return False
+        return False
+
+    def _step(self, parts: list[Batch], *, epoch: int) -> None:
+        recipe, state = self.recipe, self.state
+        if self.picture is not None:
+            self._draw_input(parts[0], epoch=epoch)
+        try:
+            result = self.learner.take_step(parts, step=state.step, epoch=epoch)
+        except torch.OutOfMemoryError as error:
+            advice = out_of_memory(self.fabric.device, clips=len(parts[0]), accumulate=recipe.optim.accumulate)
+            raise TrainingError(f"step {state.step + 1}: {advice}") from error
+        state.step += 1
+        self.pending.append((state.step, result))
+        row_due = state.step % recipe.log.every_steps == 0
+        # On a GPU the step before is looked at while this one is computed; on the CPU there is nothing to overlap.
+        self._settle(keep=0 if row_due or self.fabric.device.type == "cpu" else 1)
+        wait, seconds = self.clock.lap()
+        for window in (state.window, self.total):
+            window.add_time(wait_seconds=wait, seconds=seconds)
+        self._pulse(epoch, due=row_due)
+        if row_due:
+            self._row()
+        if recipe.eval.every_steps and state.step % recipe.eval.every_steps == 0 and self._evaluates:
+            self._evaluate()
+        if recipe.checkpoint.every_steps and state.step % recipe.checkpoint.every_steps == 0:
+            self._save()
+
+    def _draw_input(self, batch: Batch, *, epoch: int) -> None:
+        path, self.picture = self.picture, None
+        if path is not None:
+            data = self.state.preprocessing
+            video, target = self.learner.mix(batch, epoch=epoch)
+            draw_input(
+                replace(batch, video=video),
+                target=target,
+                normalization=data.normalization,
+                classes=data.classes,
+                path=path,
+            )
+            self.clock.skip()
+
+    def _settle(self, *, keep: int) -> None:
+        """Take note of results, all but the newest `keep`; a loss that is not finite ends the run or is left out."""
+        while len(self.pending) > keep:
+            step, result = self.pending.popleft()
+            loss = float(result.loss)
+            norm = None if result.grad_norm is None else float(result.grad_norm)
+            if not self.guard.accepts(step=step, loss=loss, grad_norm=norm, keys=result.keys):
+                continue
+            correct = None if result.correct is None else int(result.correct)
+            for window in (self.state.window, self.total):
+                window.add(loss=loss, clips=result.clips, correct=correct, grad_norm=norm)
+
+    def _pulse(self, epoch: int, *, due: bool) -> None:
+        window, step = self.state.window, self.state.step
+        taken = max(1, step - self.first_step)
+        pulse = Pulse(
+            step=step,
+            total_steps=self.total_steps,
+            epoch=epoch + 1,
+            loss=window.mean_loss,
+            top1=window.top1,
+            lr=self.learner.schedule.lr,
+            clips_per_second=window.clips_per_second * self.fabric.world_size,
+            data_wait_share=window.data_wait_share,
+            memory_bytes=peak_memory_bytes(self.fabric.device),
+            eta_seconds=self.total.seconds / taken * (self.total_steps - step),
+        )
+        self.progress.pulse(pulse, due=due)
+
+    def _row(self) -> None:
+        """Write a log row and begin a new window."""
+        window = self.state.window.reduced(self.fabric)
+        self.state.window = Window()
+        self.loss = window.mean_loss
+        row = {
+            "epoch": self.state.loader.epoch,
+            "lr": self.learner.schedule.lr,
+            "loss": window.mean_loss,
+            "clips_per_second": window.clips_per_second,
+            "data_wait_share": window.data_wait_share,
+            "seconds": window.seconds,
+        }
+        if window.top1 is not None:
+            row["top1"] = window.top1
+        if self.recipe.optim.clip_grad is not None:
+            row["grad_norm"] = window.grad_norm
+        self._log(row)
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.log is not None:
+            self.log.add(self.state.step, values)
+
+    def _end_epoch(self) -> None:
+        recipe, epoch = self.recipe, self.state.loader.epoch
+        self._settle(keep=0)
+        if not recipe.eval.every_steps and recipe.eval.every_epochs and epoch % recipe.eval.every_epochs == 0:
+            self._evaluate()
+        due = recipe.checkpoint.every_epochs and epoch % recipe.checkpoint.every_epochs == 0
+        if due and self.saved_step != self.state.step and self.state.step < self.total_steps:
+            self._save()
+
+    @property
+    def _evaluates(self) -> bool:
+        return self.eval_loader is not None and bool(self.recipe.eval.every_epochs or self.recipe.eval.every_steps)
+
+    def _evaluate(self) -> None:
+        if self.eval_loader is None or self.evaluated_step == self.state.step:
+            return
+        self._settle(keep=0)
+        state = self.state
+        state.evaluation_due = True
+        try:
+            evaluation = score(
+                self.learner.evaluated_module,
+                self.eval_loader,
+                forward_context=self.fabric.autocast,
+                world_size=self.fabric.world_size,
+                on_batch=self._evaluated_batch,
+            )
+        except _EvaluationStopped:
+            return
+        state.evaluation_due = False
+        self.evaluation, self.evaluated_step = evaluation, state.step
+        values = {"val_loss": evaluation.loss}
+        if isinstance(evaluation, Evaluation):
+            values |= {"val_top1": evaluation.top1, "val_top5": evaluation.top5}
+        self.learner.schedule.evaluated(values.get("val_top1", -evaluation.loss))
+        is_best = state.take_metrics(values)
+        self._log({"epoch": state.loader.epoch, **values})
+        self.progress.say(f"step {state.step}  {evaluation.line()}{'  (best so far)' if is_best else ''}")
+        if is_best:
+            self._save(best=True)
+        self.clock.skip()
+
+    def _evaluated_batch(self, number: int, total: int) -> None:
+        self.progress.note(f"evaluating, batch {number}/{total}")
+        if self.stop.signal is not None and self.fabric.world_size == 1:
+            raise _EvaluationStopped
+
+    def _save(self, *, best: bool = False) -> None:
+        self._settle(keep=0)
+        if self.log is not None:
+            self.log.flush()
+        if self.fabric.is_global_zero:
+            self.writer.save(self.state.packed(), self.out / LAST, also=self.out / BEST if best else None)
+        self.saved_step = self.state.step
+        self.clock.skip()
+
+    def _stopped(self) -> bool:
+        """Whether a signal came; on several processes they agree on it, at every eighth step."""
+        if self.fabric.world_size == 1:
+            return self.stop.signal is not None
+        if self.state.step % _STOP_CHECK_STEPS == 0 and self.agreed_stop is None:
+            asked = torch.tensor(float(self.stop.signal is not None), device=self.fabric.device)
+            if float(cast(Tensor, self.fabric.all_reduce(asked, reduce_op="sum"))) > 0:
+                self.agreed_stop = self.stop.signal or "SIGTERM"
+        return self.agreed_stop is not None
+
+    def result(self) -> TrainResult:
+        """How it ended."""
+        return TrainResult(
+            out=self.out,
+            steps=self.state.step,
+            total_steps=self.total_steps,
+            loss=self.state.window.mean_loss if self.state.window.steps else self.loss,
+            evaluation=self.evaluation,
+            best_top1=self.state.metrics.get("best_top1"),
+            clips=self.total.clips * self.fabric.world_size,
+            seconds=self.total.seconds,
+            data_wait_share=self.total.data_wait_share,
+            stopped_by=(self.stop.signal or self.agreed_stop) if self.state.step < self.total_steps else None,
+        )

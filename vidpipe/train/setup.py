@@ -1,0 +1,79 @@
+"""Putting a run's parts together from its recipe and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+
+from vidpipe.models import create_model
+from vidpipe.models.videomae_pretrain import VideoMAEPretrainConfig
+from vidpipe.shards.manifest import Normalization
+from vidpipe.train.checkpoint import ModelDescription, Preprocessing
+from vidpipe.train.optim import RunLength, Schedule, make_optimizer
+from vidpipe.train.recipe import ModelSection, TrainRecipe
+from vidpipe.train.step import Learner
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model with its starting weights, what makes it anew, and what was loaded into it."""
+
+    module: nn.Module
+    description: ModelDescription
+    loaded: tuple[str, ...]
+
+
+def build_model(
+    section: ModelSection, preprocessing: Preprocessing, *, seed: int, load_init: bool = True
+) -> BuiltModel:
+    """The recipe's model for these clips and classes, with its starting weights.
+
+    Args:
+        load_init: read the published weights that the recipe names; False leaves them random.
+
+    Raises:
+        UsageError: the model or its configuration is not known.
+        CheckpointError: the published weights don't fit.
+    """
+    torch.manual_seed(seed)
+    num_classes = max(1, len(preprocessing.classes))
+    config = {"num_frames": preprocessing.frames, "image_size": preprocessing.size, **section.config}
+    model = create_model(section.name, num_classes=num_classes, **config)
+    if isinstance(model.config, VideoMAEPretrainConfig):  # its targets are pixels, so it has to undo the normalisation
+        config |= {"pixel_mean": preprocessing.normalization.mean, "pixel_std": preprocessing.normalization.std}
+        torch.manual_seed(seed)
+        model = create_model(section.name, num_classes=num_classes, **config)
+    reports = []
+    for source in section.init_sources if load_init else ():
+        from vidpipe.models.init import load_pretrained
+
+        reports.append(str(load_pretrained(model, source)))
+    description = ModelDescription(
+        name=section.name, num_classes=num_classes, config=model.config.model_dump(mode="json")
+    )
+    return BuiltModel(model, description, tuple(reports))
+
+
+def build_learner(
+    fabric: Fabric, recipe: TrainRecipe, module: nn.Module, *, length: RunLength, normalization: Normalization
+) -> Learner:
+    """Optimiser, schedule and moving average around a model, all on Fabric's device."""
+    module = fabric.to_device(module)
+    optimizer = make_optimizer(module, recipe.optim, batch_size=recipe.data.batch_size)
+    wrapped = cast(nn.Module, torch.compile(module)) if recipe.compile else module
+    model, fabric_optimizer = fabric.setup(wrapped, optimizer)
+    return Learner(
+        fabric=fabric,
+        recipe=recipe,
+        module=module,
+        model=model,
+        optimizer=fabric_optimizer,
+        schedule=Schedule(optimizer, recipe.schedule, length),
+        ema=ModelEmaV3(module, decay=recipe.ema, use_warmup=True) if recipe.ema is not None else None,
+        normalization=normalization,
+    )

@@ -1,0 +1,157 @@
+"""The state of a run: what a checkpoint is made of, and how a run goes on from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import vidpipe
+from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.loader import Loader
+from vidpipe.train.checkpoint import (
+    LAST,
+    Checkpoint,
+    ModelDescription,
+    Preprocessing,
+    check_classes,
+    load_weights,
+    pack,
+    read_checkpoint,
+)
+from vidpipe.train.meter import Window
+from vidpipe.train.recipe import TrainRecipe
+from vidpipe.train.step import Learner
+
+_MAY_CHANGE = (
+    "summary",
+    "schedule.epochs",
+    "schedule.steps",
+    "eval",
+    "checkpoint",
+    "log",
+    "compile",
+    "on_nan",
+    "optim.accumulate",
+    "data.backend",
+    "data.eval_batch_size",
+    "data.threads",
+    "data.on_bad",
+    "model.init",
+)
+
+
+@dataclass
+class RunState:
+    """Everything of a run that changes as it goes.
+
+    Attributes:
+        step: optimiser steps taken.
+        window: sums since the last log row.
+        metrics: of the last evaluation, and `best_top1` and `best_loss` of the best one (by accuracy, then by loss).
+        evaluation_due: an evaluation was to be made at this step and has not been finished.
+    """
+
+    learner: Learner
+    loader: Loader
+    description: ModelDescription
+    preprocessing: Preprocessing
+    step: int = 0
+    window: Window = field(default_factory=Window)
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluation_due: bool = False
+
+    def take_metrics(self, values: dict[str, float]) -> bool:
+        """Take note of an evaluation; whether it is the best so far, by accuracy (where there is one), then by loss."""
+        now = {"best_loss": values["val_loss"]}
+        if "val_top1" in values:
+            now["best_top1"] = values["val_top1"]
+        before = {key: value for key, value in self.metrics.items() if key.startswith("best_")}
+        is_best = not before or _rank(now) > _rank(before)
+        self.metrics = {**values, **(now if is_best else before)}
+        return is_best
+
+    def packed(self) -> dict[str, Any]:
+        """What is written as a checkpoint; the tensors are those in use, not copies."""
+        learner = self.learner
+        checkpoint = Checkpoint(
+            path=Path(LAST),
+            step=self.step,
+            epoch=self.loader.epoch,
+            metrics=self.metrics,
+            recipe=learner.recipe.model_dump(mode="json"),
+            model=self.description,
+            preprocessing=self.preprocessing,
+            weights=learner.module.state_dict(),
+            ema=learner.ema.module.state_dict() if learner.ema is not None else None,
+            training={
+                "vidpipe": vidpipe.__version__,
+                "optimizer": learner.optimizer.state_dict(),
+                "schedule": learner.schedule.state_dict(),
+                "precision": learner.fabric.strategy.precision.state_dict(),
+                "loader": self.loader.state_dict(),
+                "window": self.window.state_dict(),
+                "evaluation_due": self.evaluation_due,
+            },
+        )
+        return pack(checkpoint)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint. What is drawn at a step depends on seed and step alone, so no generators are stored.
+
+        Raises:
+            CheckpointError: it doesn't fit the model, the data or the optimiser.
+        """
+        learner, training = self.learner, checkpoint.training
+        check_classes(checkpoint, self.preprocessing.classes, shards="the shards")
+        load_weights(learner.module, checkpoint.weights, path=checkpoint.path)
+        if learner.ema is not None and checkpoint.ema is not None:
+            load_weights(learner.ema.module, checkpoint.ema, path=checkpoint.path)
+        try:
+            learner.optimizer.load_state_dict(training["optimizer"])
+            learner.schedule.load_state_dict(training["schedule"])
+            learner.fabric.strategy.precision.load_state_dict(training["precision"])
+            self.loader.load_state_dict(training["loader"])
+            self.window = Window.from_state(training["window"])
+            self.evaluation_due = bool(training["evaluation_due"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{checkpoint.path}: its training state doesn't fit this run: {reason}") from error
+        self.step, self.metrics = checkpoint.step, dict(checkpoint.metrics)
+
+
+def _rank(best: dict[str, float]) -> tuple[float, float]:
+    return best.get("best_top1", 0.0), -best["best_loss"]
+
+
+def read_resume_point(out: Path, recipe: TrainRecipe, *, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; None begins a run.
+
+    Raises:
+        UsageError: the folder holds a run and `resume` is False, or the recipe differs where that would change the run.
+        CheckpointError: the checkpoint can't be read.
+    """
+    if not (out / LAST).is_file():
+        return None
+    if not resume:
+        raise UsageError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
+    checkpoint = read_checkpoint(out / LAST)
+    before, now = _flat(checkpoint.recipe), _flat(recipe.model_dump(mode="json"))
+    changes = [
+        f"{key} {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not any(key == may or key.startswith(f"{may}.") for may in _MAY_CHANGE)
+    ]
+    if changes:
+        raise UsageError(f"{out}: the run was begun with other settings ({'; '.join(changes)}); choose another --out")
+    return checkpoint
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,179 @@
+"""One optimiser step: forward, loss, backward, clipping, update; and the sums that tell how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+
+from vidpipe.loader import Batch
+from vidpipe.loader.mixing import Mixing, mix_batch
+from vidpipe.shards.manifest import Normalization
+from vidpipe.train.objective import Objective, Shown, objective_for
+from vidpipe.train.optim import Schedule
+from vidpipe.train.rand_augment import RandAugment, rand_augment
+from vidpipe.train.recipe import TrainRecipe
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gave; tensors stay on the device until they are asked for.
+
+    Attributes:
+        loss: mean over the step's clips, a scalar.
+        correct: number of clips whose label got the highest logit; None where labels are mixed.
+        clips: number of clips, without padding.
+        grad_norm: norm of all gradients before clipping; None where they aren't clipped.
+        keys: the clips' keys.
+    """
+
+    loss: Tensor
+    correct: Tensor | None
+    clips: int
+    grad_norm: Tensor | None
+    keys: tuple[str, ...]
+
+
+@dataclass
+class Learner:
+    """The parts that a step changes.
+
+    Attributes:
+        module: the model itself.
+        model: the same as Fabric wrapped it (precision, DDP, compilation): what forward passes go through.
+        optimizer: as Fabric wrapped it.
+        ema: moving average of `module`.
+        normalization: that the clips have.
+    """
+
+    fabric: Fabric
+    recipe: TrainRecipe
+    module: nn.Module
+    model: Any
+    optimizer: Any
+    schedule: Schedule
+    ema: ModelEmaV3 | None
+    normalization: Normalization
+
+    def take_step(self, batches: Sequence[Batch], *, step: int, epoch: int) -> StepResult:
+        """One optimiser step over the parts of a batch.
+
+        Args:
+            step: number of the step, from 0; with the seed it determines dropout.
+            epoch: number of the epoch, from 0; with the seed and the key it determines how a clip is mixed.
+        """
+        seed_step(self.recipe.seed, step=step, rank=self.fabric.global_rank)
+        self.schedule.set_step(step)
+        self.model.train()
+        losses, corrects, clips = [], [], 0
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            with nullcontext() if last else self.fabric.no_backward_sync(self.model):
+                shown = self.show(batch, epoch=epoch)
+                output, mask = self.objective.output(self.model, shown)
+                loss = self.objective.loss(output, mask, shown)
+                self.fabric.backward(loss / len(batches))
+            losses.append(loss.detach())
+            corrects.append(self.objective.correct(output, shown))
+            clips += int(shown.real.sum())
+        keys = tuple(key for batch in batches for key in batch.key)
+        mean_loss = torch.stack(losses).mean()
+        grad_norm = self._update(mean_loss, step=step)
+        known = [correct for correct in corrects if correct is not None]
+        return StepResult(mean_loss, torch.stack(known).sum() if known else None, clips, grad_norm, keys)
+
+    def show(self, batch: Batch, *, epoch: int) -> Shown:
+        """A batch as the model is shown it."""
+        video, target = self.mix(batch, epoch=epoch)
+        real = ~batch.is_padding
+        if self.objective.needs_labels:
+            real &= batch.label >= 0
+        return Shown(video=video, target=target, label=batch.label, real=real, keys=batch.key, epoch=epoch)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the model is trained to do."""
+        return objective_for(
+            self.module,
+            label_smoothing=self.recipe.label_smoothing,
+            soft=self.mixing.is_soft,
+            seed=self.recipe.seed,
+        )
+
+    def mix(self, batch: Batch, *, epoch: int) -> tuple[Tensor, Tensor]:
+        """The batch's clips and labels, augmented and mixed as the recipe says."""
+        video, policy = batch.video, self.recipe.rand_augment
+        if policy is not None:
+            video = rand_augment(
+                video,
+                keys=batch.key,
+                policy=RandAugment(**policy.model_dump()),
+                normalization=self.normalization,
+                seed=self.recipe.seed,
+                epoch=epoch,
+            )
+        return mix_batch(
+            video,
+            batch.label.clamp(min=0),
+            keys=batch.key,
+            num_classes=self.num_classes,
+            mixing=self.mixing,
+            seed=self.recipe.seed,
+            epoch=epoch,
+        )
+
+    def _update(self, loss: Tensor, *, step: int) -> Tensor | None:
+        if self.recipe.on_nan == "skip" and not self._all_finite(loss):
+            self.optimizer.zero_grad(set_to_none=True)
+            return None
+        return self.apply_gradients(step=step)
+
+    def apply_gradients(self, *, step: int) -> Tensor | None:
+        """Clip, update weights and moving average, clear the gradients; gives their norm before clipping."""
+        max_norm = self.recipe.optim.clip_grad
+        grad_norm = None
+        if max_norm is not None:
+            grad_norm = self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.module, step=step + 1)
+        return grad_norm
+
+    def _all_finite(self, loss: Tensor) -> bool:
+        finite = torch.isfinite(loss).float()
+        if self.fabric.world_size > 1:
+            finite = cast(Tensor, self.fabric.all_reduce(finite, reduce_op="mean"))
+        return bool(finite == 1.0)
+
+    @property
+    def mixing(self) -> Mixing:
+        """How clips are mixed."""
+        return Mixing(**self.recipe.mixing.model_dump())
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return int(cast(int, self.module.num_classes))
+
+    @property
+    def evaluated_module(self) -> nn.Module:
+        """What is evaluated: the moving average if one is kept."""
+        if self.ema is None:
+            return self.module
+        averaged: nn.Module = self.ema.module
+        return averaged
+
+
+def seed_step(seed: int, *, step: int, rank: int) -> None:
+    """Seed torch for one step: dropout and drop path depend on (seed, step, rank) alone, so resuming needs no more."""
+    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank)
