@@ -43,7 +43,21 @@ test-gpu: $(STAMP) ## needs a CUDA device; fails without one
 	VIDPIPE_REQUIRE_GPU=1 $(BIN)/python -m pytest -q -m gpu
 
 demo: $(STAMP)   ## motion videos -> shards -> a classifier trained on the CPU -> evaluation, prediction, figures
-	$(BIN)/python -m vidpipe demo
+	@rm -rf demo/run
+	@echo; echo "== generated videos of 8 kinds of motion, decoded once into shards"
+	$(BIN)/vidpipe prep motion --source demo/videos --out demo/shards
+	$(BIN)/vidpipe verify demo/shards
+	$(BIN)/vidpipe inspect demo/shards --grid demo/contact-sheet.png
+	@echo; echo "== a small ViViT, trained on the CPU"
+	$(BIN)/vidpipe train vivit-tiny --shards demo/shards --out demo/run --device cpu
+	@echo; echo "== evaluated on held-out videos (chance: 12.5 %); then with the frames of each clip out of order"
+	$(BIN)/vidpipe eval demo/run --shards demo/shards --device cpu
+	$(BIN)/vidpipe eval demo/run --shards demo/shards --device cpu --shuffle-frames 0
+	@echo; echo "== a prediction for a held-out video file"
+	$(BIN)/vidpipe predict demo/run demo/videos/val/clockwise/0000.mp4 --device cpu
+	@echo; echo "== the loader against decoding on the fly"
+	$(BIN)/vidpipe bench loader demo/shards --source demo/videos --quick --out demo/benchmark
+	@echo; echo "pictures: demo/contact-sheet.png, demo/run/input.png, demo/run/curves.png, demo/benchmark/"
 
 benchmark-loader: $(STAMP) ## the loader against its peers: on the demo's shards, or SHARDS=... SOURCE=...
 	$(BIN)/vidpipe bench loader $(SHARDS) $(if $(SOURCE),--source $(SOURCE))

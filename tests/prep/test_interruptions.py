@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,36 @@ def test_ray_gives_the_same_bytes(motion_shards: Path, tmp_path: Path, expected:
     result = _run(_command(motion_shards / "videos", out, "--engine", "ray", "--workers", "2"))
     assert result.returncode == 0, result.stderr[-2000:]
     assert _files(out) == expected
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_a_clear_error_and_can_be_gone_on_from(
+    motion_shards: Path, small_disk: Path, expected: dict[str, bytes]
+) -> None:
+    out = small_disk / "out"
+    command = _command(motion_shards / "videos", out, "--workers", "2")
+    full = _run(command)
+    assert full.returncode == 1 and "No space left on device" in full.stderr and "Traceback" not in full.stderr
+    assert not list(out.glob("*/*.tmp")) and not list(out.glob("*/manifest.json"))
+    finished = list(out.glob("*/.parts/*.json"))
+    assert finished, "shards that fitted are kept"
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    assert _run(command).returncode == 0
+    assert _files(out) == expected
+
+
+def test_a_read_only_output_is_a_clear_error(motion_shards: Path, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    result = _run(_command(motion_shards / "videos", small_disk / "out"))
+    assert result.returncode == 1 and "Read-only file system" in result.stderr and "Traceback" not in result.stderr

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vidpipe.errors import VideoError
+from vidpipe.errors import ShardError, VideoError
 from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
 from vidpipe.prep.decoder_process import ClipResult, Decoded, Job
 from vidpipe.prep.parts import Reject, ShardPart, load_part, locked, printable, save_part
@@ -46,10 +46,19 @@ def make_shard(
     """Write the shard, its index and then its part file; each appears whole or not at all.
 
     Does nothing when another process is at it or has finished it.
+
+    Raises:
+        ShardError: it can't be written, for instance because the disk is full.
     """
-    with locked(task.out, task.shard.name) as held:
-        if held and load_part(task.out, task.shard) is None:
-            _write_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
+    try:
+        with locked(task.out, task.shard.name) as held:
+            if held and load_part(task.out, task.shard) is None:
+                _write_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
+    except OSError as error:
+        raise ShardError(
+            f"{task.out / task.shard.name}: can't be written: {error.strerror}; finished shards are kept: "
+            "make room and run the same command again"
+        ) from error
 
 
 def _write_shard(
