@@ -1,0 +1,218 @@
+"""Unusable videos are rejected, by either decoder, with the true reason; usable ones that look odd are not."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from video.numbered import MakeVideo, make_video, numbered_frames, read_numbers
+
+from vidpipe.errors import VideoError
+from vidpipe.video.decode import Decoder, extract_clips
+from vidpipe.video.ffmpeg import run_ffmpeg
+from vidpipe.video.packets import Packet, index_frames, missing_frames, promised_frames
+from vidpipe.video.probe import probe
+from vidpipe.video.spec import ClipSpec
+
+BOTH: tuple[Decoder, ...] = ("decord", "ffmpeg")
+WHOLE = ClipSpec(frames=16, stride=6, clips=2, height=64)
+H264 = ("-c:v", "libx264", "-preset", "veryfast", "-qp", "28", "-pix_fmt", "yuv420p", "-g", "40", "-bf", "2")
+ENCODINGS = {
+    "h264-index-first.mp4": (*H264, "-movflags", "+faststart"),
+    "h264-index-last.mp4": H264,
+    "h264.mkv": H264,
+    "mpeg4.avi": ("-c:v", "mpeg4", "-q:v", "2"),
+    "vp9.webm": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "2M"),
+    "av1.mp4": ("-c:v", "libaom-av1", "-usage", "realtime", "-cpu-used", "8", "-crf", "40", "-movflags", "+faststart"),
+}
+
+
+def grainy_frames(num_frames: int) -> NDArray[np.uint8]:
+    """Numbered frames with noise, which take so many bytes that damage to some hits pictures, not the container."""
+    noise = np.random.default_rng(0).integers(-16, 17, (num_frames, 128, 192, 1))
+    return np.clip(numbered_frames(num_frames) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
+    """Bytes of a file of 60 grainy frames, one of `ENCODINGS`."""
+    folder = tmp_path_factory.mktemp("encoded")
+
+    @functools.cache
+    def encode(name: str) -> bytes:
+        return make_video(folder / name, *ENCODINGS[name], picture=grainy_frames(60)).read_bytes()
+
+    return encode
+
+
+def rejection(path: Path, *, decoder: Decoder = "auto", strict: bool = True, spec: ClipSpec = WHOLE) -> VideoError:
+    with pytest.raises(VideoError) as raised:
+        extract_clips(path, spec, key="k", decoder=decoder, strict=strict)
+    assert str(path) not in raised.value.message
+    assert "0x5" not in raised.value.message  # no memory addresses
+    return raised.value
+
+
+@pytest.mark.parametrize("decoder", ["auto", "ffmpeg"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_cut_short(name: str, share: float, decoder: Decoder, encoded: Callable[[str], bytes], tmp_path: Path) -> None:
+    data, path = encoded(name), tmp_path / name
+    path.write_bytes(data[: int(len(data) * share)])
+    assert rejection(path, decoder=decoder, strict=False).reason == "truncated"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("decoder", ["auto", "ffmpeg"])
+@pytest.mark.parametrize("name", ["h264-index-first.mp4", "h264.mkv", "mpeg4.avi", "av1.mp4"])
+def test_damaged_in_the_middle(
+    name: str, decoder: Decoder, strict: bool, encoded: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    data, path = bytearray(encoded(name)), tmp_path / name
+    middle = len(data) // 2
+    data[middle : middle + 500] = random.Random(1).randbytes(500)
+    path.write_bytes(data)
+    spec = ClipSpec(frames=16, stride=3, height=64)
+    first, second = (rejection(path, decoder=decoder, strict=strict, spec=spec) for _ in range(2))
+    assert first.reason == "damaged"
+    assert first.message == second.message
+
+
+def test_damage_after_the_last_needed_frame_matters_only_when_strict(
+    encoded: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    data, path = bytearray(encoded("h264-index-first.mp4")), tmp_path / "x.mp4"
+    data[-9000:-1000] = random.Random(1).randbytes(8000)
+    path.write_bytes(data)
+    spec = ClipSpec(frames=4, height=64)
+    for decoder in BOTH:
+        clip = extract_clips(path, spec, key="k", decoder=decoder).clips[0]
+        assert read_numbers(clip.video) == clip.frame_indices.tolist()
+        assert rejection(path, decoder=decoder, strict=True).reason == "damaged"
+
+
+def test_files_that_are_no_videos(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 1000)
+    (tmp_path / "noise.avi").write_bytes(random.Random(1).randbytes(50_000))
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
+    (tmp_path / "folder.mp4").mkdir()
+    sine = ["-v", "error", "-f", "lavfi", "-i", "sine=duration=1"]
+    run_ffmpeg([*sine, str(tmp_path / "audio.mp4")], timeout_seconds=60)
+    picture = ["-f", "lavfi", "-i", "color=size=64x64:duration=0.04"]
+    cover = ["-map", "0", "-map", "1", "-c:v", "png", "-disposition:v", "attached_pic"]
+    run_ffmpeg([*sine, *picture, *cover, str(tmp_path / "cover.mp3")], timeout_seconds=60)
+    expected = {
+        "missing.mp4": ("missing", "find"),
+        "folder.mp4": ("unreadable", "find"),
+        "empty.mp4": ("empty", "find"),
+        "text.mp4": ("not-a-video", "probe"),
+        "noise.avi": ("not-a-video", "probe"),
+        "list.mp4": ("not-a-video", "probe"),
+        "audio.mp4": ("no-video-stream", "probe"),
+        "cover.mp3": ("no-video-stream", "probe"),
+    }
+    for name, verdict in expected.items():
+        error = rejection(tmp_path / name)
+        assert (error.reason, error.stage) == verdict, name
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_unreadable(ffmpeg_video: MakeVideo) -> None:
+    path = ffmpeg_video("x.mp4", *H264)
+    path.chmod(0)
+    assert rejection(path).reason == "unreadable"
+
+
+def test_audio_that_outlasts_the_video_is_no_truncation(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
+    video = ffmpeg_video("x.webm", *ENCODINGS["vp9.webm"], picture=grainy_frames(40))
+    long = tmp_path / "long.webm"
+    sine = ["-f", "lavfi", "-i", "sine=duration=6"]
+    # Without the statistics tags, Matroska tells the duration of the longest stream only.
+    run_ffmpeg(
+        ["-v", "error", "-i", str(video), *sine, "-c:v", "copy", "-c:a", "libopus", "-fflags", "+bitexact", str(long)],
+        timeout_seconds=60,
+    )
+    assert probe(long).num_frames == 40
+    data = long.read_bytes()
+    long.write_bytes(data[: len(data) // 8])  # before the video's end
+    assert rejection(long).reason == "truncated"
+
+
+def test_frames_that_mpeg4_skips_are_no_damage(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
+    """A packet of a few bytes says: keep the frame before. Its frame is never shown, yet is counted in the header."""
+    source = ffmpeg_video("x.avi", "-c:v", "mpeg4", "-q:v", "2", "-g", "1")
+    path = tmp_path / "skips.avi"
+    skipped = [5, 17, 18]
+    with av.open(str(source)) as read, av.open(str(path), "w") as write:
+        stream = write.add_stream_from_template(read.streams.video[0])
+        for number, packet in enumerate(p for p in read.demux(video=0) if p.size):
+            data = b"\x00\x00\x01\xb6" + _not_coded_vop(bytes(packet)) if number in skipped else bytes(packet)
+            copy = av.Packet(data)
+            copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, stream
+            copy.is_keyframe = number not in skipped
+            write.mux(copy)
+    extraction = extract_clips(path, ClipSpec(frames=37, height=128), key="k")
+    shown = [n for n in range(40) if n not in skipped]
+    assert extraction.decoder == "ffmpeg"
+    assert read_numbers(extraction.clips[0].video) == shown
+    np.testing.assert_allclose(extraction.clips[0].times_seconds, np.array(shown) / 25, atol=0.001)
+
+
+def _not_coded_vop(packet: bytes) -> bytes:
+    """What follows the start code of a P-VOP with the packet's time and vop_coded 0 (ISO/IEC 14496-2, 6.2.5; 25 fps)."""
+    header = packet[packet.index(b"\x00\x00\x01\xb6") + 4 :][:4]
+    bits = f"{int.from_bytes(header, 'big'):032b}"
+    end_of_modulo = bits.index("0", 2) + 1
+    kept = bits[2 : end_of_modulo + 1 + 5 + 1]
+    text = "01" + kept + "0" + "0"
+    text += "1" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8, "big")
+
+
+def test_hidden_vp8_frames_are_not_counted(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
+    log = ("-passlogfile", str(tmp_path / "log"))
+    options = ("-c:v", "libvpx", "-b:v", "100k", "-auto-alt-ref", "1", "-lag-in-frames", "25", "-cpu-used", "5", *log)
+    ffmpeg_video("first.webm", *options, "-pass", "1", frames=100)
+    path = ffmpeg_video("hidden.webm", *options, "-pass", "2", frames=100)
+    with av.open(str(path)) as container:
+        num_packets = sum(1 for packet in container.demux(video=0) if packet.size)
+    assert num_packets > 100  # else this tests nothing
+    extraction = extract_clips(path, ClipSpec(frames=10, stride=9, height=128), key="k", strict=True)
+    assert (extraction.info.num_frames, extraction.info.promised_frames) == (100, 100)
+    assert read_numbers(extraction.clips[0].video) == extraction.clips[0].frame_indices.tolist()
+
+
+def steady(num_packets: int, *, ticks: int = 1) -> list[Packet]:
+    return [Packet(i * ticks, ticks, i == 0) for i in range(num_packets)]
+
+
+@pytest.mark.parametrize(
+    ("packets", "header", "duration", "promised", "missing"),
+    [
+        (steady(100), 100, 100, 100, 0),
+        (steady(30), 100, 100, 100, 70),
+        (steady(98), 100, 100, 98, 0),  # within tolerance
+        (steady(30), 0, 100, 100, 70),
+        (steady(30), 0, None, None, 0),
+        (steady(3), 0, 5, 3, 0),
+        (steady(3), 8, 8, 8, 5),
+        (steady(50, ticks=2), 100, 100, 50, 0),  # an AVI whose every second frame was dropped in recording
+        ([*steady(10), *(Packet(10 + 9 * i, 9, False) for i in range(10))], 0, 100, 20, 0),  # variable rate
+        ([*steady(10), *(Packet(10 + 9 * i, 9, False) for i in range(5))], 0, 100, 27, 12),
+        ([p._replace(is_discard=i < 20) for i, p in enumerate(steady(100))], 100, 100, 80, 0),
+    ],
+)
+def test_promise(
+    packets: list[Packet], header: int, duration: float | None, promised: int | None, missing: int
+) -> None:
+    index = index_frames(packets, container="matroska,webm")
+    assert promised_frames(index, header_frames=header, duration_ticks=duration) == promised
+    assert missing_frames(promised, index.num_frames) == missing

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from video.numbered import MakeVideo, numbered_frames, read_numbers
+
+from vidpipe.errors import UsageError, VideoError
+from vidpipe.video.decode import Decoder, extract_clips
+from vidpipe.video.ffmpeg import ffmpeg_path, ffmpeg_version, run_ffmpeg
+from vidpipe.video.probe import probe
+from vidpipe.video.spec import ClipSpec
+
+BOTH: tuple[Decoder, ...] = ("decord", "ffmpeg")
+H264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
+NAMES = [
+    "with space.mp4",
+    "-leading-dash.mp4",
+    "quotes'\"`$(x);&|.mp4",
+    "new\nline\ttab.mp4",
+    "concat:a|b.mp4",
+    "http:x.mp4",
+    "percent%03d[1]*?.mp4",
+    "日本語-é.mp4",
+    os.fsdecode(b"latin1-\xe9\xff.mp4"),
+    os.fsdecode(b"latin1-\xe9.avi"),
+]
+
+
+def test_run_gives_stdout_and_takes_stdin(tmp_path: Path) -> None:
+    raw = numbered_frames(3, 64, 32).tobytes()
+    source = ["-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "64x32", "-i", "pipe:0"]
+    assert run_ffmpeg([*source, "-f", "rawvideo", "pipe:1"], timeout_seconds=60, stdin=raw) == raw
+    assert b"ffmpeg" in run_ffmpeg(["-version"], timeout_seconds=60)
+    assert ffmpeg_version()[:1] in "nN0123456789"
+
+
+def test_failure_and_timeout_are_told(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="No such file") as raised:
+        run_ffmpeg(["-v", "error", "-i", str(tmp_path / "none.mp4"), "-f", "null", "-"], timeout_seconds=60)
+    assert raised.value.reason == "ffmpeg"
+    endless = ["-v", "error", "-re", "-f", "lavfi", "-i", "testsrc", "-f", "null", "-"]
+    with pytest.raises(VideoError, match=r"0\.5 s") as raised:
+        run_ffmpeg(endless, timeout_seconds=0.5)
+    assert raised.value.reason == "timeout"
+
+
+def test_another_ffmpeg_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    static = ffmpeg_path()
+    ffmpeg_path.cache_clear()
+    monkeypatch.setenv("VIDPIPE_FFMPEG", "no-such-ffmpeg")
+    with pytest.raises(UsageError, match="VIDPIPE_FFMPEG=no-such-ffmpeg"):
+        ffmpeg_path()
+    monkeypatch.setenv("VIDPIPE_FFMPEG", static)
+    assert ffmpeg_path() == static
+    ffmpeg_path.cache_clear()
+
+
+@pytest.mark.parametrize("name", NAMES, ids=[ascii(name) for name in NAMES])
+def test_any_file_name_works(
+    name: str, ffmpeg_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ffmpeg_video(f"plain{Path(name).suffix}", *H264, frames=20).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for given in (path, Path(name), name):
+        assert probe(given).num_frames == 20
+    for decoder in BOTH:
+        (clip,) = extract_clips(name, ClipSpec(frames=4, height=128), key=name, decoder=decoder).clips
+        assert read_numbers(clip.video) == clip.frame_indices.tolist()
+
+
+def test_ffmpeg_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """The child decodes a pipe that never ends; its parent gets SIGKILL, as prep does to a worker that hangs."""
+    pipe = tmp_path / "endless.avi"
+    os.mkfifo(pipe)
+    program = (
+        "import sys; from vidpipe.video.ffmpeg import run_ffmpeg; print('started', flush=True);"
+        "run_ffmpeg(['-v', 'error', '-i', sys.argv[1], '-f', 'null', '-'], timeout_seconds=600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(pipe)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"started\n"
+    child = _wait_for(lambda: _children(parent.pid))
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert _wait_for(lambda: [pid for pid in child if not _is_running(pid)]) == child
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in text.split() if b"ffmpeg" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for(condition, *, seconds: float = 20.0):  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("nothing happened in time")

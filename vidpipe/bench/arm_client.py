@@ -1,0 +1,197 @@
+"""The benchmark's side of an arm's process: requests with a time limit, freezing, what it uses, and its end.
+
+Between its turns an arm is frozen (SIGSTOP) with all its workers. So it neither takes time from the others nor prepares
+batches ahead that its next turn would get for nothing: each turn goes on where the last one stopped, in full flow.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from vidpipe.bench.arm import ArmSetup, Job
+from vidpipe.bench.arm_process import (
+    Close,
+    Failed,
+    Introduction,
+    Measure,
+    Open,
+    Prove,
+    Reply,
+    Request,
+    Start,
+    Window,
+    serve,
+)
+from vidpipe.bench.proof import Proof
+from vidpipe.errors import VidpipeError
+
+ANSWER_SECONDS = 300.0
+PRELOADED = ("torch", "torchvision.transforms.v2", "vidpipe.bench.arm_process")  # once for all arms, which are forks
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an arm's processes use together.
+
+    Attributes:
+        cpu_seconds: since they began.
+        memory_bytes: of their own, without files and libraries that are mapped; None where the system doesn't tell.
+    """
+
+    cpu_seconds: float
+    memory_bytes: int | None
+
+
+class ArmClient:
+    """One arm in a process group of its own.
+
+    Args:
+        name: of the arm, for messages.
+        target: its class, "module:Class".
+        setup: what it is given.
+    """
+
+    def __init__(self, name: str, target: str, setup: ArmSetup) -> None:
+        self.name = name
+        self._log = tempfile.NamedTemporaryFile(prefix="vidpipe-bench-")  # noqa: SIM115  closed by `kill`
+        self._pipe: Connection[Request, Reply]
+        self._pipe, theirs = Pipe()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOADED))
+        self._process = context.Process(target=serve, args=(theirs, self._log.name), daemon=False)
+        self._process.start()
+        theirs.close()
+        self._send(Start(target, setup))
+
+    def introduction(self) -> Introduction:
+        """The answer to the start, which was asked for when this was made."""
+        answer = self._receive("start")
+        assert isinstance(answer, Introduction)
+        return answer
+
+    def begin_proof(self, job: Job, num_batches: int) -> None:
+        """Have it prove that its clips are the stored ones; `end_proof` waits for that."""
+        self._send(Prove(job, num_batches))
+
+    def end_proof(self, job: Job) -> Proof:
+        """How its clips compare.
+
+        Raises:
+            VidpipeError: they differ, or the arm failed.
+        """
+        answer = self._receive(job)
+        assert isinstance(answer, Proof)
+        return answer
+
+    def open(self, job: Job) -> float:
+        """Begin to give batches; the seconds until the first one. The arm runs on until `freeze`."""
+        self._send(Open(job))
+        answer = self._receive(job)
+        assert isinstance(answer, float)
+        return answer
+
+    def measure(self, seconds: float) -> Window:
+        """Take batches for at least that long."""
+        self._send(Measure(seconds))
+        answer = self._receive("measuring")
+        assert isinstance(answer, Window)
+        return answer
+
+    def close_batches(self) -> None:
+        """Stop giving batches."""
+        self._send(Close())
+        self._receive("closing")
+
+    def freeze(self) -> None:
+        """Stop all its processes where they are."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def usage(self) -> Usage:
+        """What its processes use, from /proc."""
+        cpu_seconds, memory = 0.0, 0
+        ticks = os.sysconf("SC_CLK_TCK")
+        for folder in _group_members(self._group):
+            with suppress(OSError, ValueError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                cpu_seconds += (int(fields[11]) + int(fields[12])) / ticks
+                memory += _own_bytes(folder)
+        return Usage(cpu_seconds, memory or None)
+
+    def kill(self) -> None:
+        """End all its processes."""
+        self._signal(signal.SIGKILL)
+        self._process.kill()  # in case it is not yet a group of its own
+        self._process.join()
+        self._pipe.close()
+        self._log.close()
+
+    @property
+    def _group(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def _send(self, request: Request) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._pipe.send(request)
+
+    def _receive(self, what: str) -> Reply:
+        """The answer to the last request."""
+        try:
+            if not self._pipe.poll(ANSWER_SECONDS):
+                raise VidpipeError(
+                    f"{self.name}: {what}: no answer within {ANSWER_SECONDS:g} s; leave it out with --arms"
+                )
+            answer = self._pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join()
+            code = self._process.exitcode or 0
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise VidpipeError(f"{self.name}: {what}: its process died ({how}){self._last_words()}") from error
+        if isinstance(answer, VidpipeError):
+            raise answer
+        if isinstance(answer, Failed):
+            raise VidpipeError(f"{self.name}: {what}: {answer.message}") from RuntimeError(answer.trace)
+        return answer
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode("utf-8", "replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return f": {said[-1][:300]}" if said else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, number)
+
+
+def _group_members(group: int) -> list[Path]:
+    """The /proc folders of a process group; none where there is no /proc."""
+    members = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                members.append(folder)
+    return members
+
+
+def _own_bytes(folder: Path) -> int:
+    """Its share of anonymous and shared memory, without mapped files."""
+    total = 0
+    for line in (folder / "smaps_rollup").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in ("Pss_Anon", "Pss_Shmem"):
+            total += int(value.split()[0]) * 1024
+    return total

@@ -1,0 +1,143 @@
+"""A frozen image backbone for each frame, then a temporal transformer over the frames' features."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self, cast
+
+import timm
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from vidpipe.errors import ModelError
+from vidpipe.models.base import MERGE, ModelConfig, VideoModel, init_transformer
+from vidpipe.models.encoder import ClassTokenEncoder, drop_path_rates, pre_norm_blocks
+from vidpipe.models.positions import PositionAxis, resample_time
+from vidpipe.models.tubelets import check_heads
+from vidpipe.recipes import nearest
+
+
+class ResNetTemporalConfig(ModelConfig):
+    """Configuration of `ResNetTemporal`.
+
+    Args:
+        backbone: name of any timm model; it is frozen.
+        width: size of a token of the temporal transformer.
+        depth: blocks.
+        num_heads: attention heads of each block.
+        mlp_ratio: hidden size of an MLP, in widths.
+        dropout: after positions, attention projections and in MLPs.
+        drop_path: stochastic depth of the last block; it rises linearly.
+        interpolate_positions: accept any number of frames, with interpolated positions.
+    """
+
+    num_frames: int = Field(default=32, ge=1)
+    backbone: str = "resnet50"
+    width: int = Field(default=768, ge=1)
+    depth: int = Field(default=4, ge=1)
+    num_heads: int = Field(default=12, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    interpolate_positions: bool = False
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if not timm.is_model(name.partition(".")[0]):
+            raise ValueError(f"no timm model of that name{nearest(name, timm.list_models())}")
+        return name
+
+    @model_validator(mode="after")
+    def _divisible(self) -> ResNetTemporalConfig:
+        check_heads(self.width, self.num_heads)
+        return self
+
+
+class ResNetTemporal(VideoModel):
+    """Frozen backbone and temporal transformer. Input [B, 3, T, H, W] or features [B, T, D], logits [B, num_classes].
+
+    The backbone has no gradients and stays in eval mode, so that its batch norms never change.
+    """
+
+    config_class: ClassVar[type[ResNetTemporalConfig]] = ResNetTemporalConfig
+    family: ClassVar[str] = "resnet-temporal"
+    position_axes: ClassVar[dict[str, PositionAxis]] = {"temporal.pos_embed": PositionAxis("time", num_prefix=1)}
+
+    def __init__(self, config: ResNetTemporalConfig, *, num_classes: int) -> None:
+        super().__init__(config, num_classes=num_classes)
+        self.interpolate_positions = config.interpolate_positions
+        self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0)
+        self.num_features = int(cast(int, self.backbone.num_features))
+        self.project = nn.Linear(self.num_features, config.width)
+        self.temporal = ClassTokenEncoder(
+            pre_norm_blocks(
+                config.width,
+                num_heads=config.num_heads,
+                mlp_ratio=config.mlp_ratio,
+                dropout=config.dropout,
+                rates=drop_path_rates(config.drop_path, config.depth),
+            ),
+            width=config.width,
+            num_tokens=config.num_frames,
+            dropout=config.dropout,
+            checkpointing=config.checkpointing,
+        )
+        self.head = nn.Linear(config.width, num_classes)
+        for part in (self.project, self.temporal, self.head):
+            init_transformer(part)
+        self.backbone.requires_grad_(False)
+        self.backbone.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but the backbone."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def no_weight_decay(self) -> set[str]:
+        """Positions and class token."""
+        return {"temporal.cls_token", "temporal.pos_embed"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Backbone (frozen), projection and positions, each temporal block, head."""
+        return {
+            "backbone": r"^backbone",
+            "stem": r"^project|^temporal\.(?:cls_token|pos_embed)",
+            "blocks": [
+                (r"^temporal\.blocks" if coarse else r"^temporal\.blocks\.(\d+)", None),
+                (r"^temporal\.norm", MERGE),
+            ],
+        }
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits [B, num_classes] of clips [B, 3, T, H, W], or of features [B, T, D] that `extract_features` gave.
+
+        Raises:
+            ModelError: T, H or W, or the features, are not the configured ones.
+        """
+        return self.classify(video if video.ndim == 3 else self.extract_features(video))
+
+    def extract_features(self, video: Tensor) -> Tensor:
+        """The backbone's pooled features of each frame: [B, T, D], without gradients."""
+        frames, height, width = self.clip_shape
+        if self.interpolate_positions and video.ndim == 5:
+            frames = video.shape[2]
+        self.check_input(video, any_multiple_of=(1, height, width) if self.interpolate_positions else None)
+        with torch.no_grad():
+            features: Tensor = self.backbone(video.transpose(1, 2).flatten(0, 1))
+        return features.view(len(video), frames, self.num_features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits of frame features [B, T, D]."""
+        length = features.shape[1]
+        if features.shape[2] != self.num_features or not (self.interpolate_positions or length == self.clip_shape[0]):
+            raise ModelError(
+                f"{type(self).__name__}: expected features [B, {self.clip_shape[0]}, {self.num_features}], "
+                f"got {list(features.shape)}"
+            )
+        positions = None
+        if self.interpolate_positions:
+            positions = resample_time(self.temporal.pos_embed, length, num_prefix=1)
+        logits: Tensor = self.head(self.temporal(self.project(features), positions))
+        return logits

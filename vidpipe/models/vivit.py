@@ -1,0 +1,149 @@
+"""ViViT, model 2: a spatial encoder per tubelet-frame, then a temporal encoder over their class tokens.
+
+Arnab et al., "ViViT: A Video Vision Transformer" (2021), section 3.3 "Factorised encoder" and section 3.4 for the
+initialisation of tubelets from an image model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from vidpipe.models.base import MERGE, VideoModel
+from vidpipe.models.encoder import ClassTokenEncoder, drop_path_rates, pre_norm_blocks
+from vidpipe.models.positions import PositionAxis, resample_space, resample_time
+from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed, check_heads
+
+
+class ViViTConfig(TubeletConfig):
+    """Configuration of `ViViT`; the defaults are ViViT-B/16x2.
+
+    Args:
+        width: size of a token.
+        spatial_depth: blocks of the spatial encoder.
+        temporal_depth: blocks of the temporal encoder.
+        num_heads: attention heads of each block.
+        mlp_ratio: hidden size of an MLP, in widths.
+        dropout: after positions, attention projections and in MLPs.
+        drop_path: stochastic depth of the last block; it rises linearly over all blocks.
+        tubelet_init: how an image model's 2-D patch kernel becomes 3-D: at the central frame, or averaged.
+    """
+
+    num_frames: int = Field(default=32, ge=1)
+    width: int = Field(default=768, ge=1)
+    spatial_depth: int = Field(default=12, ge=1)
+    temporal_depth: int = Field(default=4, ge=1)
+    num_heads: int = Field(default=12, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    tubelet_init: Literal["central", "average"] = "central"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> ViViTConfig:
+        self.check_tubelets()
+        check_heads(self.width, self.num_heads)
+        return self
+
+
+class ViViT(VideoModel):
+    """ViViT factorised encoder. Input [B, 3, T, H, W], logits [B, num_classes]."""
+
+    config_class: ClassVar[type[ViViTConfig]] = ViViTConfig
+    family: ClassVar[str] = "vivit"
+    position_axes: ClassVar[dict[str, PositionAxis]] = {
+        "spatial.pos_embed": PositionAxis("space", num_prefix=1),
+        "temporal.pos_embed": PositionAxis("time", num_prefix=1),
+    }
+
+    def __init__(self, config: ViViTConfig, *, num_classes: int) -> None:
+        super().__init__(config, num_classes=num_classes)
+        self.tubelet = config.tubelet
+        self.interpolate_positions = config.interpolate_positions
+        self.patch_embed = TubeletEmbed(config.tubelet, config.width)
+        rates = drop_path_rates(config.drop_path, config.spatial_depth + config.temporal_depth)
+        frames, rows, columns = config.grid
+        self.spatial = self._encoder(
+            config, self._spatial_blocks(config, rates[: config.spatial_depth]), num_tokens=rows * columns
+        )
+        self.temporal = self._encoder(
+            config, self._temporal_blocks(config, rates[config.spatial_depth :]), num_tokens=frames
+        )
+        self.head = nn.Linear(config.width, num_classes)
+        self._init_weights()
+
+    def _encoder(self, config: ViViTConfig, blocks: list[nn.Module], *, num_tokens: int) -> ClassTokenEncoder:
+        return ClassTokenEncoder(
+            blocks,
+            width=config.width,
+            num_tokens=num_tokens,
+            dropout=config.dropout,
+            checkpointing=config.checkpointing,
+        )
+
+    def _spatial_blocks(self, config: ViViTConfig, rates: list[float]) -> list[nn.Module]:
+        return pre_norm_blocks(
+            config.width, num_heads=config.num_heads, mlp_ratio=config.mlp_ratio, dropout=config.dropout, rates=rates
+        )
+
+    def _temporal_blocks(self, config: ViViTConfig, rates: list[float]) -> list[nn.Module]:
+        return self._spatial_blocks(config, rates)
+
+    def _init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
+        if self.patch_embed.proj.bias is not None:
+            nn.init.zeros_(self.patch_embed.proj.bias)
+        nn.init.zeros_(self.head.weight)
+
+    def no_weight_decay(self) -> set[str]:
+        """Positions and class tokens."""
+        return {f"{encoder}.{name}" for encoder in ("spatial", "temporal") for name in ("cls_token", "pos_embed")}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Tubelets and spatial positions, each spatial block, each temporal block, head."""
+        if coarse:
+            return {"stem": r"^patch_embed", "spatial": r"^spatial", "temporal": r"^temporal"}
+        return {
+            "stem": r"^patch_embed|^spatial\.(?:cls_token|pos_embed)",
+            "spatial": [(r"^spatial\.blocks\.(\d+)", None), (r"^spatial\.norm", MERGE)],
+            "temporal": [
+                (r"^temporal\.blocks\.(\d+)", None),
+                (r"^temporal\.(?:cls_token|pos_embed)", (0,)),
+                (r"^temporal\.norm", MERGE),
+            ],
+        }
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits [B, num_classes] of clips [B, 3, T, H, W].
+
+        Raises:
+            ModelError: T, H or W are not the configured ones (with interpolated positions: not multiples of a tubelet).
+        """
+        return self.classify(self.encode_frames(video))
+
+    def encode_frames(self, video: Tensor) -> Tensor:
+        """The spatial encoder's class token of each tubelet-frame: [B, T', width]."""
+        self.check_input(video, any_multiple_of=self.tubelet if self.interpolate_positions else None)
+        x = self.patch_embed(video)
+        batch, frames, rows, columns, width = x.shape
+        positions = None
+        if self.interpolate_positions:
+            positions = resample_space(self.spatial.pos_embed, (rows, columns), num_prefix=1)
+        x = x.reshape(batch * frames, rows * columns, width)
+        result: Tensor = self.spatial(x, positions).view(batch, frames, width)
+        return result
+
+    def classify(self, frame_tokens: Tensor) -> Tensor:
+        """Logits from the tubelet-frames' tokens [B, T', width]."""
+        positions = None
+        if self.interpolate_positions:
+            positions = resample_time(self.temporal.pos_embed, frame_tokens.shape[1], num_prefix=1)
+        logits: Tensor = self.head(self.temporal(frame_tokens, positions))
+        return logits

@@ -1,0 +1,186 @@
+"""Reading published weights: from files, folders, timm, torchvision or the Hugging Face hub, as name -> tensor.
+
+Nothing is unpickled but tensors and plain containers (`weights_only=True`; `argparse.Namespace`, which research code
+stores beside its weights, is let through as plain data).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidpipe.errors import CheckpointError
+
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WHOLE = ("model.safetensors", "pytorch_model.bin", "best.ckpt", "last.ckpt", "consolidated.00.pth")
+_WRAPPERS = ("ema", "weights", "model_state", "state_dict", "model", "module")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+Fetch = Callable[[str], Path | None]
+
+
+def read_weights(source: str, *, wanted: str = "") -> dict[str, Tensor]:
+    """Tensors of a published checkpoint, on the CPU; wrappers such as `{"model": ...}` and `module.` are taken off.
+
+    Args:
+        source: a .safetensors, .pth, .pt, .bin or .ckpt file; a folder with one (or with an index of several), for
+            instance a run's;
+            `timm:NAME`; `torchvision:NAME`; or `hub:ORG/REPO` or `hub:ORG/REPO/FILE` on the Hugging Face hub.
+        wanted: regular expression of keys; of a checkpoint in several files, only those that hold such keys are read.
+
+    Raises:
+        CheckpointError: the source is absent, can't be fetched or can't be read.
+    """
+    scheme, _, name = source.partition(":")
+    if scheme == "timm":
+        return _from_timm(name)
+    if scheme == "torchvision":
+        return _from_torchvision(name)
+    if scheme == "hub":
+        return _from_hub(name, wanted)
+    path = Path(source)
+    if path.is_dir():
+        return _from_folder(lambda file: path / file if (path / file).is_file() else None, source, wanted)
+    if not path.is_file():
+        raise CheckpointError(
+            f"weights {source}: no such file or folder (other sources: timm:NAME, torchvision:NAME, hub:ORG/REPO)"
+        )
+    return _read_file(path)
+
+
+def _from_timm(name: str) -> dict[str, Tensor]:
+    import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        raise CheckpointError(f"weights timm:{name}: timm has no such model")
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:
+        raise _unreachable(f"timm:{name}", error) from error
+    return dict(model.state_dict())
+
+
+def _from_torchvision(name: str) -> dict[str, Tensor]:
+    from torchvision import models
+
+    try:
+        weights = models.get_model_weights(name).DEFAULT
+    except ValueError as error:
+        raise CheckpointError(f"weights torchvision:{name}: torchvision has no such model") from error
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:
+        raise _unreachable(f"torchvision:{name}", error) from error
+    return state
+
+
+def _from_hub(name: str, wanted: str) -> dict[str, Tensor]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    organisation, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+
+    def fetch(file: str) -> Path | None:
+        try:
+            return Path(hf_hub_download(f"{organisation}/{repository}", file))
+        except EntryNotFoundError:
+            return None
+        except Exception as error:
+            raise _unreachable(f"hub:{name}", error) from error
+
+    if file:
+        path = fetch(file)
+        if path is None:
+            raise CheckpointError(f"weights hub:{name}: the repository has no file {file}")
+        return _read_file(path)
+    return _from_folder(fetch, f"hub:{name}", wanted)
+
+
+def _unreachable(source: str, error: Exception) -> CheckpointError:
+    reason = " ".join(str(error).split())[:200]
+    return CheckpointError(
+        f"weights {source}: can't be fetched ({type(error).__name__}: {reason}); without a network, give a file's path"
+    )
+
+
+def _from_folder(fetch: Fetch, source: str, wanted: str) -> dict[str, Tensor]:
+    for index in _INDEXES:
+        path = fetch(index)
+        if path is not None:
+            return _read_indexed(path, fetch, source, wanted)
+    for file in _WHOLE:
+        path = fetch(file)
+        if path is not None:
+            if file == "consolidated.00.pth" and fetch("consolidated.01.pth") is not None:
+                raise CheckpointError(f"weights {source}: split over several devices; only LLaMA 7B's layout is read")
+            return _read_file(path)
+    raise CheckpointError(f"weights {source}: expected one of {', '.join((*_INDEXES, *_WHOLE))} in it")
+
+
+def _read_indexed(index: Path, fetch: Fetch, source: str, wanted: str) -> dict[str, Tensor]:
+    try:
+        file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"weights {index}: not an index of weight files") from error
+    state: dict[str, Tensor] = {}
+    for file in sorted({file for key, file in file_of.items() if re.search(wanted, key)}):
+        path = fetch(file) if Path(file).name == file else None
+        if path is None:
+            raise CheckpointError(f"weights {source}: {file}, which its index names, is absent")
+        state.update({key: tensor for key, tensor in _read_file(path, strip=False).items() if re.search(wanted, key)})
+    return _stripped(state)
+
+
+def _read_file(path: Path, *, strip: bool = True) -> dict[str, Tensor]:
+    try:
+        raw = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"weights {path}: holds more than tensors, and loading that could run code; "
+            "convert it to .safetensors where you trust it"
+        ) from error
+    except Exception as error:
+        raise CheckpointError(f"weights {path}: can't be read: {' '.join(str(error).split())[:200]}") from error
+    state = {key: value for key, value in _unwrapped(raw).items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(f"weights {path}: holds no tensors by name")
+    return _stripped(state) if strip else state
+
+
+def _load_safetensors(path: Path) -> Mapping[str, Any]:
+    from safetensors.torch import load_file
+
+    state: Mapping[str, Any] = load_file(path)
+    return state
+
+
+def _load_pickle(path: Path) -> Any:
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # a file of before torch 1.6 can't be mapped
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _unwrapped(raw: Any) -> Mapping[str, Any]:
+    for wrapper in _WRAPPERS:
+        inner = raw.get(wrapper) if isinstance(raw, Mapping) else None
+        if isinstance(inner, Mapping) and inner:
+            return inner
+    return raw if isinstance(raw, Mapping) else {}
+
+
+def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return state

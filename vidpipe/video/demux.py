@@ -1,0 +1,122 @@
+"""One pass over a container's packets with PyAV: what they tell of the frames, and what the demuxer complains of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vidpipe.errors import VideoError
+from vidpipe.video.packets import TOLERANCE, Packet, is_hidden_vp8, mpeg4_pictures
+from vidpipe.video.picture import Picture, picture_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet as AvPacket
+    from av.video.stream import VideoStream
+
+_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+
+
+@contextmanager
+def captured_complaints() -> Iterator[list[tuple[int, str, str]]]:
+    """(level, name, text) of what PyAV's libraries say at level error in this thread, instead of printing it."""
+    import av.logging
+
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # else what is captured depends on the file before
+    try:
+        with av.logging.Capture() as logs:
+            yield logs
+    finally:
+        av.logging.set_level(before)
+
+
+@dataclass(slots=True)
+class Demuxed:
+    """What a pass over the container's packets gives.
+
+    Attributes:
+        packets: those of the video stream.
+        picture: from its first key frame.
+        end_ticks: last end of the packets of each stream that was read, by the stream's index.
+    """
+
+    packets: list[Packet]
+    picture: Picture
+    end_ticks: dict[int, int]
+
+
+def read_packets(container: InputContainer, stream: VideoStream, *, can_turn: bool) -> Demuxed:
+    """All packets of the stream, or of every stream where only the container's duration tells how long it should be.
+
+    Args:
+        can_turn: there may be a display matrix, so that a frame is to be decoded to see it.
+    """
+    import av
+
+    packets: list[Packet] = []
+    end_ticks: dict[int, int] = {}
+    picture: Picture | None = None
+    is_own_length_known = stream.duration or stream.frames or _tagged_seconds(stream)
+    streams = [stream] if is_own_length_known else list(container.streams)
+    codec = stream.codec_context.codec.canonical_name
+    try:
+        for packet in container.demux(streams):
+            if packet.size == 0:
+                continue
+            if packet.stream_index == stream.index:
+                packets.append(_packet(packet, codec))
+                if picture is None and packet.is_keyframe:
+                    picture = picture_of(stream, packet if can_turn else None)
+            elif packet.pts is not None:
+                end = packet.pts + (packet.duration or 0)
+                end_ticks[packet.stream_index] = max(end_ticks.get(packet.stream_index, 0), end)
+    except av.FFmpegError as error:
+        message = f"the container breaks off after {len(packets)} frames: {error.strerror}"
+        raise VideoError("damaged", message, stage="probe") from error
+    return Demuxed(packets, picture or picture_of(stream, None), end_ticks)
+
+
+def _packet(packet: AvPacket[Any], codec: str) -> Packet:
+    return Packet(
+        packet.pts,
+        packet.duration or 0,
+        packet.is_keyframe,
+        packet.is_discard,
+        packet.is_corrupt,
+        codec == "vp8" and is_hidden_vp8(bytes(packet)),
+        mpeg4_pictures(bytes(packet)) if codec == "mpeg4" else 1,
+        packet.dts != packet.pts,
+    )
+
+
+def promised_ticks(container: InputContainer, stream: VideoStream, found: Demuxed) -> float | None:
+    """How long the container says that the stream is, in its time base; None when it says nothing about this one."""
+    if container.format.name == "avi":
+        return max(stream.duration or 0, stream.frames)  # a tick is a frame
+    if stream.duration:
+        return stream.duration
+    seconds = _tagged_seconds(stream)
+    if seconds is None and container.duration:
+        seconds = container.duration / 1e6
+        ends = [end * float(container.streams[i].time_base or 0) for i, end in found.end_ticks.items()]
+        if ends and max(ends) >= seconds * (1 - TOLERANCE):
+            return None  # another stream lasts that long, so this one may end before it
+    return seconds / float(stream.time_base) if seconds and stream.time_base else None
+
+
+def _tagged_seconds(stream: VideoStream) -> float | None:
+    """Duration of the stream from Matroska's statistics tags."""
+    tag = next((value for name, value in stream.metadata.items() if name.upper().startswith("DURATION")), "")
+    match = _DURATION.fullmatch(tag.strip())
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
+
+
+def ticks_per_frame(stream: VideoStream) -> int:
+    """How long a frame lasts in units of the time base, by the stated rate; 1 when none is stated."""
+    rate = stream.average_rate or stream.guessed_rate
+    return max(1, round(1 / (rate * stream.time_base))) if rate and stream.time_base else 1

@@ -1,0 +1,134 @@
+"""The ffmpeg program: where it is, and running it without a shell, without leaving it behind."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from vidpipe.errors import UsageError, VideoError, VidpipeError
+
+_ADDRESS = re.compile(r" @ 0x[0-9a-fA-F]+")
+_PROGRAM_LINES = ("[vist#", "[vost#", "[in#", "[out#", "[fc#", "[dec:", "[enc:", "[AVFormatContext")
+_OPTION_NOT_FOUND = 8  # AVERROR_OPTION_NOT_FOUND and AVERROR_FILTER_NOT_FOUND, as an exit code
+_PR_SET_PDEATHSIG = 1
+
+
+@functools.cache
+def ffmpeg_path() -> str:
+    """The ffmpeg that is used: `$VIDPIPE_FFMPEG` (a path, or a name on PATH), else the static one of imageio-ffmpeg.
+
+    Raises:
+        UsageError: `$VIDPIPE_FFMPEG` names no program.
+    """
+    wanted = os.environ.get("VIDPIPE_FFMPEG")
+    if wanted:
+        found = shutil.which(wanted)
+        if found is None:
+            raise UsageError(f"VIDPIPE_FFMPEG={wanted}: no such program; give a path, a name on PATH, or unset it")
+        return found
+    import imageio_ffmpeg
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+@functools.cache
+def ffmpeg_version() -> str:
+    """ffmpeg's own version, for instance `n9.0.2-17-g2a571b6068-20260930`."""
+    first_line = run_ffmpeg(["-version"], timeout_seconds=60).decode("utf-8", "replace").partition("\n")[0]
+    return first_line.removeprefix("ffmpeg version ").partition(" ")[0]
+
+
+def run_ffmpeg(args: Sequence[str], *, timeout_seconds: float, stdin: bytes | None = None) -> bytes:
+    """Run ffmpeg to its end and return its stdout.
+
+    Args:
+        args: everything after the program's name; passed as it is, no shell is involved.
+        timeout_seconds: wall-clock limit, after which it is killed.
+        stdin: what it reads from standard input; None gives it an empty one.
+
+    Raises:
+        VideoError: it failed (reason `ffmpeg`, with the end of its stderr) or took too long (reason `timeout`).
+    """
+    process = start_ffmpeg(
+        [*([] if stdin is not None else ["-nostdin"]), *args],
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise VideoError("timeout", f"ffmpeg did not end within {timeout_seconds:g} s", stage="decode") from error
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        words = " ".join(_ADDRESS.sub("", stderr.decode("utf-8", "replace")).split())[-400:]
+        raise VideoError("ffmpeg", f"ffmpeg ended with exit code {process.returncode}: {words}", stage="decode")
+    return stdout
+
+
+def start_ffmpeg(
+    args: Sequence[str], *, stdin: int = subprocess.DEVNULL, stderr: int, pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start ffmpeg with a pipe for its stdout; it dies with the thread that starts it, even if that is killed."""
+    return subprocess.Popen(
+        [ffmpeg_path(), "-hide_banner", *args],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        bufsize=0,
+        pass_fds=pass_fds,
+        preexec_fn=_die_with_parent(),  # noqa: PLW1509  it makes two system calls and takes no lock
+    )
+
+
+def failure(stderr: bytes, returncode: int) -> Exception:
+    """What the failure of an ffmpeg that was decoding means.
+
+    Its words are the same every time: without memory addresses, and of its libraries' lines if there are any, as those of
+    its own threads come in any order.
+
+    Returns:
+        VideoError: reason `damaged`, or `crashed` when a signal ended it.
+        VidpipeError: this ffmpeg lacks an option or filter that is used here.
+    """
+    if returncode < 0:
+        return VideoError("crashed", f"ffmpeg was ended by {signal.Signals(-returncode).name}", stage="decode")
+    text = _ADDRESS.sub("", stderr.decode("utf-8", "replace"))
+    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    from_libraries = [line for line in lines if line.startswith("[") and not line.startswith(_PROGRAM_LINES)]
+    from_decoder = [line for line in lines if "[dec:" in line]
+    words = "; ".join((from_libraries or from_decoder or lines)[:3])[:400] or f"exit code {returncode}"
+    if returncode == _OPTION_NOT_FOUND:
+        return VidpipeError(
+            f"{ffmpeg_path()} is too old or lacks a part ({words}); ffmpeg 8 or newer with zscale is needed"
+        )
+    return VideoError("damaged", f"ffmpeg finds damage: {words}", stage="decode")
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What a child runs before it becomes ffmpeg: asks the kernel to kill it when its parent dies, even by SIGKILL."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = _prctl()
+    parent = os.getpid()
+
+    def arrange() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return arrange
+
+
+@functools.cache
+def _prctl() -> Callable[..., int]:
+    prctl: Callable[..., int] = ctypes.CDLL(None).prctl
+    return prctl

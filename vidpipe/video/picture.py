@@ -1,0 +1,117 @@
+"""What a decoded picture looks like: its size, how it is to be turned, the shape of its pixels, its colours."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+UNKNOWN = "unknown"
+
+# Names as ffmpeg prints them, of the code points of ITU-T H.273 that occur in video files.
+_SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco"}
+_SPACES |= {9: "bt2020nc", 10: "bt2020c", 14: "ictcp"}
+_TRANSFERS = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "linear", 11: "iec61966-2-4"}
+_TRANSFERS |= {13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 18: "arib-std-b67"}
+_RANGES = {1: "tv", 2: "pc"}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A stream's pictures, as the first one tells; names of colours are ffmpeg's, or `unknown`.
+
+    Attributes:
+        width: pixels as stored, before any turn.
+        height: likewise.
+        rotation: clockwise degrees to turn it upright: 0, 90, 180 or 270.
+        mirrored: its display matrix also flips it.
+        ignored_angle: clockwise degrees that are not followed: a display matrix with another angle, or a mere tag.
+        sar: shape of a pixel, `64:51`; `1:1` when unknown.
+        pix_fmt: for instance `yuv420p`.
+        color_space: the matrix.
+        color_range: `tv` or `pc`.
+        color_transfer: the transfer characteristics.
+    """
+
+    width: int
+    height: int
+    rotation: int
+    mirrored: bool
+    ignored_angle: int
+    sar: str
+    pix_fmt: str
+    color_space: str
+    color_range: str
+    color_transfer: str
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height after the turn."""
+        return (self.height, self.width) if self.rotation in {90, 270} else (self.width, self.height)
+
+
+def picture_of(stream: VideoStream, key_packet: Packet[Any] | None) -> Picture:
+    """The pictures of `stream`; decodes `key_packet`, which must be the first one given to its decoder."""
+    frame = _first_frame(stream, key_packet)
+    source = stream.codec_context if frame is None else frame
+    angle, mirrored = _turn(frame)
+    rotation = angle if angle % 90 == 0 else 0
+    ignored = next((a for a in (angle, _tagged_angle(stream)) if a != rotation), 0)
+    sar: Fraction | None = stream.sample_aspect_ratio
+    return Picture(
+        width=source.width,
+        height=source.height,
+        rotation=rotation,
+        mirrored=mirrored,
+        ignored_angle=ignored,
+        sar=f"{sar.numerator}:{sar.denominator}" if sar else "1:1",
+        pix_fmt=(stream.codec_context.pix_fmt if frame is None else frame.format.name) or UNKNOWN,
+        color_space=_SPACES.get(int(source.colorspace), UNKNOWN),
+        color_range=_RANGES.get(int(source.color_range), UNKNOWN),
+        color_transfer=_TRANSFERS.get(int(source.color_trc), UNKNOWN),
+    )
+
+
+def _first_frame(stream: VideoStream, key_packet: Packet[Any] | None) -> VideoFrame | None:
+    """The display matrix comes with frames, so one is decoded; None when that fails, which decoding will report."""
+    if key_packet is None:
+        return None
+    import av
+
+    context = stream.codec_context
+    context.thread_count = 1
+    try:
+        frames = [*context.decode(key_packet), *context.decode(None)]
+    except av.FFmpegError:
+        return None
+    return frames[0] if frames else None
+
+
+def _turn(frame: VideoFrame | None) -> tuple[int, bool]:
+    """Clockwise degrees below 360 of the frame's display matrix, and whether it flips too (its (a b; c d) does both)."""
+    if frame is None:
+        return 0, False
+    from av.sidedata.sidedata import Type
+
+    entries: Iterable[Any] = frame.side_data
+    found = [bytes(entry) for entry in entries if entry.type == Type.DISPLAYMATRIX]
+    if not found:
+        return 0, False
+    a, b, _, c, d = struct.unpack("=5i", found[0][:20])
+    return -frame.rotation % 360, a * d - b * c < 0
+
+
+def _tagged_angle(stream: VideoStream) -> int:
+    """Degrees of a `rotate` tag, which older muxers wrote beside the display matrix; alone, players don't follow it."""
+    tag = next((value for name, value in stream.metadata.items() if name.lower() == "rotate"), "0")
+    try:
+        return round(float(tag)) % 360
+    except ValueError:
+        return 0
