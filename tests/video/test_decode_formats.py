@@ -2,8 +2,8 @@
 
 Measured with decord2 3.4.0 (FFmpeg 8.1), ffmpeg 9.0 and PyAV 18.1: with the same swscale settings decord gives the very
 bytes of the ffmpeg program (PSNR infinite) for every format here, so `SAME_DB` leaves room for other versions only. Bars of
-known colours are off by at most 6 levels of 255 after lossy coding; a wrong matrix (BT.601 for BT.709) puts them off by
-20 and more, a wrong range by 15 and more.
+known colours are off by at most 3 levels of 255 in good H.264; a wrong matrix puts them off by 13 (BT.2020 for BT.709) to
+34 (BT.601), a wrong range by 17 to 20.
 """
 
 from __future__ import annotations
@@ -134,16 +134,23 @@ def test_rotation(container: str, rotation: int, decoder: Decoder, ffmpeg_video:
     assert read_numbers(clip.video) == clip.frame_indices.tolist()
 
 
-def test_mirrored_pictures_go_to_ffmpeg_and_odd_angles_are_ignored(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
-    mirrored = ffmpeg_video("plain.mp4", *H264, "-pix_fmt", "yuv420p", picture=numbered_frames(40)[:, :, ::-1].copy())
-    for option, source in (("-display_hflip", mirrored), ("-display_rotation 30", ffmpeg_video("x.mp4", *H264))):
-        tagged = tmp_path / f"tagged{option.partition(' ')[0]}.mp4"
-        run_ffmpeg(
-            ["-v", "error", *option.split(), "-i", str(source), "-c", "copy", str(tagged)],
-            timeout_seconds=60,
-        )
-        extraction = extract_clips(tagged, SPEC, key="k")
+def test_what_decord_turns_wrongly_goes_to_ffmpeg(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
+    """Mirroring is done; angles that are no right ones, and tags without a display matrix, are ignored."""
+    plain = ffmpeg_video("plain.mp4", *H264, "-pix_fmt", "yuv420p")
+    mirrored = ffmpeg_video(
+        "mirrored.mp4", *H264, "-pix_fmt", "yuv420p", picture=numbered_frames(40)[:, :, ::-1].copy()
+    )
+    cases = {
+        "flip.mp4": (mirrored, ("-display_hflip",), ()),
+        "30.mp4": (plain, ("-display_rotation", "30"), ()),
+        "tag.mkv": (plain, (), ("-metadata:s:v:0", "rotate=90")),
+    }
+    for name, (source, before, after) in cases.items():
+        path = tmp_path / name
+        run_ffmpeg(["-v", "error", *before, "-i", str(source), "-c", "copy", *after, str(path)], timeout_seconds=60)
+        extraction = extract_clips(path, SPEC, key="k")
         assert extraction.decoder == "ffmpeg"
+        assert (extraction.info.width, extraction.info.height) == (WIDTH, HEIGHT)
         assert read_numbers(extraction.clips[0].video) == extraction.clips[0].frame_indices.tolist()
 
 
@@ -167,7 +174,9 @@ def test_matrix_and_range_are_honoured(
 
 @pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
 def test_hdr_is_tone_mapped(transfer: str, ffmpeg_video: MakeVideo) -> None:
-    """Without tone mapping white comes out near 150 (PQ) or 190 (HLG) and the bars' colours pale; with it, within 30."""
+    """Measured: white, 235 in the source, comes out at 235; without tone mapping at 141 (PQ) or 181 (HLG), and pale colours
+    are off by 95 and more; with it, by 10.
+    """
     source = "format=gbrp,zscale=matrixin=gbr:rangein=full:primariesin=709:transferin=709:npl=203"
     target = f"matrix=2020_ncl:primaries=2020:transfer={transfer}:range=limited,format=yuv420p10le"
     params = f"log-level=error:qp=10:pools=1:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
@@ -178,7 +187,7 @@ def test_hdr_is_tone_mapped(transfer: str, ffmpeg_video: MakeVideo) -> None:
     assert extraction.info.is_hdr
     clip = extraction.clips[1]
     assert read_numbers(clip.video) == clip.frame_indices.tolist()
-    assert color_error(clip.video) <= 30
+    assert color_error(clip.video) <= 20
 
 
 @pytest.mark.parametrize("decoder", ["decord", "ffmpeg"])
@@ -285,8 +294,12 @@ def test_a_picture_that_changes_its_size(decoder: Decoder, ffmpeg_video: MakeVid
 
 
 def test_overlapping_clips_and_many_scattered_frames(ffmpeg_video: MakeVideo) -> None:
-    path = ffmpeg_video("x.mp4", *H264, *GOP, "-pix_fmt", "yuv420p", frames=250)
-    spec = ClipSpec(frames=16, stride=2, clips=60, height=32, jitter=True)
-    for decoder in BOTH:
-        for clip in extract_clips(path, spec, key="k", decoder=decoder).clips:
-            assert read_numbers(clip.video) == clip.frame_indices.tolist()
+    """The numbers of the last case begin anew at 256; its frames are too many for one of ffmpeg's expressions."""
+    path = ffmpeg_video("x.mp4", *H264, *GOP, "-pix_fmt", "yuv420p", picture=numbered_frames(2000, 64, 32))
+    for spec in (
+        ClipSpec(frames=16, stride=2, clips=60, height=32, jitter=True),
+        ClipSpec(frames=1, clips=1200, height=32, jitter=True),
+    ):
+        for decoder in BOTH:
+            for clip in extract_clips(path, spec, key="k", decoder=decoder).clips:
+                assert read_numbers(clip.video) == (clip.frame_indices % 256).tolist()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from video.numbered import MakeVideo, numbered_frames, read_numbers
 
-from vidpipe.errors import UsageError, VideoError
+from vidpipe.errors import UsageError, VideoError, VidpipeError
 from vidpipe.video.decode import Decoder, extract_clips
 from vidpipe.video.ffmpeg import ffmpeg_path, ffmpeg_version, run_ffmpeg
 from vidpipe.video.probe import probe
@@ -59,6 +59,32 @@ def test_another_ffmpeg_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDPIPE_FFMPEG", static)
     assert ffmpeg_path() == static
     ffmpeg_path.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "named"),
+    [
+        ("echo \"Unrecognized option 'stats_enc_pre:v'.\" >&2; exit 8", VidpipeError, "stats_enc_pre"),
+        ("kill -SEGV $$", VideoError, "SIGSEGV"),
+        ("exit 183", VideoError, "exit code 183"),
+    ],
+)
+def test_an_ffmpeg_that_fails_in_other_ways(
+    program: str,
+    kind: type[VidpipeError],
+    named: str,
+    ffmpeg_video: MakeVideo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = ffmpeg_video("x.mp4", *H264, frames=4)
+    fake = tmp_path / "ffmpeg"
+    fake.write_text(f"#!/bin/sh\n{program}\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr("vidpipe.video.ffmpeg.ffmpeg_path", lambda: str(fake))
+    with pytest.raises(kind, match=named) as raised:
+        extract_clips(path, ClipSpec(), key="k", decoder="ffmpeg")
+    assert type(raised.value) is kind
 
 
 @pytest.mark.parametrize("name", NAMES, ids=[ascii(name) for name in NAMES])

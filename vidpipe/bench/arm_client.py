@@ -30,11 +30,11 @@ from vidpipe.bench.arm_process import (
     Window,
     serve,
 )
+from vidpipe.bench.guard import Guard
 from vidpipe.bench.proof import Proof
 from vidpipe.errors import VidpipeError
 
 ANSWER_SECONDS = 300.0
-PRELOADED = ("torch", "torchvision.transforms.v2", "vidpipe.bench.arm_process")  # once for all arms, which are forks
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +57,19 @@ class ArmClient:
         name: of the arm, for messages.
         target: its class, "module:Class".
         setup: what it is given.
+        guard: ends it when nobody else does.
     """
 
-    def __init__(self, name: str, target: str, setup: ArmSetup) -> None:
+    def __init__(self, name: str, target: str, setup: ArmSetup, *, guard: Guard) -> None:
         self.name = name
         self._log = tempfile.NamedTemporaryFile(prefix="vidpipe-bench-")  # noqa: SIM115  closed by `kill`
         self._pipe: Connection[Request, Reply]
         self._pipe, theirs = Pipe()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PRELOADED))
         self._process = context.Process(target=serve, args=(theirs, self._log.name), daemon=False)
         self._process.start()
         theirs.close()
+        guard.add(self._group)
         self._send(Start(target, setup))
 
     def introduction(self) -> Introduction:
@@ -150,9 +151,7 @@ class ArmClient:
         """The answer to the last request."""
         try:
             if not self._pipe.poll(ANSWER_SECONDS):
-                raise VidpipeError(
-                    f"{self.name}: {what}: no answer within {ANSWER_SECONDS:g} s; leave it out with --arms"
-                )
+                raise VidpipeError(f"{self.name}: {what}: no answer within {ANSWER_SECONDS:g} s")
             answer = self._pipe.recv()
         except (EOFError, ConnectionResetError) as error:
             self._process.join()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,8 +15,6 @@ from typing import Any
 from vidpipe.bench.arm import CENTER_CROP, JOBS, Arm, ArmBatch, ArmSetup, Job
 from vidpipe.bench.proof import Proof, prove
 from vidpipe.errors import VidpipeError
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +153,6 @@ def _end(batches: Iterator[ArmBatch]) -> None:
 def serve(pipe: Connection[Reply, Request], log_path: str) -> None:
     """Be an arm's process: answer until the pipe closes; what is printed goes to the log."""
     os.setpgid(0, 0)
-    _die_with_parent()
     with Path(log_path).open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -176,9 +170,3 @@ def serve(pipe: Connection[Reply, Request], log_path: str) -> None:
         except Exception as error:
             reply = Failed(f"{type(error).__name__}: {' '.join(str(error).split())}", traceback.format_exc())
         pipe.send(reply)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process with its parent; a frozen one would never see the pipe close."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

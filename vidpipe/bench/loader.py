@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,14 @@ from vidpipe.bench.arm_client import ArmClient, Usage
 from vidpipe.bench.arm_process import Introduction, Window
 from vidpipe.bench.arms import ARMS, CEILING
 from vidpipe.bench.clips import StoredClips
+from vidpipe.bench.guard import Guard
 from vidpipe.bench.loader_report import ArmResult, ClipGeometry, LoaderReport, Skipped
 from vidpipe.bench.machine import describe_machine, package_versions, usable_cores
 from vidpipe.bench.selection import Selection, select_clips
 from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
 
+PRELOADED = ("torch", "torchvision.transforms.v2", "vidpipe.bench.arm_process")  # once for all arms, which are forks
 QUICK_ARMS = ("memcpy", "vidpipe", "vidpipe-torch", "vidpipe-dali", "decord")
 
 Progress = Callable[[str], None]
@@ -159,21 +162,23 @@ class _RunningArm:
 @contextmanager
 def _started(names: Sequence[str], setup: ArmSetup) -> Iterator[tuple[list[_RunningArm], list[Skipped]]]:
     """The arms that can run, in the order of the table, and those that can't. All are ended on leaving."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     clients: list[ArmClient] = []
-    try:
-        clients += [ArmClient(name, ARMS[name], setup) for name in ARMS if name in names]
-        arms: list[_RunningArm] = []
-        skipped: list[Skipped] = []
-        for client in clients:
-            introduction = client.introduction()
-            if introduction.objection:
-                skipped.append(Skipped(client.name, introduction.objection))
-            else:
-                arms.append(_RunningArm(client.name, client, introduction))
-        yield arms, skipped
-    finally:
-        for client in clients:
-            client.kill()
+    with Guard() as guard:
+        try:
+            clients += [ArmClient(name, ARMS[name], setup, guard=guard) for name in ARMS if name in names]
+            arms: list[_RunningArm] = []
+            skipped: list[Skipped] = []
+            for client in clients:
+                introduction = client.introduction()
+                if introduction.objection:
+                    skipped.append(Skipped(client.name, introduction.objection))
+                else:
+                    arms.append(_RunningArm(client.name, client, introduction))
+            yield arms, skipped
+        finally:
+            for client in clients:
+                client.kill()
 
 
 def _run_job(

@@ -15,6 +15,7 @@ from vidpipe.bench.proof import Proof
 from vidpipe.shards.layout import whole_file
 
 _HEADINGS = ("clips/s", "min-max", "to on the fly", "to memcpy", "CPU/clip", "first batch", "memory", "same clips")
+QUICK_COLUMNS = 5  # of the table, with that of the names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +135,11 @@ class LoaderReport:
         lines = [str(self.geometry)]
         for job in JOBS:
             if self.of(job):
-                lines += ["", jobs[job], *_table([self._row(result) for result in self.of(job)])]
-        lines += ["", "same clips: largest difference to the stored clips, in levels of 255, before anything was timed"]
+                columns = QUICK_COLUMNS if self.quick else len(_HEADINGS) + 1
+                rows = [("", *_HEADINGS), *(self._row(result) for result in self.of(job))]
+                lines += ["", jobs[job], *_table([row[:columns] for row in rows])]
+        lines += ["", "first it was proven that all arms give the same clips"]
+        lines[-1] += "" if self.quick else "; `same clips`: the largest difference, in levels of 255"
         lines += [f"left out: {skipped.arm}: {skipped.reason}" for skipped in self.skipped]
         lines += [f"note: {note}" for note in self.notes]
         rounds = max((len(result.rounds) for result in self.results), default=0)
@@ -190,11 +194,10 @@ class LoaderReport:
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    table = [("", *_HEADINGS), *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in table
+        for row in rows
     ]
 
 

@@ -27,7 +27,7 @@ from vidpipe.video.spec import ClipSpec
 
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
-_MAX_SELECT_TERMS = 500
+_MAX_SELECT_TERMS = 250
 _ALL_PACKETS = 1 << 31
 # PQ and HLG to BT.709: 203 nits are white (ITU-R BT.2408), tones up to 0.8 of it are kept, up to 1000 nits rolled off.
 _TONE_MAP = (
@@ -214,10 +214,18 @@ def _selection(indices: Sequence[int]) -> tuple[str, Sequence[int]]:
             runs.append(range(index, index + 1))
     if len(runs) > _MAX_SELECT_TERMS:
         return f"between(n,{indices[0]},{indices[-1]})", range(indices[0], indices[-1] + 1)
-    terms = (
+    terms = [
         f"eq(n,{run.start})"
         if len(run) == 1
         else f"between(n,{run.start},{run[-1]})*not(mod(n-{run.start},{run.step}))"
         for run in runs
-    )
-    return "+".join(terms), indices
+    ]
+    return _sum(terms), indices
+
+
+def _sum(terms: Sequence[str]) -> str:
+    """Their sum, as a tree, because ffmpeg's expressions may be 100 levels deep and a chain is as deep as it is long."""
+    if len(terms) == 1:
+        return terms[0]
+    middle = len(terms) // 2
+    return f"({_sum(terms[:middle])}+{_sum(terms[middle:])})"

@@ -1,0 +1,51 @@
+"""Nothing is left behind: ends all arms' processes when the benchmark's own is gone, however it went.
+
+A frozen process would neither see that its pipe has closed nor end by itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+
+class Guard:
+    """A process that waits for the end of this one; a context manager. Groups that were added are killed at its end."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self._pipe: Connection[int, None]
+        theirs: Connection[None, int]
+        self._pipe, theirs = multiprocessing.Pipe()
+        self._process = context.Process(target=_watch, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def add(self, group: int) -> None:
+        """Watch over a process group, too."""
+        self._pipe.send(group)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _watch(pipe: Connection[None, int]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    groups: list[int] = []
+    with suppress(EOFError, ConnectionResetError):
+        while True:
+            groups.append(pipe.recv())
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
