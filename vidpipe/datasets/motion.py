@@ -19,11 +19,10 @@ from vidpipe.datasets.sprites import MOTIONS, draw_track, draw_video
 from vidpipe.datasets.tree import SourceTree
 from vidpipe.errors import DatasetError, VideoError
 from vidpipe.shards.layout import whole_file
-from vidpipe.video.ffmpeg import run_ffmpeg
+from vidpipe.video.encode import write_h264
 
 _MARK = ".motion"
 _VERSION = 1  # to be raised when the same options give other videos
-_SECONDS_PER_VIDEO = 120.0
 
 
 def _size(value: object) -> object:
@@ -146,15 +145,5 @@ def _write_video(folder: Path, path: str, options: Motion) -> None:
     rng = np.random.default_rng(np.frombuffer(seed, dtype=np.uint32).tolist())
     track = draw_track(path.split("/")[1], frames=options.video_frames, width=width, height=height, rng=rng)
     video = draw_video(track, width=width, height=height, rng=rng)
-    size, rate = f"{width}x{height}", f"{options.video_fps:g}"
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", size, "-framerate", rate, "-i", "-"]
-    colour = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-pix_fmt", "yuv420p"]
-    tags = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
-    x264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-threads", "1", "-filter_threads", "1"]
-    exact = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-an", "-f", "mp4", "-y"]
     with whole_file(folder / path) as stream:
-        run_ffmpeg(
-            [*raw, *colour, *tags, *x264, *exact, f"file:{stream.name}"],
-            timeout_seconds=_SECONDS_PER_VIDEO,
-            stdin=video.tobytes(),
-        )
+        write_h264(stream.name, video, fps=options.video_fps)
