@@ -24,7 +24,7 @@ from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
 
 PRELOADED = ("torch", "torchvision.transforms.v2", "vidpipe.bench.arm_process")  # once for all arms, which are forks
-QUICK_ARMS = ("memcpy", "vidpipe", "vidpipe-torch", "vidpipe-dali", "decord")
+QUICK_ARMS = ("vidpipe", "vidpipe-torch", "vidpipe-dali", "decord")
 
 Progress = Callable[[str], None]
 
@@ -105,8 +105,8 @@ def run_loader_benchmark(options: LoaderBenchmark, *, progress: Progress | None 
         )
         names = options.arms or (QUICK_ARMS if quick else tuple(ARMS))
         progress(f"starting {', '.join(names)}")
+        results: list[ArmResult] = []
         with _started(names, setup) as (arms, skipped):
-            results: list[ArmResult] = []
             for job in options.jobs:
                 able = [arm for arm in arms if job in arm.introduction.jobs]
                 results += _run_job(able, job, rounds=rounds, seconds=seconds, quick=quick, progress=progress)

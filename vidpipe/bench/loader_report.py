@@ -15,7 +15,7 @@ from vidpipe.bench.proof import Proof
 from vidpipe.shards.layout import whole_file
 
 _HEADINGS = ("clips/s", "min-max", "to on the fly", "to memcpy", "CPU/clip", "first batch", "memory", "same clips")
-QUICK_COLUMNS = 5  # of the table, with that of the names
+QUICK_COLUMNS = 4  # of the table, with that of the names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,8 @@ class Loader:
         size: side of the square input in pixels.
         augment: `train` for random crops (and flips, where the data allow them), None for a centred crop.
         device: where batches are wanted.
-        backend: `dali`, `torch`, or `auto`: DALI where it can be imported.
+        backend: `dali`, `torch`, or `auto`: DALI on a GPU where it can be imported, else torch, which is two to three times
+            as fast as DALI on the CPU (docs/benchmarks.md).
         seed: of order and augmentation.
         drop_last: leave out the last batch if it is short.
         rank, world_size: of this process; by default from RANK and WORLD_SIZE, else 0 of 1.
@@ -107,7 +108,7 @@ class Loader:
 
     def _make_engine(self, device: torch.device, backend: Backend, threads: int) -> tuple[str, Engine]:
         size, normalization = self.size, self.manifest.normalization
-        if backend != "torch":
+        if backend == "dali" or (backend == "auto" and device.type == "cuda"):
             try:
                 from vidpipe.loader.dali import DaliEngine
 

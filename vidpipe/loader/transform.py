@@ -49,7 +49,8 @@ def transform_clip(video: Frames, region: Region, *, out: Tensor, scale: Tensor,
     """
     resized = resize_region(video, region, out.shape[-1])
     out.copy_(resized.permute(1, 0, 2, 3))
-    out.mul_(scale).add_(shift)
+    for channel in range(3):
+        torch.add(shift[channel], out[channel], alpha=float(scale[channel]), out=out[channel])
 
 
 def center_clip(
