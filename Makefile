@@ -63,4 +63,4 @@ benchmark-loader: $(STAMP) ## the loader against its peers: on the demo's shards
 	$(BIN)/vidpipe bench loader $(SHARDS) $(if $(SOURCE),--source $(SOURCE))
 
 clean:           ## remove what these targets made (not prepared data sets)
-	rm -rf $(VENV) build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist demo benchmarks *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
