@@ -160,10 +160,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def describe_recipes() -> list[tuple[str, str]]:
-    """`kind/name` and the first comment line of every recipe."""
+    """`kind/name` of every recipe, and its `summary` or else the first sentence of its first comment."""
     rows = []
     for kind in typing.get_args(Kind):
         for name, path in list_recipes(kind).items():
-            first = path.read_text(encoding="utf-8").partition("\n")[0]
-            rows.append((f"{kind}/{name}", first.removeprefix("#").strip() if first.startswith("#") else ""))
+            text = path.read_text(encoding="utf-8")
+            summary = re.search(r"^summary: *(.+)$", text, flags=re.MULTILINE)
+            comment = text.partition("\n")[0].removeprefix("#").strip()
+            rows.append((f"{kind}/{name}", summary[1].strip() if summary else re.split(r"[.:](?: |$)", comment)[0]))
     return rows
