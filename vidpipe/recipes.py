@@ -12,15 +12,28 @@ import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from vidpipe.errors import UsageError
 
 Kind = Literal["prep", "train"]
 M = TypeVar("M", bound=BaseModel)
+
+
+def _width_and_height(value: object) -> object:
+    if isinstance(value, str):
+        width, x, height = value.lower().partition("x")
+        if not x or not width.isdecimal() or not height.isdecimal():
+            raise ValueError("expected WIDTHxHEIGHT, for instance 320x240")
+        return int(width), int(height)
+    return value
+
+
+PixelSize = Annotated[tuple[int, int], BeforeValidator(_width_and_height)]
+"""Width and height in pixels; a recipe may spell it 320x240."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 

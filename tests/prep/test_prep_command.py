@@ -207,3 +207,15 @@ def test_bad_input_is_one_clear_line(
     assert result.code == code and text in result.err and "Traceback" not in result.err
     assert len([line for line in result.err.splitlines() if line.startswith("error:") or "Error" in line]) == 1
     assert not list(tmp_path.glob("out/*/*"))
+
+
+def test_a_decoder_that_cant_start_is_no_videos_fault(
+    motion_shards: Path, tmp_path: Path, vidpipe: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "decord.py").write_text("raise SystemExit('no decord here')\n")
+    (tmp_path / "broken" / "numpy.py").write_text("raise SystemExit('no numpy here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    result = vidpipe("prep", "folder", "--source", motion_shards / "videos", "--out", tmp_path / "out", "--frames", 4)
+    assert result.code == 1 and "the decoding process can't start (exit code 1)" in result.err
+    assert not list(tmp_path.glob("out/*/*.tar")) and not list(tmp_path.glob("out/*/rejects.jsonl"))

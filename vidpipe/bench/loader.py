@@ -18,8 +18,9 @@ from vidpipe.bench.arms import ARMS, CEILING
 from vidpipe.bench.clips import StoredClips
 from vidpipe.bench.guard import Guard
 from vidpipe.bench.loader_report import ArmResult, ClipGeometry, LoaderReport, Skipped
-from vidpipe.bench.machine import describe_machine, package_versions, usable_cores
+from vidpipe.bench.machine import describe_machine, package_versions
 from vidpipe.bench.selection import Selection, select_clips
+from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
 

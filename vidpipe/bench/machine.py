@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidpipe.cores import usable_cores
+
 PACKAGES = ("vidpipe", "torch", "torchvision", "numpy", "webdataset", "decord2", "decord")
 _DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 
@@ -51,11 +53,6 @@ def describe_machine() -> Machine:
         system=f"{platform.system()} {platform.release()}",
         load=round(os.getloadavg()[0], 2),
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def package_versions() -> dict[str, str]:

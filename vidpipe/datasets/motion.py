@@ -4,34 +4,25 @@ download."""
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
+from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import DatasetFormat, Listing
 from vidpipe.datasets.folder import list_folders
 from vidpipe.datasets.sprites import MOTIONS, draw_track, draw_video
 from vidpipe.datasets.tree import SourceTree
 from vidpipe.errors import DatasetError, VideoError
+from vidpipe.recipes import PixelSize
 from vidpipe.shards.layout import whole_file
 from vidpipe.video.encode import write_h264
 
 _MARK = ".motion"
 _VERSION = 1  # to be raised when the same options give other videos
-
-
-def _size(value: object) -> object:
-    if isinstance(value, str):
-        width, x, height = value.lower().partition("x")
-        if not x or not width.isdecimal() or not height.isdecimal():
-            raise ValueError("expected WIDTHxHEIGHT, for instance 72x64")
-        return int(width), int(height)
-    return value
 
 
 class Motion(DatasetFormat):
@@ -49,7 +40,7 @@ class Motion(DatasetFormat):
     train_videos: int = Field(64, ge=1, le=9999)
     val_videos: int = Field(16, ge=0, le=9999)
     video_frames: int = Field(32, ge=2, le=3000)
-    video_size: Annotated[tuple[int, int], BeforeValidator(_size)] = (72, 64)
+    video_size: PixelSize = (72, 64)
     video_fps: float = Field(16, ge=1, le=120)
     video_seed: int = Field(0, ge=0)
 
@@ -105,7 +96,7 @@ def generate(folder: Path, options: Motion, *, progress: Callable[[int, int], No
             parent.mkdir(parents=True, exist_ok=True)
         if progress:
             progress(len(wanted) - len(todo), len(wanted))
-        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
             jobs = [pool.submit(_write_video, folder, path, options) for path in todo]
             try:
                 for done, job in enumerate(as_completed(jobs), start=len(wanted) - len(todo) + 1):

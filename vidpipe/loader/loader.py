@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vidpipe.cores import usable_cores
 from vidpipe.errors import MissingExtraError, ShardError, UsageError
 from vidpipe.loader.augment import Augmentation, center_region, sample_rng
 from vidpipe.loader.batch import Augment, Backend, Batch, LoaderOptions, LoaderStats
@@ -95,7 +96,7 @@ class Loader:
         self._open(folder, torch.device(device), backend)
 
     def _open(self, folder: Path, device: torch.device, backend: Backend) -> None:
-        threads = self.options.threads or min(MAX_THREADS, _cores())
+        threads = self.options.threads or min(MAX_THREADS, usable_cores())
         self._reader = ClipReader(folder, self.manifest, self._index, check_crc=self.options.check == "crc")
         self._pool = ReadPool(
             self._reader,
@@ -297,7 +298,3 @@ def _check_arguments(*, batch_size: int, size: int, rank: int, world_size: int) 
 def _augmentation(options: LoaderOptions, flip_allowed: bool) -> Augmentation:
     flip = flip_allowed if options.horizontal_flip is None else options.horizontal_flip
     return Augmentation(crop_scale=options.crop_scale, crop_ratio=options.crop_ratio, flip=flip)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,11 +16,12 @@ from threading import Event
 from typing import IO
 
 from vidpipe.errors import VideoError, VidpipeError
-from vidpipe.prep.decoder_process import ClipResult, Decoded, Job
+from vidpipe.prep.decoder_process import READY, ClipResult, Decoded, Job
 
 POLL_SECONDS = 0.2
 RECYCLE_AFTER_VIDEOS = 500
 NUM_BUFFERS = 2
+MAX_STARTS = 3
 
 _CHILD = "import sys; from vidpipe.prep.decoder_process import main; main(*map(int, sys.argv[1:]))"
 
@@ -44,7 +45,7 @@ class Decoder:
         self._stop = stop
         self._buffers = [_shared_buffer() for _ in range(NUM_BUFFERS)]
         self._child: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection[Job, Decoded | VidpipeError] | None = None
+        self._pipe: Connection[Job, Decoded | VidpipeError | str] | None = None
         self._videos = 0
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Decoded]:
@@ -104,6 +105,7 @@ class Decoder:
             return self._died(job, attempt)
         if isinstance(answer, VidpipeError):
             raise answer
+        assert isinstance(answer, Decoded)
         return answer
 
     def _died(self, job: Job, attempt: int) -> Decoded:
@@ -121,6 +123,24 @@ class Decoder:
         return Decoded(error=VideoError("crash", message, stage="decode"))
 
     def _start(self) -> None:
+        """Start a child and wait until it answers, so that one that can't start at all is no video's fault."""
+        for _ in range(MAX_STARTS):
+            self._spawn()
+            assert self._pipe is not None and self._child is not None
+            try:
+                if self._pipe.recv() == READY:
+                    return
+            except (EOFError, ConnectionResetError):
+                code = self._child.wait()
+            self._kill()
+            if code >= 0:
+                break
+        raise VidpipeError(
+            f"the decoding process can't start (exit code {code}); the lines above say why. "
+            "`pip install --force-reinstall vidpipe` mends a broken installation"
+        )
+
+    def _spawn(self) -> None:
         ours, theirs = Pipe()
         fds = [theirs.fileno(), *(buffer.fileno() for buffer in self._buffers)]
         command = [sys.executable, "-P", "-c", _CHILD, *map(str, fds)]

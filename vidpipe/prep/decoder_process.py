@@ -27,6 +27,7 @@ from vidpipe.video.decode import Decoder as DecoderChoice
 from vidpipe.video.spec import ClipSpec
 
 STATISTICS_STEP = 4
+READY = "ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def main(pipe_fd: int, *buffer_fds: int) -> None:
     """
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe: Connection[Decoded | VidpipeError, Job] = Connection(pipe_fd)
+    pipe: Connection[Decoded | VidpipeError | str, Job] = Connection(pipe_fd)
+    pipe.send(READY)
     codecs: dict[CodecSpec, Codec] = {}
     while True:
         try:

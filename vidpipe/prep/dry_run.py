@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import Listing
 from vidpipe.prep.parts import printable
 from vidpipe.prep.plan import make_plan, nominal_video_bytes
@@ -112,7 +112,7 @@ def forecast(
             shards=len(plan.shards),
             bytes=len(videos) * nominal_video_bytes(recipe, plan.clip),
         )
-    cores = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = workers or usable_cores()
     return Forecast(
         out=str(out),
         splits=result,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from vidpipe.datasets import get_format
 from vidpipe.datasets.base import DatasetFormat
 from vidpipe.errors import UsageError
-from vidpipe.recipes import find_recipe, load_recipe, validate
+from vidpipe.recipes import PixelSize, find_recipe, load_recipe, validate
 from vidpipe.shards.codecs import CODECS, CodecSpec
 from vidpipe.shards.manifest import Normalization
 from vidpipe.video.spec import ClipSpec
@@ -19,15 +19,6 @@ from vidpipe.video.spec import ClipSpec
 def _fraction(value: object) -> object:
     if isinstance(value, str) and value.strip().endswith("%"):
         return float(value.strip()[:-1]) / 100
-    return value
-
-
-def _size(value: object) -> object:
-    if isinstance(value, str):
-        width, x, height = value.lower().partition("x")
-        if not x or not width.isdecimal() or not height.isdecimal():
-            raise ValueError("expected WIDTHxHEIGHT, for instance 320x240")
-        return int(width), int(height)
     return value
 
 
@@ -61,7 +52,7 @@ class PrepRecipe(BaseModel):
     sampling: Literal["stride", "fps", "uniform"] | None = None
     clips: int | dict[str, int] = 1
     height: int = Field(240, ge=16)
-    crop: Annotated[tuple[int, int] | None, BeforeValidator(_size)] = None
+    crop: PixelSize | None = None
     codec: str = "tensor"
     dtype: Literal["uint8"] = "uint8"
     quality: int | None = Field(None, ge=1, le=100)

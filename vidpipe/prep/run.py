@@ -6,13 +6,13 @@ finds all shards of a data set finished writes its manifests.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import DatasetFormat, Listing
 from vidpipe.errors import DatasetError, RejectBudgetError, ShardError, UsageError
 from vidpipe.prep.finish import finish_split, write_rejects
@@ -208,7 +208,7 @@ def _make(tasks: Sequence[ShardTask], job: PrepJob, *, root: Path, progress: Pro
 
         run_ray(tasks, recipe=job.recipe, root=root, workers=job.workers, on_video=on_video)
     else:
-        run_local(tasks, recipe=job.recipe, root=root, workers=job.workers or _cores(), on_video=on_video)
+        run_local(tasks, recipe=job.recipe, root=root, workers=job.workers or usable_cores(), on_video=on_video)
 
 
 def _wait_for_others(splits: Sequence[_Split], job: PrepJob, *, root: Path, progress: Progress | None) -> None:
@@ -277,7 +277,3 @@ def _forget_rejects(splits: Sequence[_Split]) -> None:
             if part.rejects:
                 part_path(split.out, name).unlink()
                 del split.parts[name]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
