@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from vidpipe.prep.decoder import Decoder, Interrupted
@@ -29,17 +30,15 @@ def run_local(
         Exception: the first that a worker met; the others are stopped.
     """
     pool = _Pool(tasks, recipe=recipe, root=root, on_video=on_video)
-    threads = [threading.Thread(target=pool.work, name=f"prep-{i}") for i in range(min(workers, len(tasks)))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(timeout=0.2)
-    finally:
-        pool.stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(max(1, min(workers, len(tasks))), thread_name_prefix="prep") as executor:
+        # Futures are waited for, not threads: an interrupted Thread.join takes a running thread for a finished one.
+        running = [executor.submit(pool.work) for _ in range(min(workers, len(tasks)))]
+        try:
+            while wait(running, timeout=0.2).not_done:
+                pass
+        finally:
+            pool.stop.set()
+            wait(running)
     if pool.failure is not None:
         raise pool.failure
 
