@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import BadSampleError, ShardError
 from vidpipe.loader.index import SampleIndex
+from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part
 from vidpipe.shards.manifest import Manifest
@@ -23,24 +23,32 @@ from vidpipe.shards.tar import place_members
 MAX_OPEN_SHARDS = 256
 
 
+def open_shard_file(path: Path, expected_bytes: int) -> int:
+    """A descriptor of a shard's file.
+
+    Raises:
+        ShardError: it can't be opened, or has another size than expected.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        hint = "`vidpipe verify` tells what else is amiss"
+        raise ShardError(f"{path}: can't be opened: {error.strerror}; {hint}") from error
+    size = os.fstat(descriptor).st_size
+    if size != expected_bytes:
+        os.close(descriptor)
+        raise ShardError(f"{path}: {size} bytes, but the manifest says {expected_bytes}: truncated or replaced")
+    return descriptor
+
+
 class _OpenShard:
     """A shard's file descriptor, closed when the last user lets go of it."""
 
-    def __init__(self, path: Path, expected_bytes: int) -> None:
-        self.descriptor = -1
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        except OSError as error:
-            raise ShardError(
-                f"{path}: can't be opened: {error.strerror}; `vidpipe verify` tells what else is amiss"
-            ) from error
-        size = os.fstat(self.descriptor).st_size
-        if size != expected_bytes:
-            raise ShardError(f"{path}: {size} bytes, but the manifest says {expected_bytes}: truncated or replaced")
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
 
     def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
+        os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +66,25 @@ class ClipReader:
 
     Args:
         folder: the split's folder.
+        index: of this split's samples, perhaps among those of others.
         check_crc: verify the checksum of every part that is read.
+        open_shard: gives a descriptor of a shard's file, by its name; by default the file in `folder`.
+        max_open: shards that are kept open.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, index: SampleIndex, *, check_crc: bool = True) -> None:
-        self._folder = folder
-        self._bytes = {entry.name: entry.bytes for entry in manifest.shards}
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        index: SampleIndex,
+        *,
+        check_crc: bool = True,
+        open_shard: Callable[[str], int] | None = None,
+        max_open: int = MAX_OPEN_SHARDS,
+    ) -> None:
+        sizes = {entry.name: entry.bytes for entry in manifest.shards}
+        self._open_shard = open_shard or (lambda name: open_shard_file(folder / name, sizes[name]))
+        self._max_open = max_open
         self._index = index
         self._codec = make_codec(manifest.codec)
         self._check_crc = check_crc
@@ -96,7 +117,7 @@ class ClipReader:
         else:
             encoded = memoryview(bytearray(sum(part.size for part in parts)))
             try:
-                self._codec.decode_parts(self._read(place, parts, encoded), video)
+                self._codec.decode_parts(self._read(place, parts, encoded), frames, video)
             except ValueError as error:
                 raise BadSampleError(shard, self._index.key[sample], f"can't be decoded: {error}") from error
         return video
@@ -108,12 +129,15 @@ class ClipReader:
 
     def _opened(self, shard: str) -> _OpenShard:
         with self._lock:
-            if shard not in self._open:
-                self._open[shard] = _OpenShard(self._folder / shard, self._bytes[shard])
-                if len(self._open) > MAX_OPEN_SHARDS:
-                    self._open.popitem(last=False)
-            self._open.move_to_end(shard)
-            return self._open[shard]
+            if shard in self._open:
+                self._open.move_to_end(shard)
+                return self._open[shard]
+            while len(self._open) >= self._max_open:
+                self._open.popitem(last=False)
+        # Not under the lock: a shard that is fetched from far away mustn't hold up those that are here.
+        opened = _OpenShard(self._open_shard(shard))
+        with self._lock:
+            return self._open.setdefault(shard, opened)
 
     def _read(self, place: _Place, parts: Sequence[Part], view: memoryview) -> list[memoryview]:
         """Read the parts one behind the other into `view`, check them, and return where each is."""
@@ -129,7 +153,7 @@ class ClipReader:
         if self._check_crc:
             start = int(self._index.crc_start[place.sample])
             for part, content in zip(parts, views, strict=True):
-                if zlib.crc32(content) != self._index.crc32[start + part.crc32_index]:
+                if crc32(content) != self._index.crc32[start + part.crc32_index]:
                     raise self._bad(place, "its bytes differ from what was written (CRC-32)")
         return views
 

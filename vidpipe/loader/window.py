@@ -1,10 +1,12 @@
-"""Which frames of a stored clip a model is given."""
+"""Which frames of a stored clip, or of a video that is stored whole, a model is given."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vidpipe.errors import UsageError
 from vidpipe.loader.batch import Window
@@ -13,68 +15,91 @@ from vidpipe.video.spec import ClipSpec
 
 @dataclass(frozen=True, slots=True)
 class FrameWindow:
-    """How `frames` of a clip of `stored` frames are taken.
+    """How `frames` of a sample's stored frames are taken.
+
+    A video that is stored whole may be too short for the window: its last frame that the steps reach is repeated then, as
+    prep does with short videos.
 
     Attributes:
         step: in stored frames, from one taken frame to the next.
-        segments: take one frame of each of `frames` equal segments of the clip instead (evenly sampled videos).
-        window: `random`, `center` or the first frame's number.
+        segments: take one frame of each of `frames` equal segments of the sample instead (evenly sampled videos).
+        window: `random`, `center` or the first frame's number (the last possible one in videos that are too short for it).
+        clip_frames: frames of every sample; None where whole videos are stored.
     """
 
-    stored: int
     frames: int
     step: int
     segments: bool
     window: Window
+    clip_frames: int | None
 
-    def pick(self, rng: np.random.Generator) -> list[int]:
-        """Frame numbers within the stored clip, ascending."""
+    def pick(self, rng: np.random.Generator, stored: int) -> list[int]:
+        """Frame numbers within a sample of `stored` frames, never decreasing."""
         if self.segments:
-            length = self.stored // self.frames
-            offsets = (
-                rng.integers(0, length, self.frames) if self.window == "random" else np.full(self.frames, length // 2)
-            )
-            return [int(i * length + offset) for i, offset in enumerate(offsets)]
-        room = self.stored - self.span
-        if self.window == "random":
-            first = int(rng.integers(0, room + 1))
-        else:
-            first = room // 2 if self.window == "center" else int(self.window)
-        return list(range(first, first + self.span, self.step))
+            return self._of_segments(rng.random(self.frames) if self.window == "random" else 0.5, stored)
+        room = self.room(stored)
+        if isinstance(self.window, int):
+            return self.at(min(self.window, room), stored)
+        place = rng.random() if self.window == "random" else 0.5
+        return self.at(math.floor((room + 1) * place), stored)
+
+    def at(self, place: int, stored: int) -> list[int]:
+        """As `pick`, but the window number `place` of those that there are, from 0 to `room`, from the earliest on."""
+        if self.segments:
+            return self._of_segments((place + 0.5) / (self.room(stored) + 1), stored)
+        held = min(self.frames, (stored - 1 - place) // self.step + 1)
+        steps = np.minimum(np.arange(self.frames), held - 1)
+        return [int(frame) for frame in place + steps * self.step]
+
+    def room(self, stored: int) -> int:
+        """How many other windows than the first a sample of `stored` frames has."""
+        return max(0, stored // self.frames - 1 if self.segments else stored - self.span)
 
     @property
     def span(self) -> int:
         """Stored frames from the first to the last one taken, both included."""
         return (self.frames - 1) * self.step + 1
 
+    def _of_segments(self, places: float | NDArray[np.float64], stored: int) -> list[int]:
+        frames = np.floor((np.arange(self.frames) + places) * stored / self.frames)
+        return [int(frame) for frame in np.minimum(frames, stored - 1)]
 
-def frame_window(clip: ClipSpec, *, frames: int | None, stride: int | None, window: Window) -> FrameWindow:
+
+def frame_window(
+    clip: ClipSpec, *, whole_videos: bool = False, frames: int | None, stride: int | None, window: Window
+) -> FrameWindow:
     """The window that the arguments ask for, checked against what is stored.
 
     Args:
         clip: the stored clip's geometry.
-        frames: number of frames; all that are stored by default.
-        stride: in native source frames where the clip was cut by a stride, else in stored frames; as stored by default.
+        whole_videos: all frames of the videos are stored, and `clip` is only what is taken by default.
+        frames: number of frames; those of `clip` by default.
+        stride: in native source frames where the clip was cut by a stride, else in stored frames; that of `clip` by default.
 
     Raises:
         UsageError: it doesn't fit the stored clip; the message has the numbers and the prep options that would make it fit.
     """
-    wanted = frames or clip.frames
-    if clip.sampling == "uniform" and wanted < clip.frames and stride is None:
-        if clip.frames % wanted:
+    wanted = clip.frames if frames is None else frames
+    if wanted < 1 or (isinstance(window, int) and window < 0):
+        raise UsageError(
+            f"frames, window: got {wanted}, {window}, expected at least 1 frame, and no window before frame 0"
+        )
+    if clip.sampling == "uniform" and stride is None and (whole_videos or wanted < clip.frames):
+        if not whole_videos and clip.frames % wanted:
             raise UsageError(
                 f"frames: got {wanted}, but the clips hold {clip.frames} evenly spread frames: expected a divisor"
             )
-        return FrameWindow(clip.frames, wanted, 1, segments=True, window="random" if window == "random" else "center")
-    base = clip.stride if clip.sampling == "stride" else 1
-    native = stride if stride is not None else base
+        return FrameWindow(wanted, 1, True, window, None if whole_videos else clip.frames)
+    default = clip.stride if clip.sampling == "stride" else 1
+    base = 1 if whole_videos else default
+    native = default if stride is None else stride
     if native < 1 or native % base:
         raise UsageError(
             f"stride: got {native}, but the clips are stored at stride {base}: expected a multiple of {base}"
         )
-    result = FrameWindow(clip.frames, wanted, native // base, segments=False, window=window)
+    result = FrameWindow(wanted, native // base, False, window, None if whole_videos else clip.frames)
     last = result.span - 1 + (window if isinstance(window, int) else 0)
-    if wanted < 1 or last >= clip.frames or (isinstance(window, int) and window < 0):
+    if not whole_videos and last >= clip.frames:
         need = f"--frames {last + 1} --stride {base}" if clip.sampling == "stride" else f"--frames {last + 1}"
         raise UsageError(
             f"{wanted} frames at stride {native} span {result.span} stored frames"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from vidpipe.prep.plan import SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.index import write_samples
 from vidpipe.shards.layout import REJECTS, TEMPORARY_SUFFIX, whole_file
-from vidpipe.shards.manifest import ChannelSums, Counts, Manifest, ShardEntry
+from vidpipe.shards.manifest import ChannelSums, Counts, Manifest, ShardEntry, Sources
 from vidpipe.video.decode import decoder_versions
 
 
@@ -70,6 +71,7 @@ def finish_split(
             decoders=_counted(name for part in parts for name, count in part.decoders.items() for _ in range(count)),
         ),
         labels=_labels(split, parts),
+        sources=_sources(parts),
         shards=tuple(
             ShardEntry(
                 name=part.name,
@@ -119,3 +121,22 @@ def _labels(split: SplitPlan, parts: Sequence[ShardPart]) -> dict[str, int]:
     videos = {row["video"]: row["label"] for part in parts for row in part.rows}
     by_label = Counter(videos.values())
     return {name: by_label[index] for index, name in enumerate(split.classes)}
+
+
+def _sources(parts: Sequence[ShardPart]) -> Sources:
+    videos = list({row["video"]: row for part in parts for row in part.rows}.values())
+    if not videos:
+        return Sources()
+    durations = sorted(float(row["duration_seconds"]) for row in videos)
+    least, middle, most = (round(value, 3) for value in (durations[0], statistics.median(durations), durations[-1]))
+    return Sources(
+        seconds=round(sum(durations), 3),
+        duration_seconds=(least, middle, most),
+        sizes=_most_common(f"{row['source_width']}x{row['source_height']}" for row in videos),
+        fps=_most_common(f"{row['source_fps']:.2f}" for row in videos),
+        codecs=_most_common(row["source_codec"] for row in videos),
+    )
+
+
+def _most_common(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))

@@ -11,7 +11,7 @@ from vidpipe.datasets import get_format
 from vidpipe.datasets.base import DatasetFormat
 from vidpipe.errors import UsageError
 from vidpipe.recipes import PixelSize, find_recipe, load_recipe, validate
-from vidpipe.shards.codecs import CODECS, CodecSpec
+from vidpipe.shards.codecs import CODECS, CodecSpec, stores_whole_videos
 from vidpipe.shards.manifest import Normalization
 from vidpipe.video.spec import ClipSpec
 
@@ -33,7 +33,11 @@ class PrepRecipe(BaseModel):
         sampling: `stride`, `fps` or `uniform` (evenly over the whole video); by default what the two fields above say.
         clips: clips of each video, for all splits or split by split.
         height: short side of the stored frames, in pixels.
-        codec, dtype, quality: how frames are stored; quality is that of `jpeg`.
+        codec: how frames are stored. `mp4` stores each video once and whole: `clips` is 1 then, and `frames` and `stride` are
+            what trainers take of it by default.
+        dtype: of codec `tensor`: `uint8`, or `float16` for normalised values.
+        quality: of codec `jpeg`, 1 to 100; 90 by default.
+        crf: of codec `mp4`, x264's constant rate factor, 0 to 51; 20 by default.
         crop: fixed (width, height) of stored frames: scaled to cover, then cropped about the centre.
         horizontal_flip: whether mirroring a clip keeps its label true.
         normalize: mean and std that trainers are to apply.
@@ -54,8 +58,9 @@ class PrepRecipe(BaseModel):
     height: int = Field(240, ge=16)
     crop: PixelSize | None = None
     codec: str = "tensor"
-    dtype: Literal["uint8"] = "uint8"
+    dtype: Literal["uint8", "float16"] = "uint8"
     quality: int | None = Field(None, ge=1, le=100)
+    crf: int | None = Field(None, ge=0, le=51)
     horizontal_flip: bool = True
     normalize: Normalization = Normalization()
     shard_size_mb: float = Field(512, gt=0)
@@ -71,6 +76,12 @@ class PrepRecipe(BaseModel):
             raise ValueError(f"codec {self.codec!r} is not known; there are: {', '.join(CODECS)}")
         if self.quality is not None and self.codec != "jpeg":
             raise ValueError(f"quality goes with codec: jpeg, not with {self.codec}")
+        if self.crf is not None and self.codec != "mp4":
+            raise ValueError(f"crf goes with codec: mp4, not with {self.codec}")
+        if self.dtype != "uint8" and self.codec != "tensor":
+            raise ValueError(f"dtype {self.dtype} goes with codec: tensor, not with {self.codec}")
+        if self.codec == "mp4" and self.decoder == "decord":
+            raise ValueError("codec: mp4 is encoded by ffmpeg, which decodes too: decoder: auto or ffmpeg")
         if self.sampling == "fps" and self.fps is None:
             raise ValueError("sampling: fps needs `fps: FRAMES_A_SECOND`")
         if self.fps is not None and self.sampling not in (None, "fps"):
@@ -82,11 +93,20 @@ class PrepRecipe(BaseModel):
     @property
     def codec_spec(self) -> CodecSpec:
         """The codec with its parameters."""
-        return CodecSpec(name=self.codec, dtype=self.dtype, quality=self.quality)
+        return CodecSpec(
+            name=self.codec,
+            dtype=self.dtype,
+            quality=self.quality,
+            crf=self.crf,
+            mean=self.normalize.mean if self.dtype == "float16" else None,
+            std=self.normalize.std if self.dtype == "float16" else None,
+        )
 
     def clip_spec(self, split: str) -> ClipSpec:
         """How clips of a split are cut: jittered in train, centred elsewhere."""
         clips = self.clips if isinstance(self.clips, int) else self.clips.get(split, 1)
+        if stores_whole_videos(self.codec_spec):
+            clips = 1
         sampling = self.sampling or ("fps" if self.fps else "stride")
         return ClipSpec(
             frames=self.frames,

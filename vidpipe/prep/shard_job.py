@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from vidpipe.prep.decoder_process import ClipResult, Decoded, Job
 from vidpipe.prep.parts import Reject, ShardPart, load_part, locked, printable, save_part
 from vidpipe.prep.plan import PlannedVideo, ShardPlan, SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
+from vidpipe.shards.checksum import crc32
 from vidpipe.shards.index import SampleRow
 from vidpipe.shards.layout import label_bytes, sample_key
 from vidpipe.shards.manifest import ChannelSums
@@ -109,7 +109,7 @@ def _write_video(
         key = sample_key(video.number, number)
         description = _description(video, number, clip, source)
         members = writer.add(key, {"cls": label, "json": description, **decoder.payload(job, clip)})
-        row = _row(key, part.name, video, number=number, clip=clip, members=members, json_crc32=zlib.crc32(description))
+        row = _row(key, part.name, video, number=number, clip=clip, members=members, description=description, source=source)
         part.rows.append(asdict(row))
         part.channels = part.channels.plus(clip.channels)
     name = str(source["decoder"])
@@ -137,7 +137,8 @@ def _row(
     number: int,
     clip: ClipResult,
     members: tuple[Member, ...],
-    json_crc32: int,
+    description: bytes,
+    source: dict[str, Any],
 ) -> SampleRow:
     placed = {member.extension: member for member in members}
     payload = [member for member in members if member.extension not in ("cls", "json")]
@@ -155,11 +156,16 @@ def _row(
         padded_frames=clip.padded_frames,
         start_seconds=clip.times_seconds[0],
         end_seconds=clip.times_seconds[-1],
+        duration_seconds=source["duration_seconds"],
+        source_width=source["width"],
+        source_height=source["height"],
+        source_fps=source["fps"],
+        source_codec=source["codec"],
         cls_offset=placed["cls"].offset,
         cls_size=placed["cls"].size,
         json_offset=placed["json"].offset,
         json_size=placed["json"].size,
-        json_crc32=json_crc32,
+        json_crc32=crc32(description),
         payload_offset=payload[0].offset,
         payload_sizes=tuple(member.size for member in payload),
         payload_crc32=clip.crc32,

@@ -103,8 +103,8 @@ def _draw_text(draw: ImageDraw.ImageDraw, clip: ClipRow) -> None:
     for line in textwrap.wrap(printable(clip.label), 24, max_lines=2, placeholder=" …"):
         draw.text((0, y), _fit(line, bold), font=bold, fill=_INK)
         y += 19
-    num_frames, height, width, _ = clip.frames.shape
-    for line in (*clip.details, f"{num_frames} frames, {width} x {height}"):
+    _, height, width, _ = clip.frames.shape
+    for line in (*clip.details, f"{width} x {height}"):
         draw.text((0, y + 3), _fit(printable(line), small), font=small, fill=_FAINT)
         y += 15
 

@@ -13,10 +13,12 @@ import numpy as np
 from vidpipe.loader.index import load_index
 from vidpipe.loader.reader import ClipReader
 from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
+from vidpipe.shards.codecs import CodecSpec, stores_whole_videos
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import Manifest, load_manifest, split_folders
 
 LABELS_SHOWN = 12
+MAX_FRAMES = 64  # of a clip that the contact sheet chooses from
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,36 @@ def _describe(manifest: Manifest) -> Iterator[str]:
     how = {"stride": f"stride {clip.stride}", "fps": f"{clip.fps} frames/s", "uniform": "evenly over the video"}
     yield f"{manifest.dataset}/{manifest.split}: {counts.clips} clips of {counts.written} videos, {size / 1e6:.1f} MB"
     extent = f"crop {clip.crop[0]}x{clip.crop[1]}" if clip.crop else f"short side {clip.height}"
-    yield f"  clip      {clip.frames} frames, {how[clip.sampling]}; {extent}; codec {manifest.codec.name}, {manifest.codec.dtype}"
+    whole = stores_whole_videos(manifest.codec)
+    rate = f" at {how['fps']}" if clip.sampling == "fps" else ""
+    frames = f"whole videos{rate}" if whole else f"{clip.frames} frames, {how[clip.sampling]}"
+    yield f"  clip      {frames}; {extent}; codec {_codec(manifest.codec)}"
     yield f"  videos    {counts.videos} = {counts.written} written + {counts.rejected} rejected"
     for reason, count in counts.rejects_by_reason.items():
         yield f"            {count} {reason}"
     yield f"  decoders  {', '.join(f'{name} {count}' for name, count in counts.decoders.items()) or 'none'}"
+    sources = manifest.sources
+    if sources.duration_seconds:
+        least, middle, most = sources.duration_seconds
+        yield f"  durations {least:.1f} to {most:.1f} s, median {middle:.1f} s; {sources.seconds / 3600:.2f} hours together"
+        yield f"  sources   {_some(sources.sizes)}; {_some(sources.fps)} frames/s; {_some(sources.codecs)}"
     if manifest.measured:
         mean, std = manifest.measured.mean, manifest.measured.std
         yield f"  channels  mean {' '.join(f'{v:.3f}' for v in mean)}, std {' '.join(f'{v:.3f}' for v in std)} (measured)"
-    labels = sorted(manifest.labels.items(), key=lambda item: (-item[1], item[0]))
-    shown = ", ".join(f"{name} {count}" for name, count in labels[:LABELS_SHOWN])
-    rest = f", and {len(labels) - LABELS_SHOWN} more" if len(labels) > LABELS_SHOWN else ""
-    yield f"  labels    {len(labels)} classes: {shown}{rest}"
+    labels = dict(sorted(manifest.labels.items(), key=lambda item: (-item[1], item[0])))
+    yield f"  labels    {len(labels)} classes: {_some(labels, shown=LABELS_SHOWN)}"
+
+
+def _codec(spec: CodecSpec) -> str:
+    """A codec's name, with what was set of its parameters."""
+    details = {"quality": spec.quality, "crf": spec.crf, "dtype": spec.dtype if spec.name == "tensor" else None}
+    return " ".join([spec.name, *(f"{name} {value}" for name, value in details.items() if value is not None)])
+
+
+def _some(counts: dict[str, int], *, shown: int = 4) -> str:
+    """The first of some counts in words."""
+    text = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:shown])
+    return f"{text}, and {len(counts) - shown} more" if len(counts) > shown else text
 
 
 def write_grid(folder: Path, path: Path, *, clips: int) -> None:
@@ -81,13 +101,16 @@ def _clip_rows(folder: Path, clips: int) -> Iterator[ClipRow]:
     reader = ClipReader(folder, manifest, index)
     members = read_samples(folder, ["shard", "json_offset", "json_size"]).to_pylist()
     for sample in np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(int)):
-        frames = int(index.shape[sample, 0])
+        stored = int(index.shape[sample, 0])
+        frames = np.linspace(0, stored - 1, min(stored, MAX_FRAMES)).round().astype(int)
         label = int(index.label[sample])
         yield ClipRow(
             label=manifest.classes[label] if label >= 0 else "no label",
-            details=(f"{manifest.split} {index.key[sample]}", str(index.video[sample])),
-            times_seconds=np.array(_sample_json(folder, members[sample])["times_seconds"]),
-            frames=reader.read(int(sample), range(frames), np.empty(index.clip_bytes(int(sample)), np.uint8)),
+            details=(f"{manifest.split} {index.key[sample]}", str(index.video[sample]), f"{stored} frames"),
+            times_seconds=np.array(_sample_json(folder, members[sample])["times_seconds"])[frames],
+            frames=reader.read(
+                int(sample), frames.tolist(), np.empty(len(frames) * index.max_frame_bytes, np.uint8)
+            ),
         )
     reader.close()
 

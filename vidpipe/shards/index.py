@@ -27,6 +27,11 @@ SCHEMA = pa.schema(
         ("padded_frames", pa.int32()),
         ("start_seconds", pa.float64()),
         ("end_seconds", pa.float64()),
+        ("duration_seconds", pa.float64()),
+        ("source_width", pa.int32()),
+        ("source_height", pa.int32()),
+        ("source_fps", pa.float64()),
+        ("source_codec", pa.string()),
         ("cls_offset", pa.int64()),
         ("cls_size", pa.int64()),
         ("json_offset", pa.int64()),
@@ -42,6 +47,9 @@ SCHEMA = pa.schema(
 @dataclass(frozen=True, slots=True)
 class SampleRow:
     """One row of samples.parquet; the fields are its columns.
+
+    The times of the clip are those of its first and last frame after the video's first one; `duration_seconds` and the
+    `source_*` fields are the source video's, its size being that of the upright picture.
 
     Offsets and sizes are in bytes within the shard and are those of the members' contents. The payload is one file or more,
     which stand one behind the other: `payload_offset` is the first one's. `payload_crc32` has one value for each part of
@@ -60,6 +68,11 @@ class SampleRow:
     padded_frames: int
     start_seconds: float
     end_seconds: float
+    duration_seconds: float
+    source_width: int
+    source_height: int
+    source_fps: float
+    source_codec: str
     cls_offset: int
     cls_size: int
     json_offset: int
@@ -74,7 +87,7 @@ def write_samples(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write all rows of a split, whole or not at all."""
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     with whole_file(folder / SAMPLES) as stream:
-        pq.write_table(table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video"])
+        pq.write_table(table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video", "source_codec"])
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -65,6 +65,23 @@ class ShardEntry(_Frozen):
     channels: ChannelSums
 
 
+class Sources(_Frozen):
+    """What the written videos were.
+
+    Attributes:
+        seconds: of all together.
+        duration_seconds: least, median and greatest.
+        sizes, fps, codecs: number of videos by upright size (`1280x720`), by frame rate rounded to 0.01, and by codec, the
+            most frequent first.
+    """
+
+    seconds: float = 0.0
+    duration_seconds: tuple[float, float, float] | None = None
+    sizes: dict[str, int] = Field(default_factory=dict)
+    fps: dict[str, int] = Field(default_factory=dict)
+    codecs: dict[str, int] = Field(default_factory=dict)
+
+
 class Counts(_Frozen):
     """What became of the videos; `videos == written + rejected` always holds."""
 
@@ -85,6 +102,7 @@ class Manifest(_Frozen):
         normalization: the one to apply; `measured` is the data's own.
         horizontal_flip: whether mirroring a clip keeps its label true.
         labels: number of videos for each class.
+        sources: durations, sizes and codecs of the videos.
         recipe: the resolved recipe that made the shards.
     """
 
@@ -99,6 +117,7 @@ class Manifest(_Frozen):
     horizontal_flip: bool
     counts: Counts
     labels: dict[str, int]
+    sources: Sources
     shards: tuple[ShardEntry, ...]
     recipe: dict[str, Any]
     versions: dict[str, str]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vidpipe.errors import ShardError
+from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import Codec, make_codec
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.layout import MANIFEST, REJECTS, index_name, label_bytes
@@ -115,7 +115,7 @@ def _search(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest, c
                     damaged.append(f"the archive's own bytes around {member.extension}")
             if contents.pop("cls") != label_bytes(int(row["label"]), len(manifest.classes)):
                 damaged.append("cls")
-            if zlib.crc32(contents.pop("json")) != int(row["json_crc32"]):
+            if crc32(contents.pop("json")) != int(row["json_crc32"]):
                 damaged.append("json")
             payload = [contents[extension] for extension in codec.extensions(row["frames"])]
             if not codec.intact(payload, _shape(row), row["payload_crc32"]):
@@ -138,11 +138,11 @@ def _decode_all(path: Path, rows: Sequence[Mapping[str, Any]], codec: Codec) -> 
                 stream.seek(member.offset)
                 payload.append(stream.read(member.size))
             try:
-                shape = codec.decode(payload).shape
+                shape = codec.decoded_shape(payload)
             except ValueError as error:
                 yield Fault(path.name, row["key"], f"can't be decoded: {error}")
                 continue
-            if shape != (*_shape(row), 3):
+            if tuple(shape) != (*_shape(row), 3):
                 yield Fault(path.name, row["key"], f"decodes to {list(shape)}, but the index says {list(_shape(row))}")
             stream.seek(row["json_offset"])
             try:

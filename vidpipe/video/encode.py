@@ -18,6 +18,7 @@ def write_h264(
     fps: float,
     crf: int = 20,
     preset: str = "veryfast",
+    gop: int | None = None,
     timeout_seconds: float = 120.0,
 ) -> None:
     """Write frames as an H.264 video in MP4: 4:2:0, BT.709, limited range, tagged as such.
@@ -27,6 +28,7 @@ def write_h264(
         video: uint8 [T, H, W, 3], RGB, C-contiguous; both sides even.
         fps: frames a second.
         crf: x264's constant rate factor, 0 (lossless) to 51.
+        gop: a key frame at every so many frames, and none that refers to a later one; x264's choice by default.
 
     Raises:
         VideoError: ffmpeg failed or took too long.
@@ -44,6 +46,7 @@ def write_h264(
             pix_fmt="yuv420p",
             preset=preset,
             crf=crf,
+            **({} if gop is None else {"g": gop, "keyint_min": gop, "sc_threshold": 0, "bf": 0}),
             **bt709,
             **reproducible,
         )

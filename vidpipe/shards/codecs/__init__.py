@@ -6,11 +6,17 @@ from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
 from vidpipe.shards.codecs.base import Codec, CodecSpec, EncodedClip
 from vidpipe.shards.codecs.jpeg import JpegCodec
-from vidpipe.shards.codecs.tensor import TensorCodec
+from vidpipe.shards.codecs.mp4 import Mp4Codec
+from vidpipe.shards.codecs.tensor import Float16TensorCodec, TensorCodec
 
-__all__ = ["CODECS", "Codec", "CodecSpec", "EncodedClip", "make_codec"]
+__all__ = ["CODECS", "Codec", "CodecSpec", "EncodedClip", "make_codec", "stores_whole_videos"]
 
-CODECS: dict[str, type[Codec]] = {"jpeg": JpegCodec, "tensor": TensorCodec}
+CODECS: dict[str, type[Codec]] = {"jpeg": JpegCodec, "mp4": Mp4Codec, "tensor": TensorCodec}
+
+
+def stores_whole_videos(spec: CodecSpec) -> bool:
+    """Whether a sample is a whole video with as many frames as that has, instead of a clip of a fixed number of frames."""
+    return CODECS[spec.name].whole_videos
 
 
 def make_codec(spec: CodecSpec) -> Codec:
@@ -21,4 +27,6 @@ def make_codec(spec: CodecSpec) -> Codec:
     """
     if spec.name not in CODECS:
         raise UsageError(f"no codec {spec.name!r}{nearest(spec.name, CODECS)}")
+    if spec.name == "tensor" and spec.dtype == "float16":
+        return Float16TensorCodec(spec)
     return CODECS[spec.name](spec)

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from vidpipe.video.probe import VideoInfo
+from vidpipe.video.spec import ClipSpec
+
 Frames = NDArray[np.uint8]
 Buffer = bytes | bytearray | memoryview
 
 
 class CodecSpec(BaseModel):
-    """Which codec, with its parameters; stored in the manifest."""
+    """Which codec, with its parameters; stored in the manifest.
+
+    Attributes:
+        dtype: of `tensor`.
+        quality: of `jpeg`, 1 to 100.
+        crf: of `mp4`, x264's constant rate factor, 0 (lossless) to 51.
+        mean, std: per channel (RGB), by which `tensor` of dtype float16 is normalised.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "tensor"
-    dtype: Literal["uint8"] = "uint8"
+    dtype: Literal["uint8", "float16"] = "uint8"
     quality: int | None = None
+    crf: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +93,17 @@ class Part:
 
 
 class Codec(ABC):
-    """Frames to payload and back. Frames are uint8 [T, H, W, 3], RGB."""
+    """Frames to payload and back. Frames are uint8 [T, H, W, 3], RGB.
+
+    Attributes:
+        summary: for `vidpipe list codecs`.
+        whole_videos: a sample is a whole video, with as many frames as that has; such a codec is a `VideoCodec`.
+        raw_parts: a part's bytes are the frame itself, so that it can be read into place.
+    """
 
     summary: ClassVar[str]
-    raw_parts: ClassVar[bool] = False  # whether a part's bytes are the frame itself, so that it can be read into place
+    whole_videos: ClassVar[bool] = False
+    raw_parts: ClassVar[bool] = False
 
     def __init__(self, spec: CodecSpec) -> None:
         self.spec = spec
@@ -105,7 +126,7 @@ class Codec(ABC):
 
     @abstractmethod
     def parts(self, shape: tuple[int, int, int], sizes: Sequence[int], frames: Sequence[int]) -> list[Part]:
-        """What to read for some frames of a clip, in the order of `frames`.
+        """What to read for some frames of a clip, in the order of `frames`; one part may serve them all.
 
         Args:
             shape: T, H, W of the stored clip.
@@ -113,17 +134,67 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode_parts(self, parts: Sequence[Buffer], out: Frames) -> None:
-        """Decode what `parts` named into `out`, uint8 [len(parts), H, W, 3].
+    def decode_parts(self, parts: Sequence[Buffer], frames: Sequence[int], out: Frames) -> None:
+        """Decode the content of what `parts` named for some frames.
+
+        Args:
+            frames: as they were given to `parts`.
+            out: uint8 [len(frames), H, W, 3], is overwritten.
 
         Raises:
             ValueError: a part can't be decoded, or to another size.
         """
 
     @abstractmethod
-    def intact(self, members: Sequence[Buffer], shape: tuple[int, int, int], crc32: Sequence[int]) -> bool:
+    def intact(self, members: Sequence[Buffer], shape: tuple[int, int, int], checksums: Sequence[int]) -> bool:
         """Whether a payload is, byte for byte, what `encode` gave for a clip of `shape` (T, H, W) with these checksums."""
+
+    def decoded_shape(self, members: Sequence[Buffer]) -> tuple[int, ...]:
+        """[T, H, W, 3] of a payload, all of which is decoded for it; raises as `decode`."""
+        return self.decode(members).shape
 
     @abstractmethod
     def nominal_bytes(self, frames: int, height: int, width: int) -> int:
         """Expected size of a payload, for planning."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedVideo:
+    """A whole video as a payload.
+
+    Attributes:
+        payload: its files.
+        info: the source's stream.
+        shape: (T, H, W) of its frames.
+        times_seconds: float64 [T], presentation times after the first frame.
+    """
+
+    payload: EncodedClip
+    info: VideoInfo
+    shape: tuple[int, int, int]
+    times_seconds: NDArray[np.float64]
+
+
+class VideoCodec(Codec):
+    """A codec that stores whole videos, made from the source file itself."""
+
+    whole_videos: ClassVar[bool] = True
+
+    @abstractmethod
+    def encode_file(self, path: Path, clip: ClipSpec) -> EncodedVideo:
+        """The payload of a video.
+
+        Args:
+            clip: the size of its frames, and their rate where it is sampled by `fps`; all frames otherwise.
+
+        Raises:
+            VideoError: the video can't be used.
+        """
+
+    @abstractmethod
+    def some_frames(self, payload: EncodedClip, *, step: int) -> Iterator[Frames]:
+        """Every `step`-th frame, uint8 [1, H, W, 3], of a payload that is decoded to its end.
+
+        Raises:
+            ValueError: it can't be.
+        """
