@@ -113,6 +113,12 @@ def test_links_are_followed_inside_the_source_and_refused_outside(make_files: Ma
     (source / "stolen").symlink_to(outside)
     with pytest.raises(DatasetError, match="outside the source folder"):
         Folder().scan(source)
+    allowed = Folder(link_targets=(str(outside),))
+    assert "stolen/secret.mp4" in [video.path for video in allowed.scan(source).videos]
+    assert str(outside) not in allowed.model_dump_json()
+    (source / "elsewhere").symlink_to(tmp_path)
+    with pytest.raises(DatasetError, match="elsewhere"):
+        allowed.scan(source)
 
 
 def test_file_names_that_are_not_utf8_survive(make_files: Make) -> None:

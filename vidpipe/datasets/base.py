@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vidpipe.errors import DatasetError
 
@@ -84,12 +84,15 @@ class DatasetFormat(BaseModel, abc.ABC):
     Attributes:
         classes: file with one class name a line, which gives the label order; relative to the source folder, or
             absolute. By default the order is the data set's own, or else the labels sorted by code point.
+        link_targets: absolute folders outside of the source folder into which links in it may lead, for data sets that are
+            spread over several disks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format_name: ClassVar[str | None] = None
 
     classes: str | None = None
+    link_targets: tuple[str, ...] = Field((), exclude=True)  # says where the files are, not what they are
 
     @abc.abstractmethod
     def scan(self, source: Path) -> Listing:

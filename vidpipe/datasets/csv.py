@@ -35,7 +35,7 @@ class Csv(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Read the file; the labels, sorted, are the classes."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         annotations = tree.find("annotations", self.annotations)
         builder = ListingBuilder(tree, classes=self.classes)
         builder.ignore_tables([annotations])

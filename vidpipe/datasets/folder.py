@@ -23,7 +23,7 @@ class Folder(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Find the videos; the labels are the names of the class folders."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         if not tree.videos:
             raise DatasetError(
                 f"source {tree.root}: no video files in it; expected CLASS/video.mp4 or train/CLASS/video.mp4"

@@ -31,7 +31,7 @@ class HMDB51(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Read the fold's list of each class; the labels, sorted, are the classes."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         tables = tree.tables(rf"(.+)_test_split{self.fold}\.txt", annotations=self.annotations)
         if not tables:
             raise DatasetError(

@@ -36,7 +36,7 @@ class Kinetics(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Match the tables' rows with the files; a label's number is its place among all labels, sorted."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         tables = tree.tables(_TABLE, annotations=self.annotations)
         if tables:
             builder = self._match(tree, tables)

@@ -41,7 +41,7 @@ class ListFile(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Read the lists."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         class_list = read_classes(tree, self.classes) if self.classes else None
         builder = ListingBuilder(tree, classes=self.classes)
         labels: set[str] = set()

@@ -53,7 +53,7 @@ class Motion(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Read what `generate` has written: class folders train/CLASS/NNNN.mp4 and val/CLASS/NNNN.mp4."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         if not tree.videos:
             raise DatasetError(
                 f"source {tree.root}: no generated videos in it; run `vidpipe prep motion` without --source"

@@ -50,7 +50,7 @@ class MSRDailyActivity3D(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Read the names; the label is the activity's number less one."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         builder = ListingBuilder(tree, classes=self.classes)
         clips: set[str] = set()
         for path in tree.videos:

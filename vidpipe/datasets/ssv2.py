@@ -32,7 +32,7 @@ class SSv2(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Look each video's template up in the labels; their numbers there are the label order."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         tables = tree.tables(_TABLE, annotations=self.annotations)
         if "labels" not in tables or len(tables) < 2:
             raise DatasetError(

@@ -6,7 +6,7 @@ import functools
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from vidpipe.datasets.base import VIDEO_EXTENSIONS, known_split
@@ -18,18 +18,22 @@ class SourceTree:
 
     The folder is walked once, without a `stat` per file, so that 650,000 videos on a network disk are listed in a
     reasonable time. Hidden files and folders are left out. Symbolic links are followed while they stay inside the
-    folder.
+    folder, or lead into one of `link_targets`.
+
+    Args:
+        link_targets: absolute folders.
 
     Raises:
         DatasetError: the folder is missing, is no folder or can't be read.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, link_targets: Sequence[str] = ()) -> None:
         if not root.is_dir():
             what = "is a file" if root.is_file() else "no such folder"
             raise DatasetError(f"source {root}: {what}; name the folder that holds the videos with --source")
         self.root = root.resolve()
         self._names = (str(self.root), str(root.absolute()))
+        self._inside = [str(self.root), *(os.path.realpath(target) for target in link_targets)]
         self._outside: dict[str, str] = {}
         self._files: set[str] = set(self._walk("", ancestors=(str(self.root),)))
 
@@ -134,7 +138,7 @@ class SourceTree:
     def _leaves(self, path: str, *, where: str) -> DatasetError:
         return DatasetError(
             f"{where}: {path!r} is a link to {self._outside[path]}, outside the source folder {self.root}; "
-            "move the files inside, or name a source folder that holds both"
+            "if links may lead to that folder, say so with --set 'link_targets=[FOLDER]'"
         )
 
     def _walk(self, folder: str, *, ancestors: tuple[str, ...]) -> Iterator[str]:
@@ -148,7 +152,7 @@ class SourceTree:
             real = os.path.realpath(entry.path) if entry.is_symlink() else f"{ancestors[-1]}/{entry.name}"
             if real in ancestors or (entry.is_symlink() and not Path(real).exists()):
                 continue
-            if not _is_below(real, str(self.root)):
+            if not any(real == folder or _is_below(real, folder) for folder in self._inside):
                 self._outside[path] = real
             elif entry.is_dir():
                 yield from self._walk(path, ancestors=(*ancestors, real))

@@ -32,7 +32,7 @@ class UCF101(DatasetFormat):
 
     def scan(self, source: Path) -> Listing:
         """Read the fold's two lists; the label order is that of classInd.txt."""
-        tree = SourceTree(source)
+        tree = SourceTree(source, self.link_targets)
         tables = tree.tables(_TABLE, annotations=self.annotations)
         names = {"train": f"trainlist0{self.fold}", "val": f"testlist0{self.fold}"}
         lacking = [name for name in ("classind", *names.values()) if name not in tables]
