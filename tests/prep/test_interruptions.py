@@ -6,49 +6,14 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prep.interrupted_runs import command, files, run, wait_for_shards
 
 pytestmark = pytest.mark.slow
-
-
-def _files(folder: Path) -> dict[str, bytes]:
-    return {
-        f"{split}/{path.name}": path.read_bytes()
-        for split in ("train", "val")
-        for path in sorted((folder / split).rglob("*"))
-        if path.is_file()
-    }
-
-
-def _command(source: Path, out: Path, *options: str) -> list[str]:
-    sizes = ["--set", "train_videos=4", "--set", "val_videos=2", "--shard-size-mb", "0.5"]
-    return [
-        sys.executable,
-        "-m",
-        "vidpipe",
-        "prep",
-        "motion",
-        "--source",
-        str(source),
-        "--out",
-        str(out),
-        *sizes,
-        *options,
-    ]
-
-
-def _run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
-
-
-def _wait_for_a_shard(out: Path, process: subprocess.Popen[bytes], count: int) -> None:
-    while process.poll() is None and len(list(out.glob("*/.parts/*.json"))) < count:
-        time.sleep(0.005)
 
 
 def _children(pid: int) -> list[int]:
@@ -57,26 +22,17 @@ def _children(pid: int) -> list[int]:
     ]
 
 
-@pytest.fixture(scope="module")
-def expected(motion_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    out = tmp_path_factory.mktemp("whole") / "out"
-    assert _run(_command(motion_shards / "videos", out)).returncode == 0
-    files = _files(out)
-    assert len([name for name in files if name.endswith(".tar")]) >= 8
-    return files
-
-
 @pytest.mark.parametrize("target", ["parent", "group"])
 def test_sigkill_at_random_moments_then_the_same_command(
-    motion_shards: Path, tmp_path: Path, expected: dict[str, bytes], target: str
+    motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes], target: str
 ) -> None:
     out = tmp_path / "out"
-    command = _command(motion_shards / "videos", out, "--workers", "2")
+    arguments = command(motion_shards / "videos", out, "--workers", "2")
     for finished in (0, 2, 4):
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        _wait_for_a_shard(out, process, finished)
+        wait_for_shards(out, process, finished)
         time.sleep(random.uniform(0, 0.1))
         children = _children(process.pid) if process.poll() is None else []
         (os.kill if target == "parent" else os.killpg)(process.pid, signal.SIGKILL)
@@ -86,55 +42,55 @@ def test_sigkill_at_random_moments_then_the_same_command(
             time.sleep(0.05)
         assert not any(Path(f"/proc/{child}").exists() for child in children), "a killed run leaves no child behind"
         assert not list(out.glob("*/manifest.json")) or finished
-    assert _run(command).returncode == 0
-    assert _files(out) == expected
+    assert run(arguments).returncode == 0
+    assert files(out) == uninterrupted
 
 
-def test_a_killed_child_costs_nothing(motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_a_killed_child_costs_nothing(motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     """As the OOM killer does it: SIGKILL for decoding children; the video is tried once more."""
     out = tmp_path / "out"
-    process = subprocess.Popen(_command(motion_shards / "videos", out, "--workers", "1"), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(motion_shards / "videos", out, "--workers", "1"), stdout=subprocess.DEVNULL)
     for finished in (1, 3):
-        _wait_for_a_shard(out, process, finished)
+        wait_for_shards(out, process, finished)
         for child in _children(process.pid):
             os.kill(child, signal.SIGKILL)
     assert process.wait(timeout=60) == 0
-    assert _files(out) == expected
+    assert files(out) == uninterrupted
 
 
 def test_ctrl_c_ends_with_130_and_can_be_gone_on_from(
-    motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]
+    motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
     out = tmp_path / "out"
-    command = _command(motion_shards / "videos", out, "--workers", "2")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    _wait_for_a_shard(out, process, 2)
+    arguments = command(motion_shards / "videos", out, "--workers", "2")
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    wait_for_shards(out, process, 2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
     assert not list(out.glob("*/*.tmp")) and not list(out.glob("*/manifest.json"))
-    assert _run(command).returncode == 0
-    assert _files(out) == expected
+    assert run(arguments).returncode == 0
+    assert files(out) == uninterrupted
 
 
 def test_two_preps_on_one_output_share_the_work(
-    motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]
+    motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
 ) -> None:
     out = tmp_path / "out"
-    command = _command(motion_shards / "videos", out, "--workers", "1")
-    runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    arguments = command(motion_shards / "videos", out, "--workers", "1")
+    runs = [subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [(run.wait(timeout=120), run.stderr.read()[-500:] if run.returncode else "") for run in runs] == [
         (0, "")
     ] * 2
-    assert _files(out) == expected
+    assert files(out) == uninterrupted
 
 
-def test_ray_gives_the_same_bytes(motion_shards: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_ray_gives_the_same_bytes(motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     out = tmp_path / "out"
-    result = _run(_command(motion_shards / "videos", out, "--engine", "ray", "--workers", "2"))
+    result = run(command(motion_shards / "videos", out, "--engine", "ray", "--workers", "2"))
     assert result.returncode == 0, result.stderr[-2000:]
-    assert _files(out) == expected
+    assert files(out) == uninterrupted
 
 
 @pytest.fixture
@@ -150,21 +106,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_a_clear_error_and_can_be_gone_on_from(
-    motion_shards: Path, small_disk: Path, expected: dict[str, bytes]
+    motion_shards: Path, small_disk: Path, uninterrupted: dict[str, bytes]
 ) -> None:
     out = small_disk / "out"
-    command = _command(motion_shards / "videos", out, "--workers", "2")
-    full = _run(command)
+    arguments = command(motion_shards / "videos", out, "--workers", "2")
+    full = run(arguments)
     assert full.returncode == 1 and "No space left on device" in full.stderr and "Traceback" not in full.stderr
     assert not list(out.glob("*/*.tmp")) and not list(out.glob("*/manifest.json"))
     finished = list(out.glob("*/.parts/*.json"))
     assert finished, "shards that fitted are kept"
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
-    assert _run(command).returncode == 0
-    assert _files(out) == expected
+    assert run(arguments).returncode == 0
+    assert files(out) == uninterrupted
 
 
 def test_a_read_only_output_is_a_clear_error(motion_shards: Path, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    result = _run(_command(motion_shards / "videos", small_disk / "out"))
+    result = run(command(motion_shards / "videos", small_disk / "out"))
     assert result.returncode == 1 and "Read-only file system" in result.stderr and "Traceback" not in result.stderr

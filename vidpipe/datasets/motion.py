@@ -34,6 +34,7 @@ class Motion(DatasetFormat):
         video_frames: length of each video.
         video_size: (width, height) in pixels, both even.
         video_fps: frames a second.
+        slow_motion: by how much the motion is slowed down, from frame to frame.
         video_seed: another seed gives other videos.
     """
 
@@ -42,6 +43,7 @@ class Motion(DatasetFormat):
     video_frames: int = Field(32, ge=2, le=3000)
     video_size: PixelSize = (72, 64)
     video_fps: float = Field(16, ge=1, le=120)
+    slow_motion: float = Field(1, gt=0)
     video_seed: int = Field(0, ge=0)
 
     @field_validator("video_size")
@@ -134,7 +136,14 @@ def _write_video(folder: Path, path: str, options: Motion) -> None:
     width, height = options.video_size
     seed = hashlib.sha256(f"motion {_VERSION} {options.video_seed} {path}".encode()).digest()
     rng = np.random.default_rng(np.frombuffer(seed, dtype=np.uint32).tolist())
-    track = draw_track(path.split("/")[1], frames=options.video_frames, width=width, height=height, rng=rng)
+    track = draw_track(
+        path.split("/")[1],
+        frames=options.video_frames,
+        slow_motion=options.slow_motion,
+        width=width,
+        height=height,
+        rng=rng,
+    )
     video = draw_video(track, width=width, height=height, rng=rng)
     with whole_file(folder / path) as stream:
         write_h264(stream.name, video, fps=options.video_fps)

@@ -47,10 +47,12 @@ class Track:
     scale: npt.NDArray[np.float64]
 
 
-def draw_track(motion: str, *, frames: int, width: int, height: int, rng: np.random.Generator) -> Track:
+def draw_track(
+    motion: str, *, frames: int, slow_motion: float = 1, width: int, height: int, rng: np.random.Generator
+) -> Track:
     """A random track of the class `motion`: uniform start, constant speed, wrapping around."""
     x, y, turn, phase = rng.random(4) * (width, height, 2 * np.pi, 1)
-    cycles = np.arange(frames) / rng.uniform(*_FRAMES_PER_CYCLE)
+    cycles = np.arange(frames) / (rng.uniform(*_FRAMES_PER_CYCLE) * slow_motion)
     which, sign = MOTIONS[motion]
     xs, ys, angles, phases = (np.full(frames, value) for value in (x, y, turn, phase))
     if which == "x":

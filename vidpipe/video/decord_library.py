@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib.metadata
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +36,28 @@ def load_decord() -> Any:
             "mend it with: pip uninstall -y decord decord2 && pip install decord2"
         )
     try:
-        import decord
+        with _without_cuda():
+            import decord
     except (ImportError, OSError, RuntimeError) as error:
         raise VidpipeError(f"decord can't be imported ({error}); install it with: pip install decord2") from error
     decord.logging.set_level(_QUIET)
     return decord
+
+
+@contextmanager
+def _without_cuda() -> Iterator[None]:
+    """Hide the CUDA libraries that come as Python packages: decord loads all of them on import, for nothing on the CPU.
+
+    Measured with those of CUDA 13: 0.27 s and 370 MB in each process, against 0.02 s and 3 MB.
+    """
+    hide = "nvidia" not in sys.modules
+    if hide:
+        sys.modules["nvidia"] = None  # type: ignore[assignment]  # import's own word for "there is none"
+    try:
+        yield
+    finally:
+        if hide:
+            del sys.modules["nvidia"]
 
 
 def decord_version() -> str:
