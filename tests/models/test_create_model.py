@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vidpipe.errors import UsageError
+from vidpipe.errors import ModelError, UsageError
 from vidpipe.models import MODELS, create_model, list_models
 
 
@@ -33,6 +33,11 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 def test_configurations_that_do_not_add_up(name: str, config: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=f"model {name}: .*{message}"):
         create_model(name, num_classes=4, **config)
+
+
+def test_a_backbone_of_one_size_says_which() -> None:
+    with pytest.raises(ModelError, match="backbone vit_tiny_patch16_224: takes 224 x 224, not 112 x 112"):
+        create_model("resnet-temporal", num_classes=4, backbone="vit_tiny_patch16_224", image_size=112)
 
 
 def test_a_model_has_classes() -> None:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from vidpipe.models import create_model
 from vidpipe.models.base import VideoModel
+from vidpipe.models.encoder import ClassTokenEncoder
 from vidpipe.models.init import load_pretrained
 from vidpipe.models.keymaps import find_key_map, translate
 from vidpipe.models.llama import LlamaBlock
@@ -174,14 +175,16 @@ def test_spatial_encoder_of_vivit_equals_timm_on_the_central_frames(tmp_path: Pa
     torch.testing.assert_close(kernel, reference.patch_embed.proj.weight.grad, atol=TOLERANCE, rtol=0)
 
 
-def torch_encoder(blocks: nn.ModuleList, width: int) -> nn.TransformerEncoder:
+def torch_encoder(
+    blocks: nn.ModuleList, width: int, *, num_heads: int = 4, gelu: str = "tanh"
+) -> nn.TransformerEncoder:
     """The same pre-norm blocks as PyTorch's own encoder."""
     layer = nn.TransformerEncoderLayer(
         width,
-        4,
+        num_heads,
         dim_feedforward=4 * width,
         dropout=0.0,
-        activation=lambda x: F.gelu(x, approximate="tanh"),
+        activation=lambda x: F.gelu(x, approximate=gelu),
         layer_norm_eps=1e-6,
         batch_first=True,
         norm_first=True,
@@ -202,19 +205,19 @@ def torch_encoder(blocks: nn.ModuleList, width: int) -> nn.TransformerEncoder:
     return encoder
 
 
+def read_out(part: ClassTokenEncoder, tokens: Tensor, reference: nn.Module) -> Tensor:
+    """What `part` should give for tokens [B, N, D], with `reference` in place of its blocks."""
+    x = torch.cat([part.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + part.pos_embed
+    return part.norm(reference(x))[:, 0]
+
+
 def test_vivit_equals_two_torch_encoders() -> None:
     model = narrow_model("vivit")
     references = {name: torch_encoder(getattr(model, name).blocks, 32) for name in ("spatial", "temporal")}
-
-    def encode(name: str, tokens: Tensor) -> Tensor:
-        part = getattr(model, name)
-        x = torch.cat([part.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + part.pos_embed
-        return part.norm(references[name](x))[:, 0]
-
     video = torch.randn(*CLIP)
     patches = model.patch_embed(video)
-    frames = torch.stack([encode("spatial", patches[:, t].flatten(1, 2)) for t in range(2)], dim=1)
-    expected = model.head(encode("temporal", frames))
+    tokens = [read_out(model.spatial, patches[:, t].flatten(1, 2), references["spatial"]) for t in range(2)]
+    expected = model.head(read_out(model.temporal, torch.stack(tokens, dim=1), references["temporal"]))
     torch.testing.assert_close(model(video), expected, atol=TOLERANCE, rtol=0)
 
     expected.square().sum().backward()
@@ -226,6 +229,30 @@ def test_vivit_equals_two_torch_encoders() -> None:
         for ours, expected_gradient in zip(getattr(model, name).blocks[0].mlp.fc1.parameters(), gradients, strict=True):
             torch.testing.assert_close(ours.grad, expected_gradient, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(model.patch_embed.proj.weight.grad, kernel, atol=TOLERANCE, rtol=0)
+
+
+def test_resnet_temporal_is_timms_backbone_and_a_torch_encoder() -> None:
+    model = narrow_model("resnet-temporal")
+    backbone = timm.create_model("test_resnet", num_classes=0).eval()
+    backbone.load_state_dict(model.backbone.state_dict())
+    video = torch.randn(*CLIP)
+    with torch.no_grad():
+        features = torch.stack([backbone(video[:, :, t]) for t in range(4)], dim=1)
+        tokens = model.project(features)
+        expected = model.head(read_out(model.temporal, tokens, torch_encoder(model.temporal.blocks, 32)))
+        torch.testing.assert_close(model.extract_features(video), features, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(model(video), expected, atol=TOLERANCE, rtol=0)
+
+
+def test_late_bert_reads_the_trunks_columns() -> None:
+    model = narrow_model("r2plus1d-bert")
+    video = torch.randn(2, 3, *model.clip_shape)
+    with torch.no_grad():
+        columns = model.trunk(video).mean((3, 4)).transpose(1, 2)
+        assert columns.shape == (2, 2, 64)
+        reference = torch_encoder(model.bert.blocks, 64, num_heads=8, gelu="none")
+        expected = model.fc(read_out(model.bert, columns, reference))
+        torch.testing.assert_close(model(video), expected, atol=TOLERANCE, rtol=0)
 
 
 def test_shared_block_equals_a_timm_block_run_twice() -> None:

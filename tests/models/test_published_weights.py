@@ -287,6 +287,50 @@ def test_a_name_in_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert same(model, "spatial.blocks.1.mlp.fc1.weight", vit.blocks[1].mlp.fc1.weight)
 
 
+def test_a_name_in_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import models
+
+    source = narrow_model("r2plus1d")
+    official = {key.removeprefix("trunk."): tensor for key, tensor in source.state_dict().items()}
+
+    class Weights:
+        def get_state_dict(self, **_: Any) -> dict[str, Tensor]:
+            return official
+
+    asked = []
+    known = type("R2Plus1D_18_Weights", (), {"DEFAULT": Weights()})
+    monkeypatch.setattr(models, "get_model_weights", lambda name: asked.append(name) or known)
+    model = narrow_model("r2plus1d")
+    assert not load_pretrained(model, "torchvision:r2plus1d_18").fresh
+    assert asked == ["r2plus1d_18"]
+    assert same(model, "trunk.layer4.0.conv1.0.0.weight", source.trunk.layer4[0].conv1[0][0].weight)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="torchvision has no such model"):
+        load_pretrained(model, "torchvision:r2plus1d_19")
+
+
+def test_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    vit = image_vit()
+    save_file(vit.state_dict(), tmp_path / "model.safetensors")
+
+    def download(repository: str, file: str) -> str:
+        assert repository == "timm/vit"
+        if not (tmp_path / file).exists():
+            raise EntryNotFoundError(file)
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    for source in ("hub:timm/vit", "hub:timm/vit/model.safetensors"):
+        model = narrow_model("vivit")
+        load_pretrained(model, source)
+        assert same(model, "spatial.blocks.1.mlp.fc1.weight", vit.blocks[1].mlp.fc1.weight)
+    with pytest.raises(CheckpointError, match="the repository has no file other"):
+        load_pretrained(narrow_model("vivit"), "hub:timm/vit/other.pth")
+
+
 def test_without_a_network_a_name_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no route to host")
@@ -319,7 +363,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert "made for another size of ViViT" in wide
     assert "spatial.cls_token [1, 1, 64] instead of [1, 1, 32]" in wide
     stray = refusal({"weight": torch.zeros(3)})
-    assert "not a layout that ViViT can be filled from (vidpipe, image ViT)" in stray
+    assert "not a layout that ViViT can be filled from (scenic ViViT, vidpipe, image ViT)" in stray
 
 
 def test_files_that_are_not_weights(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -42,11 +43,13 @@ class VideoModel(nn.Module):
     Attributes:
         family: which key maps of published weights apply.
         position_axes: parameters that are resampled when published ones have another length.
+        frozen_parts: how the names of parameters begin that training never changes and checkpoints leave out.
     """
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
     family: ClassVar[str] = ""
     position_axes: ClassVar[dict[str, PositionAxis]] = {}
+    frozen_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ModelConfig, *, num_classes: int) -> None:
         super().__init__()
@@ -117,7 +120,7 @@ def init_transformer(module: nn.Module, *, std: float = 0.02) -> None:
             nn.init.zeros_(child.bias)
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, *args: int, checkpointing: bool) -> Tensor:
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, *args: object, checkpointing: bool) -> Tensor:
     """`x` through the blocks in order, recomputing their activations in the backward pass if `checkpointing`.
 
     Args:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vidpipe.errors import CheckpointError
+from vidpipe.models.adapt import State
 from vidpipe.models.base import VideoModel
-from vidpipe.models.keymaps import KeyMap, State, find_key_map, layouts_of, translate
+from vidpipe.models.keymaps import KeyMap, find_key_map, layouts_of, translate
 from vidpipe.models.positions import PositionAxis, resample_space, resample_space_time, resample_time
 from vidpipe.models.weights import read_weights
 

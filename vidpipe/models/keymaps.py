@@ -11,15 +11,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from vidpipe.models.adapt import (
+    State,
+    drop_later_blocks,
+    from_flax,
+    fuse_qkv,
+    share_blocks,
+    start_temporal,
+    take_llama_block,
+)
 from vidpipe.models.base import VideoModel
-from vidpipe.models.mini_vivit import MiniViViTConfig
-from vidpipe.models.timesformer import TimeSformerConfig
-from vidpipe.models.vit_llama import ViTLlamaConfig
 
-State = dict[str, Tensor]
 Rename = tuple[tuple[str, str], ...]
 
 
@@ -70,88 +72,6 @@ def translate(state: State, key_map: KeyMap, model: VideoModel) -> State:
     return key_map.adapt(result, model) if key_map.adapt else result
 
 
-def _fuse_qkv(state: State, model: VideoModel) -> State:
-    """Queries, keys and values as one projection; without key biases, VideoMAE's two separate ones."""
-    del model
-    result = {key: tensor for key, tensor in state.items() if not re.search(r"\.attn\.(query|key|value)\.", key)}
-    for key, query in state.items():
-        base, dot, kind = key.rpartition("query.")
-        if not dot:
-            continue
-        parts = [state.get(f"{base}{part}.{kind}") for part in ("key", "value")]
-        if kind == "bias" and parts[0] is None and parts[1] is not None:
-            result[f"{base}q_bias"], result[f"{base}v_bias"] = query, parts[1]
-        else:
-            result[f"{base}qkv.{kind}"] = torch.cat([query, *(part for part in parts if part is not None)])
-    return result
-
-
-def _share_blocks(state: State, model: VideoModel) -> State:
-    """Layers that share a block: weights of the first of them, norms of each."""
-    config = model.config
-    assert isinstance(config, MiniViViTConfig)
-    result: State = {}
-    for key, tensor in state.items():
-        found = re.fullmatch(r"spatial\.blocks\.(\d+)\.(norm[12])?(.+)", key)
-        if found is None:
-            result[key] = tensor
-            continue
-        block, layer = divmod(int(found[1]), config.spatial_share)
-        if found[2]:
-            result[f"spatial.blocks.{block}.{found[2]}.{layer}{found[3]}"] = tensor
-        elif layer == 0:
-            result[f"spatial.blocks.{block}.{found[3]}"] = tensor
-    return result
-
-
-def _start_temporal(state: State, model: VideoModel) -> State:
-    """Temporal attention as a copy of spatial attention; with `zero`, its output projection keeps its zeros."""
-    config = model.config
-    assert isinstance(config, TimeSformerConfig)
-    if config.class_token_init == "normal":
-        state = {key: tensor for key, tensor in state.items() if key != "cls_token"}
-    if config.attention != "divided":
-        return state
-    copied = r"\.(attn\.qkv|norm1)\." if config.temporal_init == "zero" else r"\.(attn|norm1)\."
-    for key, tensor in list(state.items()):
-        if key.startswith("blocks.") and re.search(copied, key):
-            state[re.sub(r"\.(attn|norm1)\.", r".temporal_\1.", key)] = tensor
-    return state
-
-
-def _drop_later_blocks(state: State, model: VideoModel) -> State:
-    """Without the residual blocks that a shortened trunk doesn't have."""
-    own = {key.rpartition(".conv")[0] for key in model.state_dict()}
-    later = re.compile(r"(trunk\.layer\d\.\d+)\.")
-    return {key: tensor for key, tensor in state.items() if not (found := later.match(key)) or found[1] in own}
-
-
-def _take_llama_block(state: State, model: VideoModel) -> State:
-    """The one block that the model holds, from the original names or Hugging Face's."""
-    config = model.config
-    assert isinstance(config, ViTLlamaConfig)
-    result: State = {}
-    for key, tensor in state.items():
-        found = re.fullmatch(rf"(?:model\.)?layers\.{config.llama_layer}\.(.+)\.weight", key)
-        name = _LLAMA_NAMES.get(found[1]) if found else None
-        if name:
-            result[f"llama.block.{name}.weight"] = tensor
-    return result
-
-
-_LLAMA_NAMES = {
-    **{f"attention.{name}": name for name in ("wq", "wk", "wv", "wo")},
-    **{f"self_attn.{name}_proj": f"w{name}" for name in "qkvo"},
-    "feed_forward.w1": "gate",
-    "feed_forward.w3": "up",
-    "feed_forward.w2": "down",
-    **{f"mlp.{name}_proj": name for name in ("gate", "up", "down")},
-    "attention_norm": "attention_norm",
-    "input_layernorm": "attention_norm",
-    "ffn_norm": "ffn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
-
 _IMAGE_VIT_MARKER = r"^blocks\.0\.attn\.qkv\.weight$"
 _IMAGE_VIT_UNUSED = r"^(?:head|head_dist|fc_norm|pre_logits|dist_token|decoder|mask_token)\b|^decoder_"
 _HF_BLOCKS: Rename = (
@@ -180,6 +100,25 @@ _HF_BLOCKS: Rename = (
     (r"temporal_layernorm", "temporal_norm1"),
     (r"temporal_dense", "temporal_fc"),
 )
+_SCENIC: Rename = (
+    (r"^embedding/", "patch_embed.proj."),
+    (r"^cls_(Spatial|Temporal)Transformer$", r"\1Transformer/cls_token"),
+    (r"^cls$", "Transformer/cls_token"),
+    (r"^SpatialTransformer/", "spatial."),
+    (r"^TemporalTransformer/", "temporal."),
+    (r"^Transformer/", "encoder."),
+    (r"posembed_input/pos_embedding$", "pos_embed"),
+    (r"encoderblock_(\d+)/", r"blocks.\1."),
+    (r"encoder_norm/", "norm."),
+    (r"LayerNorm_0/", "norm1."),
+    (r"LayerNorm_1/", "norm2."),
+    (r"MultiHeadDotProductAttention_0/out/", "attn.proj."),
+    (r"MultiHeadDotProductAttention_0/(query|key|value)/", r"attn.\1."),
+    (r"MlpBlock_0/Dense_0/", "mlp.fc1."),
+    (r"MlpBlock_0/Dense_1/", "mlp.fc2."),
+    (r"^output_projection/", "head."),
+    (r"(?:scale|kernel)$", "weight"),
+)
 _TO_ENCODER: Rename = ((r"^(patch_embed|blocks|norm)\.", r"encoder.\1."),)
 _TO_JOINT_ENCODER: Rename = ((r"^(blocks|norm|cls_token|pos_embed)\b", r"encoder.\1"),)
 _VIDEOMAE = frozenset({"videomae", "vit-llama"})
@@ -190,7 +129,7 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         "LLaMA block",
         frozenset({"vit-llama"}),
         marker=r"^(?:model\.)?layers\.\d+\.(?:attention\.wq|self_attn\.q_proj)\.weight$",
-        adapt=_take_llama_block,
+        adapt=take_llama_block,
         missing=r"^(?!llama\.block\.)",
     ),
     KeyMap(
@@ -212,7 +151,7 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         _VIDEOMAE,
         marker=r"^encoder_to_decoder\.weight$",
         rename=(*_HF_BLOCKS, *_TO_ENCODER),
-        adapt=_fuse_qkv,
+        adapt=fuse_qkv,
         unused=r"^(?:decoder|encoder_to_decoder|mask_token|videomae\.layernorm)\b",
         missing=rf"^(?:fc_norm|head)\.|{_LLAMA_PARTS}",
     ),
@@ -221,7 +160,7 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         _VIDEOMAE,
         marker=r"^videomae\.encoder\.layer\.0\.",
         rename=(*_HF_BLOCKS, *_TO_ENCODER),
-        adapt=_fuse_qkv,
+        adapt=fuse_qkv,
         missing=_LLAMA_PARTS,
     ),
     KeyMap("VideoMAE pretraining", frozenset({"videomae-pretrain"}), marker=r"^encoder\.blocks\.0\.attn\.q_bias$"),
@@ -230,7 +169,7 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         frozenset({"videomae-pretrain"}),
         marker=r"^encoder_to_decoder\.weight$",
         rename=(*_HF_BLOCKS, *_TO_ENCODER),
-        adapt=_fuse_qkv,
+        adapt=fuse_qkv,
     ),
     KeyMap("TimeSformer", frozenset({"timesformer"}), marker=r"^blocks\.0\.temporal_attn\.|^time_embed$"),
     KeyMap(
@@ -243,7 +182,7 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         "image ViT",
         frozenset({"timesformer"}),
         marker=_IMAGE_VIT_MARKER,
-        adapt=_start_temporal,
+        adapt=start_temporal,
         unused=_IMAGE_VIT_UNUSED,
         missing=r"^(?:head\.|time_embed|cls_token|blocks\.\d+\.temporal_(?:fc|attn\.proj)\.)",
     ),
@@ -252,8 +191,15 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         frozenset({"vivit-joint"}),
         marker=r"^vivit\.(?:encoder\.)?layers?\.0\.",
         rename=(*_HF_BLOCKS, *_TO_JOINT_ENCODER),
-        adapt=_fuse_qkv,
+        adapt=fuse_qkv,
         unused=r"^vivit\.pooler\.",
+    ),
+    KeyMap(
+        "scenic ViViT",
+        frozenset({"vivit", "vivit-joint"}),
+        marker=r"^(?:Spatial)?Transformer/encoderblock_0/",
+        rename=_SCENIC,
+        adapt=from_flax,
     ),
     KeyMap("vidpipe", frozenset({"vivit-joint"}), marker=r"^encoder\.blocks\.0\.attn\.qkv\.weight$"),
     KeyMap("vidpipe", frozenset({"vivit", "mini-vivit"}), marker=r"^spatial\.blocks\.0\.attn\.qkv\.weight$"),
@@ -270,7 +216,7 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         frozenset({"mini-vivit"}),
         marker=_IMAGE_VIT_MARKER,
         rename=((r"^(blocks|norm|cls_token|pos_embed)\b", r"spatial.\1"),),
-        adapt=_share_blocks,
+        adapt=share_blocks,
         unused=_IMAGE_VIT_UNUSED,
         missing=r"^(?:temporal|head)\.|\.mix_(?:logits|weights)$",
     ),
@@ -290,7 +236,7 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         frozenset({"r2plus1d-perceiver", "r2plus1d-bert"}),
         marker=r"^stem\.0\.weight$",
         rename=((r"^(stem|layer\d)\.", r"trunk.\1."),),
-        adapt=_drop_later_blocks,
+        adapt=drop_later_blocks,
         unused=r"^fc\.",
         missing=r"^(?!trunk\.)",
     ),

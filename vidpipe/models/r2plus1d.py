@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D
 
-from vidpipe.models.base import ModelConfig, VideoModel
+from vidpipe.models.base import ModelConfig, VideoModel, run_blocks
 
 _STEM_CHANNELS = 45
 
@@ -107,6 +107,8 @@ class R2Plus1DTrunk(nn.Module):
 
     @staticmethod
     def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # what is compiled has its statistics among the forward pass's results
+            return run_blocks([block], x, checkpointing=True)
         result: Tensor = torch.utils.checkpoint.checkpoint(
             block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _running_statistics_kept(block))
         )
@@ -117,14 +119,14 @@ class R2Plus1DTrunk(nn.Module):
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
     """While a block's activations are recomputed, its batch norms must not count the same batch a second time."""
     norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm3d)]
-    momenta = [norm.momentum for norm in norms]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, momentum, count in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 TRUNK_GROUPS: dict[str, Any] = {"stem": r"^trunk\.stem", "blocks": r"^trunk\.layer(\d+)\.(\d+)"}

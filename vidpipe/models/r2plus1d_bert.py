@@ -11,10 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vidpipe.models.base import VideoModel, init_transformer
-from vidpipe.models.encoder import ClassTokenEncoder, pre_norm_blocks
+from vidpipe.models.encoder import ClassTokenEncoder, TransformerConfig, check_heads, pre_norm_blocks
 from vidpipe.models.positions import PositionAxis, resample_time
 from vidpipe.models.r2plus1d import TRUNK_GROUPS, TRUNK_GROUPS_COARSE, R2Plus1DTrunk, TrunkConfig
-from vidpipe.models.tubelets import check_heads
 
 _TEMPORAL_STRIDE = 8
 
@@ -58,19 +57,15 @@ class R2Plus1DBert(VideoModel):
         self.any_size = config.any_size
         self.trunk = R2Plus1DTrunk(config)
         width = self.trunk.num_channels
-        self.bert = ClassTokenEncoder(
-            pre_norm_blocks(
-                width,
-                num_heads=config.bert_heads,
-                mlp_ratio=config.bert_mlp_ratio,
-                dropout=config.bert_dropout,
-                rates=[0.0] * config.bert_depth,
-                act_layer=nn.GELU,
-            ),
+        bert = TransformerConfig(
             width=width,
-            num_tokens=-(-config.num_frames // _TEMPORAL_STRIDE),
+            num_heads=config.bert_heads,
+            mlp_ratio=config.bert_mlp_ratio,
             dropout=config.bert_dropout,
+            checkpointing=config.checkpointing,
         )
+        blocks = pre_norm_blocks(bert, [0.0] * config.bert_depth, act_layer=nn.GELU)
+        self.bert = ClassTokenEncoder(bert, blocks, num_tokens=-(-config.num_frames // _TEMPORAL_STRIDE))
         self.head_dropout = nn.Dropout(config.head_dropout)
         self.fc = nn.Linear(width, num_classes)
         init_transformer(self.bert)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vidpipe.models.base import VideoModel
+from vidpipe.models.base import VideoModel, run_blocks
 from vidpipe.models.perceiver import PerceiverLayer
 from vidpipe.models.r2plus1d import TRUNK_GROUPS, TRUNK_GROUPS_COARSE, R2Plus1DTrunk, TrunkConfig
 
@@ -66,6 +66,7 @@ class R2Plus1DPerceiver(VideoModel):
     def __init__(self, config: R2Plus1DPerceiverConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
         self.any_size = config.any_size
+        self.checkpointing = config.checkpointing
         self.trunk = R2Plus1DTrunk(config, num_blocks=config.num_blocks)
         if config.num_cross:
             self.queries = nn.Parameter(torch.randn(config.num_queries, config.latent_width))
@@ -111,7 +112,6 @@ class R2Plus1DPerceiver(VideoModel):
     def attend(self, features: Tensor) -> Tensor:
         """Logits [B, num_classes] of the trunk's features [B, T' * H' * W', C]."""
         x = self.queries.repeat(len(features), 1, 1) if hasattr(self, "queries") else features
-        for layer in self.layers:
-            x = layer(x, features)
+        x = run_blocks(self.layers, x, features, checkpointing=self.checkpointing)
         logits: Tensor = self.head(self.norm(x.mean(1)))
         return logits

@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import timm
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from vidpipe.errors import ModelError
-from vidpipe.models.base import MERGE, ModelConfig, VideoModel, init_transformer
-from vidpipe.models.encoder import ClassTokenEncoder, drop_path_rates, pre_norm_blocks
+from vidpipe.models.backbone import make_backbone, num_features
+from vidpipe.models.base import MERGE, VideoModel, init_transformer
+from vidpipe.models.encoder import ClassTokenEncoder, TransformerConfig, drop_path_rates, pre_norm_blocks
 from vidpipe.models.positions import PositionAxis, resample_time
-from vidpipe.models.tubelets import check_heads
 from vidpipe.recipes import nearest
 
 
-class ResNetTemporalConfig(ModelConfig):
-    """Configuration of `ResNetTemporal`.
+class ResNetTemporalConfig(TransformerConfig):
+    """Configuration of `ResNetTemporal`; `interpolate_positions` accepts any number of frames.
 
     Args:
         backbone: name of any timm model; it is frozen.
-        width: size of a token of the temporal transformer.
-        depth: blocks.
-        num_heads: attention heads of each block.
-        mlp_ratio: hidden size of an MLP, in widths.
-        dropout: after positions, attention projections and in MLPs.
-        drop_path: stochastic depth of the last block; it rises linearly.
-        interpolate_positions: accept any number of frames, with interpolated positions.
+        depth: blocks of the temporal transformer.
     """
 
     num_frames: int = Field(default=32, ge=1)
     backbone: str = "resnet50"
-    width: int = Field(default=768, ge=1)
     depth: int = Field(default=4, ge=1)
-    num_heads: int = Field(default=12, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
-    interpolate_positions: bool = False
 
     @field_validator("backbone")
     @classmethod
@@ -47,11 +36,6 @@ class ResNetTemporalConfig(ModelConfig):
         if not timm.is_model(name.partition(".")[0]):
             raise ValueError(f"no timm model of that name{nearest(name, timm.list_models())}")
         return name
-
-    @model_validator(mode="after")
-    def _divisible(self) -> ResNetTemporalConfig:
-        check_heads(self.width, self.num_heads)
-        return self
 
 
 class ResNetTemporal(VideoModel):
@@ -67,27 +51,14 @@ class ResNetTemporal(VideoModel):
     def __init__(self, config: ResNetTemporalConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
         self.interpolate_positions = config.interpolate_positions
-        self.backbone = timm.create_model(config.backbone, pretrained=False, num_classes=0)
-        self.num_features = int(cast(int, self.backbone.num_features))
+        self.backbone = make_backbone(config.backbone, size=config.image_size)
+        self.num_features = num_features(self.backbone)
         self.project = nn.Linear(self.num_features, config.width)
-        self.temporal = ClassTokenEncoder(
-            pre_norm_blocks(
-                config.width,
-                num_heads=config.num_heads,
-                mlp_ratio=config.mlp_ratio,
-                dropout=config.dropout,
-                rates=drop_path_rates(config.drop_path, config.depth),
-            ),
-            width=config.width,
-            num_tokens=config.num_frames,
-            dropout=config.dropout,
-            checkpointing=config.checkpointing,
-        )
+        blocks = pre_norm_blocks(config, drop_path_rates(config.drop_path, config.depth))
+        self.temporal = ClassTokenEncoder(config, blocks, num_tokens=config.num_frames)
         self.head = nn.Linear(config.width, num_classes)
         for part in (self.project, self.temporal, self.head):
             init_transformer(part)
-        self.backbone.requires_grad_(False)
-        self.backbone.eval()
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for all but the backbone."""

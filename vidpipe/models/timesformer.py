@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from timm.layers.attention import Attention
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vidpipe.models.base import MERGE, VideoModel, init_transformer, run_blocks
 from vidpipe.models.encoder import LAYER_NORM, drop_path_rates, pre_norm_blocks
 from vidpipe.models.positions import PositionAxis, resample_space, resample_time
-from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed, check_heads
+from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed
 
 
 class TimeSformerConfig(TubeletConfig):
@@ -27,13 +27,7 @@ class TimeSformerConfig(TubeletConfig):
     Args:
         attention: `divided` (time, then space), `joint` (both at once) or `space` (frames apart, averaged at the end).
         tubelet_frames: 1 embeds each frame by itself (a Conv2d); more embeds tubelets (a Conv3d).
-        width: size of a token.
         depth: blocks.
-        num_heads: attention heads of each block.
-        mlp_ratio: hidden size of an MLP, in widths.
-        dropout: after positions, attention projections and in MLPs.
-        drop_path: stochastic depth of the last block; it rises linearly.
-        tubelet_init: how an image model's 2-D patch kernel becomes 3-D: at the central frame, or averaged.
         temporal_init: `copy` starts temporal attention from an image model's spatial attention, behind a zero projection;
             `zero` starts its output projection at zero, behind an identity.
         class_token_init: `checkpoint` takes the class token of an image checkpoint; `normal` keeps a truncated normal one,
@@ -43,21 +37,10 @@ class TimeSformerConfig(TubeletConfig):
     num_frames: int = Field(default=8, ge=1)
     tubelet_frames: int = Field(default=1, ge=1)
     attention: Literal["divided", "joint", "space"] = "divided"
-    width: int = Field(default=768, ge=1)
     depth: int = Field(default=12, ge=1)
-    num_heads: int = Field(default=12, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
-    tubelet_init: Literal["central", "average"] = "central"
     temporal_init: Literal["copy", "zero"] = "copy"
     class_token_init: Literal["checkpoint", "normal"] = "checkpoint"
-
-    @model_validator(mode="after")
-    def _divisible(self) -> TimeSformerConfig:
-        self.check_tubelets()
-        check_heads(self.width, self.num_heads)
-        return self
 
 
 class DividedBlock(nn.Module):
@@ -153,14 +136,7 @@ class TimeSformer(VideoModel):
         rates = drop_path_rates(config.drop_path, config.depth)
         if config.attention == "divided":
             return [DividedBlock(config, rate) for rate in rates]
-        return pre_norm_blocks(
-            config.width,
-            num_heads=config.num_heads,
-            mlp_ratio=config.mlp_ratio,
-            rates=rates,
-            dropout=config.dropout,
-            act_layer=nn.GELU,
-        )
+        return pre_norm_blocks(config, rates, act_layer=nn.GELU)
 
     def no_weight_decay(self) -> set[str]:
         """Positions and class token."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vidpipe.models.base import ModelConfig
+from vidpipe.models.encoder import TransformerConfig
 
 
-class TubeletConfig(ModelConfig):
-    """Fields of models that read tubelets.
+class TubeletConfig(TransformerConfig):
+    """Fields of transformers that read tubelets; `interpolate_positions` accepts any T, H and W that tubelets divide.
 
     Args:
         tubelet_frames: frames of a tubelet.
         patch_size: height and width of a tubelet.
-        interpolate_positions: accept any T, H and W that tubelets divide, with interpolated positions.
+        tubelet_init: how an image model's 2-D patch kernel becomes 3-D: at the central frame, or averaged.
     """
 
     tubelet_frames: int = Field(default=2, ge=1)
     patch_size: int = Field(default=16, ge=1)
-    interpolate_positions: bool = False
+    tubelet_init: Literal["central", "average"] = "central"
 
     @property
     def tubelet(self) -> tuple[int, int, int]:
@@ -32,18 +34,13 @@ class TubeletConfig(ModelConfig):
         side = self.image_size // self.patch_size
         return self.num_frames // self.tubelet_frames, side, side
 
-    def check_tubelets(self) -> None:
-        """Raise ValueError unless tubelets divide the clip."""
+    @model_validator(mode="after")
+    def _tubelets_divide_the_clip(self) -> Self:
         if self.num_frames % self.tubelet_frames:
             raise ValueError(f"num_frames {self.num_frames} is not a multiple of tubelet_frames {self.tubelet_frames}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-
-
-def check_heads(width: int, num_heads: int) -> None:
-    """Raise ValueError unless heads divide the width."""
-    if width % num_heads:
-        raise ValueError(f"width {width} is not a multiple of the number of heads {num_heads}")
+        return self
 
 
 class TubeletEmbed(nn.Module):

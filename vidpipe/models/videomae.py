@@ -6,45 +6,28 @@ Attention has biases for queries and values, none for keys: exactly timm's BEiT 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from timm.models.beit import Block
 from torch import Tensor, nn
 
 from vidpipe.models.base import VideoModel, init_transformer, run_blocks
 from vidpipe.models.encoder import LAYER_NORM, drop_path_rates
 from vidpipe.models.positions import resample_space_time, sine_positions
-from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed, check_heads
+from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed
 
 
 class VideoMAEEncoderConfig(TubeletConfig):
     """Fields of models that hold a `VideoMAEEncoder`; the defaults are ViT-B.
 
     Args:
-        width: size of a token.
         depth: blocks.
-        num_heads: attention heads of each block.
-        mlp_ratio: hidden size of an MLP, in widths.
-        dropout: after attention projections and in MLPs.
-        drop_path: stochastic depth of the last block; it rises linearly.
-        tubelet_init: how an image model's 2-D patch kernel becomes 3-D: at the central frame, or averaged.
     """
 
-    width: int = Field(default=768, ge=1)
     depth: int = Field(default=12, ge=1)
-    num_heads: int = Field(default=12, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
-    tubelet_init: Literal["central", "average"] = "central"
-
-    @model_validator(mode="after")
-    def _divisible(self) -> VideoMAEEncoderConfig:
-        self.check_tubelets()
-        check_heads(self.width, self.num_heads)
-        return self
 
 
 class VideoMAEConfig(VideoMAEEncoderConfig):

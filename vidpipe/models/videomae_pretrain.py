@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from vidpipe.errors import ModelError
 from vidpipe.models.base import MERGE, VideoModel, run_blocks
-from vidpipe.models.encoder import LAYER_NORM, drop_path_rates
+from vidpipe.models.encoder import LAYER_NORM, check_heads, drop_path_rates
 from vidpipe.models.positions import sine_positions
-from vidpipe.models.tubelets import check_heads
 from vidpipe.models.videomae import VideoMAEEncoder, VideoMAEEncoderConfig, beit_blocks
 
 _EPSILON = 1e-6

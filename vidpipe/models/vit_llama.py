@@ -10,8 +10,9 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from vidpipe.models.base import run_blocks
+from vidpipe.models.encoder import check_heads
 from vidpipe.models.llama import LlamaBlock
-from vidpipe.models.tubelets import check_heads
 from vidpipe.models.videomae import VideoMAE, VideoMAEConfig
 
 
@@ -60,6 +61,7 @@ class ViTLlama(VideoMAE):
 
     config_class: ClassVar[type[ViTLlamaConfig]] = ViTLlamaConfig
     family: ClassVar[str] = "vit-llama"
+    frozen_parts: ClassVar[tuple[str, ...]] = ("llama.",)  # 0.8 GB
 
     def __init__(self, config: ViTLlamaConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
@@ -72,5 +74,6 @@ class ViTLlama(VideoMAE):
 
     def refine(self, tokens: Tensor) -> Tensor:
         """Tokens [B, N, width] through the frozen block and back."""
-        result: Tensor = self.from_llama(self.llama(self.to_llama(tokens)))
+        x = run_blocks([self.llama], self.to_llama(tokens), checkpointing=self.encoder.checkpointing)
+        result: Tensor = self.from_llama(x)
         return result

@@ -6,46 +6,28 @@ initialisation of tubelets from an image model.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from vidpipe.models.base import MERGE, VideoModel
 from vidpipe.models.encoder import ClassTokenEncoder, drop_path_rates, pre_norm_blocks
 from vidpipe.models.positions import PositionAxis, resample_space, resample_time
-from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed, check_heads
+from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed
 
 
 class ViViTConfig(TubeletConfig):
     """Configuration of `ViViT`; the defaults are ViViT-B/16x2.
 
     Args:
-        width: size of a token.
         spatial_depth: blocks of the spatial encoder.
         temporal_depth: blocks of the temporal encoder.
-        num_heads: attention heads of each block.
-        mlp_ratio: hidden size of an MLP, in widths.
-        dropout: after positions, attention projections and in MLPs.
-        drop_path: stochastic depth of the last block; it rises linearly over all blocks.
-        tubelet_init: how an image model's 2-D patch kernel becomes 3-D: at the central frame, or averaged.
     """
 
     num_frames: int = Field(default=32, ge=1)
-    width: int = Field(default=768, ge=1)
     spatial_depth: int = Field(default=12, ge=1)
     temporal_depth: int = Field(default=4, ge=1)
-    num_heads: int = Field(default=12, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
-    tubelet_init: Literal["central", "average"] = "central"
-
-    @model_validator(mode="after")
-    def _divisible(self) -> ViViTConfig:
-        self.check_tubelets()
-        check_heads(self.width, self.num_heads)
-        return self
 
 
 class ViViT(VideoModel):
@@ -65,28 +47,15 @@ class ViViT(VideoModel):
         self.patch_embed = TubeletEmbed(config.tubelet, config.width)
         rates = drop_path_rates(config.drop_path, config.spatial_depth + config.temporal_depth)
         frames, rows, columns = config.grid
-        self.spatial = self._encoder(
-            config, self._spatial_blocks(config, rates[: config.spatial_depth]), num_tokens=rows * columns
-        )
-        self.temporal = self._encoder(
-            config, self._temporal_blocks(config, rates[config.spatial_depth :]), num_tokens=frames
-        )
+        blocks = self._spatial_blocks(config, rates[: config.spatial_depth])
+        self.spatial = ClassTokenEncoder(config, blocks, num_tokens=rows * columns)
+        blocks = self._temporal_blocks(config, rates[config.spatial_depth :])
+        self.temporal = ClassTokenEncoder(config, blocks, num_tokens=frames)
         self.head = nn.Linear(config.width, num_classes)
         self._init_weights()
 
-    def _encoder(self, config: ViViTConfig, blocks: list[nn.Module], *, num_tokens: int) -> ClassTokenEncoder:
-        return ClassTokenEncoder(
-            blocks,
-            width=config.width,
-            num_tokens=num_tokens,
-            dropout=config.dropout,
-            checkpointing=config.checkpointing,
-        )
-
     def _spatial_blocks(self, config: ViViTConfig, rates: list[float]) -> list[nn.Module]:
-        return pre_norm_blocks(
-            config.width, num_heads=config.num_heads, mlp_ratio=config.mlp_ratio, dropout=config.dropout, rates=rates
-        )
+        return pre_norm_blocks(config, rates)
 
     def _temporal_blocks(self, config: ViViTConfig, rates: list[float]) -> list[nn.Module]:
         return self._spatial_blocks(config, rates)

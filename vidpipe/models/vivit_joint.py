@@ -3,44 +3,26 @@ attention"). This is what Hugging Face's ViViT checkpoints hold."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from vidpipe.models.base import MERGE, VideoModel, init_transformer
 from vidpipe.models.encoder import ClassTokenEncoder, drop_path_rates, pre_norm_blocks
 from vidpipe.models.positions import PositionAxis, resample_space_time
-from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed, check_heads
+from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed
 
 
 class ViViTJointConfig(TubeletConfig):
     """Configuration of `ViViTJoint`; the defaults are ViViT-B/16x2.
 
     Args:
-        width: size of a token.
         depth: blocks.
-        num_heads: attention heads of each block.
-        mlp_ratio: hidden size of an MLP, in widths.
-        dropout: after positions, attention projections and in MLPs.
-        drop_path: stochastic depth of the last block; it rises linearly.
-        tubelet_init: how an image model's 2-D patch kernel becomes 3-D: at the central frame, or averaged.
     """
 
     num_frames: int = Field(default=32, ge=1)
-    width: int = Field(default=768, ge=1)
     depth: int = Field(default=12, ge=1)
-    num_heads: int = Field(default=12, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
-    tubelet_init: Literal["central", "average"] = "central"
-
-    @model_validator(mode="after")
-    def _divisible(self) -> ViViTJointConfig:
-        self.check_tubelets()
-        check_heads(self.width, self.num_heads)
-        return self
 
 
 class ViViTJoint(VideoModel):
@@ -57,19 +39,8 @@ class ViViTJoint(VideoModel):
         self.interpolate_positions = config.interpolate_positions
         self.patch_embed = TubeletEmbed(config.tubelet, config.width)
         frames, rows, columns = config.grid
-        self.encoder = ClassTokenEncoder(
-            pre_norm_blocks(
-                config.width,
-                num_heads=config.num_heads,
-                mlp_ratio=config.mlp_ratio,
-                dropout=config.dropout,
-                rates=drop_path_rates(config.drop_path, config.depth),
-            ),
-            width=config.width,
-            num_tokens=frames * rows * columns,
-            dropout=config.dropout,
-            checkpointing=config.checkpointing,
-        )
+        blocks = pre_norm_blocks(config, drop_path_rates(config.drop_path, config.depth))
+        self.encoder = ClassTokenEncoder(config, blocks, num_tokens=frames * rows * columns)
         self.head = nn.Linear(config.width, num_classes)
         init_transformer(self)
 

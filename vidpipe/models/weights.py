@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 
 from vidpipe.errors import CheckpointError
+from vidpipe.models.flax_file import is_flax_file, read_flax
+from vidpipe.models.frozen import read_frozen
+from vidpipe.models.sharded import is_sharded, read_sharded
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin", "best.ckpt", "last.ckpt", "consolidated.00.pth")
@@ -31,8 +34,8 @@ def read_weights(source: str, *, wanted: str = "") -> dict[str, Tensor]:
     """Tensors of a published checkpoint, on the CPU; wrappers such as `{"model": ...}` and `module.` are taken off.
 
     Args:
-        source: a .safetensors, .pth, .pt, .bin or .ckpt file; a folder with one (or with an index of several), for
-            instance a run's;
+        source: a .safetensors, .pth, .pt, .bin or .ckpt file, or a Flax checkpoint; a folder with one (or with an index of several), for
+            instance a run's; a checkpoint that is a folder (`vidpipe.models.sharded`);
             `timm:NAME`; `torchvision:NAME`; or `hub:ORG/REPO` or `hub:ORG/REPO/FILE` on the Hugging Face hub.
         wanted: regular expression of keys; of a checkpoint in several files, only those that hold such keys are read.
 
@@ -47,9 +50,9 @@ def read_weights(source: str, *, wanted: str = "") -> dict[str, Tensor]:
     if scheme == "hub":
         return _from_hub(name, wanted)
     path = Path(source)
-    if path.is_dir():
-        return _from_folder(lambda file: path / file if (path / file).is_file() else None, source, wanted)
-    if not path.is_file():
+    if path.is_dir() and not is_sharded(path):
+        return _from_folder(lambda file: path / file if (path / file).exists() else None, source, wanted)
+    if not path.exists():
         raise CheckpointError(
             f"weights {source}: no such file or folder (other sources: timm:NAME, torchvision:NAME, hub:ORG/REPO)"
         )
@@ -142,7 +145,7 @@ def _read_indexed(index: Path, fetch: Fetch, source: str, wanted: str) -> dict[s
 
 def _read_file(path: Path, *, strip: bool = True) -> dict[str, Tensor]:
     try:
-        raw = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+        raw = read_sharded(path) if is_sharded(path) else _load(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"weights {path}: holds more than tensors, and loading that could run code; "
@@ -151,9 +154,17 @@ def _read_file(path: Path, *, strip: bool = True) -> dict[str, Tensor]:
     except Exception as error:
         raise CheckpointError(f"weights {path}: can't be read: {' '.join(str(error).split())[:200]}") from error
     state = {key: value for key, value in _unwrapped(raw).items() if isinstance(value, Tensor)}
+    if isinstance(raw, Mapping) and isinstance(raw.get("frozen"), str):  # a checkpoint of our own
+        state |= read_frozen(path.parent, raw["frozen"])
     if not state:
         raise CheckpointError(f"weights {path}: holds no tensors by name")
     return _stripped(state) if strip else state
+
+
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    return read_flax(path) if is_flax_file(path) else _load_pickle(path)
 
 
 def _load_safetensors(path: Path) -> Mapping[str, Any]:

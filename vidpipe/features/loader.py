@@ -1,0 +1,238 @@
+"""Batches of features, in the order and with the resuming of `vidpipe.loader.Loader`.
+
+Features are some kilobytes a frame, so one thread reads them as fast as any model takes them, and there is nothing to decode,
+to crop or to augment but the choice of the frames and, where several were stored, of the crop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidpipe.errors import BadSampleError, ShardError, UsageError
+from vidpipe.loader import Batch
+from vidpipe.loader.augment import sample_rng
+from vidpipe.loader.index import load_index
+from vidpipe.loader.order import Share, keyed_integers, permute
+from vidpipe.loader.reader import open_shard_file
+from vidpipe.loader.window import frame_window
+from vidpipe.shards.checksum import crc32
+from vidpipe.shards.codecs import stores_whole_videos
+from vidpipe.shards.features import FeatureFormat
+from vidpipe.shards.manifest import find_split, load_manifest
+
+STATE_VERSION = 1
+MAX_OPEN_SHARDS = 256
+AHEAD = 2  # batches that are read before they are asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureOptions:
+    """How samples are taken.
+
+    Attributes:
+        frames, stride: of a sample, within those stored; as `Loader` takes them.
+        random: take random windows, and with `epoch_unit` video a random one of a video's samples, instead of the middle.
+        epoch_unit: one sample of each `video` an epoch, or every `clip` (times crops).
+        seed: of order and windows.
+        drop_last: leave out the last batch if it is short.
+        rank, world_size: of this process.
+    """
+
+    frames: int | None = None
+    stride: int | None = None
+    random: bool = False
+    epoch_unit: Literal["video", "clip"] = "video"
+    seed: int = 0
+    drop_last: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+
+class FeatureLoader:
+    """Batches of one split of feature shards, epoch after epoch; `video` of a batch is float32 [B, T, D].
+
+    Args:
+        shards: a data-set folder with splits, or a split's own.
+        split: which one.
+        batch_size: samples a batch, for each rank.
+        device: where batches are wanted.
+        options: how samples are taken.
+
+    Raises:
+        ShardError: the shards are absent, unfinished, damaged, or hold no features.
+        UsageError: an option doesn't fit them.
+    """
+
+    backend = "features"
+
+    def __init__(self, shards: Path, *, split: str, batch_size: int, device: str, options: FeatureOptions) -> None:
+        self.folder = find_split(shards, split)
+        self.manifest = load_manifest(self.folder)
+        if self.manifest.features is None:
+            raise ShardError(f"{self.folder}: holds frames, not features; make some with `vidpipe features`")
+        if batch_size < 1:
+            raise UsageError(f"batch_size: got {batch_size}, expected at least 1")
+        self.batch_size, self.options = batch_size, options
+        self._format = FeatureFormat(self.manifest.features)
+        self._window = frame_window(
+            self.manifest.clip,
+            whole_videos=stores_whole_videos(self.manifest.codec),
+            frames=options.frames,
+            stride=options.stride,
+            window="random" if options.random else "center",
+        )
+        self._index = load_index(self.folder, self.manifest)
+        if len(self._index) == 0:
+            raise ShardError(f"{self.folder}: holds no samples")
+        self._device = torch.device(device)
+        self._sizes = {entry.name: entry.bytes for entry in self.manifest.shards}
+        self._open: OrderedDict[str, int] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-features")
+        self._epoch = self._consumed = 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; labels index them."""
+        return self.manifest.classes
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that an epoch gives, over all ranks and without padding."""
+        return self._index.num_videos if self.options.epoch_unit == "video" else len(self._index)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch belongs to."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; does nothing when that epoch is under way."""
+        if epoch != self._epoch:
+            self._epoch, self._consumed = epoch, 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on this rank."""
+        return self._share(consumed=0).num_batches(self.batch_size, drop_last=self.options.drop_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, share = self._epoch, self._share(self._consumed)
+        num_batches = share.num_batches(self.batch_size, drop_last=self.options.drop_last)
+        pending: deque[Future[Batch]] = deque()
+        started = 0
+        try:
+            for number in range(num_batches):
+                while started < min(num_batches, number + 1 + AHEAD):
+                    pending.append(self._thread.submit(self._batch, share, started, epoch))
+                    started += 1
+                batch = pending.popleft().result()
+                run = (number + 1) * self.batch_size * self.options.world_size
+                self._epoch, self._consumed = epoch, min(share.size, share.consumed + run)
+                yield batch
+            self._epoch, self._consumed = epoch + 1, 0
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer is, as small JSON: the same for all ranks after the same number of batches."""
+        content = "".join(entry.sha256 for entry in self.manifest.shards)
+        return {
+            "version": STATE_VERSION,
+            "epoch": self._epoch,
+            "consumed": self._consumed,
+            "seed": self.options.seed,
+            "epoch_unit": self.options.epoch_unit,
+            "features": hashlib.sha256(content.encode()).hexdigest()[:16],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly after the last batch that was given when `state` was taken, at any world size.
+
+        Raises:
+            UsageError: the state is of other shards, another seed or another version; nothing is changed then.
+        """
+        ours = {**self.state_dict(), "epoch": state.get("epoch"), "consumed": state.get("consumed")}
+        for key, value in ours.items():
+            if state.get(key) != value or value is None:
+                raise UsageError(
+                    f"loader state: {key} is {state.get(key)!r}, but this loader has {value!r}: "
+                    "a loader can only go on with the shards and the seed that it began with"
+                )
+        self._epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
+
+    def close(self) -> None:
+        """End the thread and close all files."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def __enter__(self) -> FeatureLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _share(self, consumed: int) -> Share:
+        return Share(self.num_samples, consumed, self.options.rank, self.options.world_size)
+
+    def _batch(self, share: Share, number: int, epoch: int) -> Batch:
+        positions, padding = share.positions(number, self.batch_size)
+        units = permute(positions, size=share.size, seed=self.options.seed, epoch=epoch)
+        samples = self._samples(units, epoch)
+        features = torch.from_numpy(np.stack([self._read(int(sample), epoch) for sample in samples]))
+        none = torch.zeros(len(samples), dtype=torch.int64, device=self._device)
+        return Batch(
+            video=features.to(self._device),
+            label=torch.from_numpy(self._index.label[samples]).to(self._device),
+            key=[self._index.key[sample] for sample in samples.tolist()],
+            video_path=[self._index.video[sample] for sample in samples.tolist()],
+            is_padding=torch.from_numpy(padding).to(self._device),
+            view=none,
+            dataset=none,
+        )
+
+    def _samples(self, units: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """The sample of each unit: itself, or one of the video's, by (seed, epoch, video) or the middle one."""
+        if self.options.epoch_unit == "clip":
+            return units
+        first = self._index.first_clip[units]
+        count = self._index.first_clip[units + 1] - first
+        bits = keyed_integers(units, seed=self.options.seed, epoch=epoch, purpose=0)
+        drawn = (bits % count.astype(np.uint64)).astype(np.int64) if self.options.random else count // 2
+        samples: NDArray[np.int64] = first + drawn
+        return samples
+
+    def _read(self, sample: int, epoch: int) -> NDArray[np.float32]:
+        """The window of a sample: float32 [T, D]. Of what lies between its frames, all is read and checked."""
+        index, shard = self._index, self._index.shards[self._index.shard[sample]]
+        frames = self._window.pick(
+            sample_rng(seed=self.options.seed, epoch=epoch, sample=sample), int(index.shape[sample, 0])
+        )
+        first, size = frames[0], self._format.frame_bytes
+        begin = int(index.offset[sample]) + self._format.offset(first)
+        content = memoryview(os.pread(self._opened(shard), (frames[-1] - first + 1) * size, begin))
+        checksums = index.crc32[int(index.crc_start[sample]) + first :]
+        for frame in range(frames[-1] - first + 1):
+            if crc32(content[frame * size : (frame + 1) * size]) != checksums[frame]:
+                raise BadSampleError(shard, index.key[sample], "its bytes differ from what was written (CRC-32)")
+        rows: NDArray[np.float32] = self._format.rows(content)[np.array(frames) - first].astype(np.float32)
+        return rows
+
+    def _opened(self, shard: str) -> int:
+        if shard not in self._open:
+            if len(self._open) >= MAX_OPEN_SHARDS:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[shard] = open_shard_file(self.folder / shard, self._sizes[shard])
+        self._open.move_to_end(shard)
+        return self._open[shard]

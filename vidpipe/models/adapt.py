@@ -1,0 +1,118 @@
+"""What renaming keys can't do to bring published weights into a model's own form.
+
+Each function takes a state with the model's names, and the model that is to be filled.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from vidpipe.models.base import VideoModel
+from vidpipe.models.mini_vivit import MiniViViTConfig
+from vidpipe.models.timesformer import TimeSformerConfig
+from vidpipe.models.vit_llama import ViTLlamaConfig
+
+State = dict[str, Tensor]
+
+
+def fuse_qkv(state: State, model: VideoModel) -> State:
+    """Queries, keys and values as one projection; without key biases, VideoMAE's two separate ones."""
+    del model
+    result = {key: tensor for key, tensor in state.items() if not re.search(r"\.attn\.(query|key|value)\.", key)}
+    for key, query in state.items():
+        base, dot, kind = key.rpartition("query.")
+        if not dot:
+            continue
+        parts = [state.get(f"{base}{part}.{kind}") for part in ("key", "value")]
+        if kind == "bias" and parts[0] is None and parts[1] is not None:
+            result[f"{base}q_bias"], result[f"{base}v_bias"] = query, parts[1]
+        else:
+            result[f"{base}qkv.{kind}"] = torch.cat([query, *(part for part in parts if part is not None)])
+    return result
+
+
+def from_flax(state: State, model: VideoModel) -> State:
+    """Kernels as torch has them: outputs first, heads joined, queries, keys and values as one projection."""
+    result: State = {}
+    for name, tensor in state.items():
+        if name.endswith(("query.weight", "key.weight", "value.weight")):
+            result[name] = tensor.flatten(1).T
+        elif name.endswith("attn.proj.weight"):
+            result[name] = tensor.flatten(0, 1).T
+        elif re.search(r"(?:query|key|value)\.bias$", name):
+            result[name] = tensor.flatten()
+        elif name == "patch_embed.proj.weight":
+            result[name] = tensor.permute(4, 3, 0, 1, 2)
+        else:
+            result[name] = tensor.T if tensor.ndim == 2 else tensor
+    return fuse_qkv(result, model)
+
+
+def share_blocks(state: State, model: VideoModel) -> State:
+    """Layers that share a block: weights of the first of them, norms of each."""
+    config = model.config
+    assert isinstance(config, MiniViViTConfig)
+    result: State = {}
+    for key, tensor in state.items():
+        found = re.fullmatch(r"spatial\.blocks\.(\d+)\.(norm[12])?(.+)", key)
+        if found is None:
+            result[key] = tensor
+            continue
+        block, layer = divmod(int(found[1]), config.spatial_share)
+        if found[2]:
+            result[f"spatial.blocks.{block}.{found[2]}.{layer}{found[3]}"] = tensor
+        elif layer == 0:
+            result[f"spatial.blocks.{block}.{found[3]}"] = tensor
+    return result
+
+
+def start_temporal(state: State, model: VideoModel) -> State:
+    """Temporal attention as a copy of spatial attention; with `zero`, its output projection keeps its zeros."""
+    config = model.config
+    assert isinstance(config, TimeSformerConfig)
+    if config.class_token_init == "normal":
+        state = {key: tensor for key, tensor in state.items() if key != "cls_token"}
+    if config.attention != "divided":
+        return state
+    copied = r"\.(attn\.qkv|norm1)\." if config.temporal_init == "zero" else r"\.(attn|norm1)\."
+    for key, tensor in list(state.items()):
+        if key.startswith("blocks.") and re.search(copied, key):
+            state[re.sub(r"\.(attn|norm1)\.", r".temporal_\1.", key)] = tensor
+    return state
+
+
+def drop_later_blocks(state: State, model: VideoModel) -> State:
+    """Without the residual blocks that a shortened trunk doesn't have."""
+    own = {key.rpartition(".conv")[0] for key in model.state_dict()}
+    later = re.compile(r"(trunk\.layer\d\.\d+)\.")
+    return {key: tensor for key, tensor in state.items() if not (found := later.match(key)) or found[1] in own}
+
+
+def take_llama_block(state: State, model: VideoModel) -> State:
+    """The one block that the model holds, from the original names or Hugging Face's."""
+    config = model.config
+    assert isinstance(config, ViTLlamaConfig)
+    result: State = {}
+    for key, tensor in state.items():
+        found = re.fullmatch(rf"(?:model\.)?layers\.{config.llama_layer}\.(.+)\.weight", key)
+        name = _LLAMA_NAMES.get(found[1]) if found else None
+        if name:
+            result[f"llama.block.{name}.weight"] = tensor
+    return result
+
+
+_LLAMA_NAMES = {
+    **{f"attention.{name}": name for name in ("wq", "wk", "wv", "wo")},
+    **{f"self_attn.{name}_proj": f"w{name}" for name in "qkvo"},
+    "feed_forward.w1": "gate",
+    "feed_forward.w3": "up",
+    "feed_forward.w2": "down",
+    **{f"mlp.{name}_proj": name for name in ("gate", "up", "down")},
+    "attention_norm": "attention_norm",
+    "input_layernorm": "attention_norm",
+    "ffn_norm": "ffn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}

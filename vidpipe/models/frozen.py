@@ -1,0 +1,65 @@
+"""Frozen parts of a model in a file of their own: written once into a run's folder, beside the checkpoints that name it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vidpipe.errors import CheckpointError
+from vidpipe.models.base import VideoModel
+from vidpipe.models.fingerprint import fingerprint
+from vidpipe.shards.layout import whole_file
+
+
+def frozen_part(model: nn.Module) -> dict[str, Tensor]:
+    """The part of a model's state that its checkpoints leave out; empty for most models."""
+    parts = model.frozen_parts if isinstance(model, VideoModel) else ()
+    return {name: tensor for name, tensor in model.state_dict().items() if parts and name.startswith(parts)}
+
+
+def write_frozen(state: Mapping[str, Tensor], folder: Path) -> str | None:
+    """Write a frozen part if it isn't there; the file's name, None for an empty part.
+
+    Raises:
+        CheckpointError: it can't be written.
+    """
+    if not state:
+        return None
+    name = f"frozen-{fingerprint(state)[:16]}.pt"
+    if not (folder / name).is_file():
+        try:
+            with whole_file(folder / name) as raw:
+                stream = io.BufferedWriter(cast(io.RawIOBase, raw), buffer_size=1 << 22)
+                torch.save(dict(state), stream)
+                stream.flush()
+                stream.detach()
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(f"{folder / name}: can't be written: {' '.join(str(error).split())}") from error
+    return name
+
+
+def read_frozen(folder: Path, name: str) -> dict[str, Tensor]:
+    """A frozen part, on the CPU.
+
+    Args:
+        folder: of the checkpoint that names it.
+
+    Raises:
+        CheckpointError: it is absent or damaged.
+    """
+    path = folder / Path(name).name
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing: checkpoints of this folder leave their frozen part to it; copy it too")
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        sound = name == f"frozen-{fingerprint(state)[:16]}.pt"
+    except Exception as error:  # torch raises whatever its unpickler and zip reader do
+        raise CheckpointError(f"{path}: damaged: {' '.join(str(error).split())[:200]}") from error
+    if not sound:
+        raise CheckpointError(f"{path}: damaged: its content is not what its name says")
+    return state
