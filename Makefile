@@ -1,15 +1,17 @@
 # Everything runs in .venv, which the first target that needs it makes; nothing but python3, make and pip has to be there.
 #   make PYTHON=python3.12 ...     another interpreter
 #   make CONSTRAINTS= ...          the newest allowed versions instead of the tested ones
+#   make VENV=.venv-bench EXTRAS=bench CONSTRAINTS= benchmark-loader     with all peers, in an environment of its own
 PYTHON      ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV        := .venv
 BIN         := $(VENV)/bin
 STAMP       := $(VENV)/.installed
+EXTRAS      ?= dev
 SHARDS      ?=
 SOURCE      ?=
 
-.PHONY: help setup check format test test-slow test-gpu demo benchmark-loader clean
+.PHONY: help setup check format test test-slow test-gpu demo benchmark-loader benchmark-prep benchmark-codecs benchmark-epoch benchmark-gpu experiments clean
 .DEFAULT_GOAL := help
 
 help:            ## what there is
@@ -20,7 +22,7 @@ setup: $(STAMP)  ## make .venv and install vidpipe with everything that developm
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
 	@echo "installing into $(VENV) (several GB the first time)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[$(EXTRAS)]'
 	@touch $@
 
 check: $(STAMP)  ## formatting, lint, types, import rules
@@ -59,8 +61,23 @@ demo: $(STAMP)   ## motion videos -> shards -> a classifier trained on the CPU -
 	$(BIN)/vidpipe bench loader demo/shards --source demo/videos --quick --out demo/benchmark
 	@echo; echo "pictures: demo/contact-sheet.png, demo/run/input.png, demo/run/curves.png, demo/benchmark/"
 
-benchmark-loader: $(STAMP) ## the loader against its peers: on the demo's shards, or SHARDS=... SOURCE=...
+benchmark-loader: $(STAMP) ## the loader against its peers, all codecs: on the demo's shards, or SHARDS="A B ..." SOURCE=...
 	$(BIN)/vidpipe bench loader $(SHARDS) $(if $(SOURCE),--source $(SOURCE))
+
+benchmark-prep: $(STAMP) ## preparation against bare decoding and re-encoding: of the demo's videos, or SOURCE=...
+	$(BIN)/vidpipe bench prep --source $(or $(SOURCE),demo/videos)
+
+benchmark-codecs: $(STAMP) ## bytes, fidelity and speed of all codecs: of the demo's videos, or SOURCE=...
+	$(BIN)/vidpipe bench codecs --source $(or $(SOURCE),demo/videos)
+
+benchmark-epoch: $(STAMP) ## share of an epoch that goes into data, on the fly and from shards: of the demo's videos, or SHARDS=... SOURCE=...
+	$(BIN)/vidpipe bench epoch $(SHARDS) $(if $(SOURCE),--source $(SOURCE))
+
+benchmark-gpu: $(STAMP) ## everything on a GPU, in under 8 minutes, from generated videos, or SHARDS=... SOURCE=...
+	$(BIN)/vidpipe bench gpu $(SHARDS) $(if $(SOURCE),--source $(SOURCE))
+
+experiments: $(STAMP) ## small experiments with training, three seeds each; about an hour
+	$(BIN)/vidpipe bench experiments
 
 clean:           ## remove what these targets made (not prepared data sets)
 	rm -rf $(VENV) build dist demo benchmarks *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

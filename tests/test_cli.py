@@ -27,7 +27,9 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0
     commands = re.findall(r"^  ([a-z]+) ", result.stdout.partition("Commands")[2], flags=re.MULTILINE)
-    assert sorted(commands) == ["bench", "eval", "inspect", "list", "predict", "prep", "train", "verify"]
+    assert sorted(commands) == [
+        *("bench", "doctor", "eval", "features", "inspect", "list", "predict", "prep", "train", "verify")
+    ]
     assert "HEAVY []" in result.stdout
 
 

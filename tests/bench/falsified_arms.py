@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidpipe.bench.arm import Arm, ArmBatch, Job
-from vidpipe.bench.arms.vidpipe_loader import VidpipeTorchArm
-from vidpipe.bench.arms.vidpipe_read import VidpipeReadArm
+from vidpipe.bench.arms.vidpipe_loader import VidpipeReadArm, VidpipeTorchArm
 
 
 class OneBit(VidpipeReadArm):

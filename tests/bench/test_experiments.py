@@ -16,13 +16,16 @@ from vidpipe.loader import Loader
 from vidpipe.train.recipe import load_train_recipe
 
 
-@pytest.mark.parametrize("variant", [v for e in EXPERIMENTS.values() for v in e.variants.values()], ids=lambda v: v.recipe)
+@pytest.mark.parametrize(
+    "variant", [v for e in EXPERIMENTS.values() for v in e.variants.values()], ids=lambda v: v.recipe
+)
 def test_every_variant_is_a_valid_recipe(variant: object) -> None:
     for experiment in EXPERIMENTS.values():
         if variant in experiment.variants.values():
             load_train_recipe(variant.recipe, [*experiment.settings, *variant.settings])
 
 
+@pytest.mark.slow
 def test_variants_are_trained_once_and_reported(
     tmp_path: Path, vidpipe: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +55,9 @@ def test_the_on_the_fly_loader_gives_what_the_shards_hold(motion_shards: Path) -
     section = load_train_recipe("vivit-tiny", settings).data
     slow = OnTheFlyLoader(motion_shards, motion_shards / "videos", section, batch_size=8, seed=0)
     fast = Loader(motion_shards, batch_size=8, size=64)
-    expected = {path: (label, clip) for b in fast for path, label, clip in zip(b.video_path, b.label, b.video, strict=True)}
+    expected = {
+        path: (label, clip) for b in fast for path, label, clip in zip(b.video_path, b.label, b.video, strict=True)
+    }
     seen = []
     for batch in slow:
         for path, label, clip in zip(batch.video_path, batch.label, batch.video, strict=True):

@@ -38,6 +38,16 @@ def test_mixup_pixels_and_labels_have_one_weight() -> None:
     assert torch.allclose(target.sum(dim=1), torch.ones(16))
 
 
+def test_clips_of_one_sample_are_not_mixed_with_each_other() -> None:
+    video, label = constant_clips()
+    mixed_video, target = mix_batch(
+        video, label // 4, keys=KEYS, num_classes=4, mixing=Mixing(mixup=0.8), seed=0, epoch=0, clips_per_sample=4
+    )
+    weight = target.gather(1, (label // 4).unsqueeze(1)).squeeze(1)
+    expected = weight * label + (1 - weight) * torch.roll(label, -4)
+    assert torch.allclose(mixed_video.mean(dim=(1, 2, 3, 4)), expected, atol=1e-4) and (weight < 0.99).any()
+
+
 def test_erasing_keeps_hard_labels_and_fills_the_same_box_in_all_frames() -> None:
     video, target = mixed(Mixing(erase=1.0))
     assert torch.equal(target, torch.arange(16))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidpipe.loader.order import Share, permute
+from vidpipe.loader.order import GlobalOrder, Share, WindowedOrder, permute
+from vidpipe.loader.shuffle_quality import shuffle_quality
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 17, 1000, 4097])
@@ -71,3 +72,62 @@ def test_drop_last_gives_whole_batches_only() -> None:
     share = Share(103, 0, 1, 3)
     assert share.num_batches(4, drop_last=True) == 8
     assert all(len(share.positions(number, 4)[0]) == 4 for number in range(8))
+
+
+def test_values_for_each_position_give_what_they_give_alone() -> None:
+    size, epoch, stream = np.array([5, 900, 900, 77]), np.array([0, 3, 3, 8]), np.array([1, 1, 2, -3])
+    together = permute(np.array([4, 10, 10, 30]), size=size, seed=9, epoch=epoch, stream=stream)
+    for place, position in enumerate([4, 10, 10, 30]):
+        alone = permute(
+            np.array([position]), size=int(size[place]), seed=9, epoch=int(epoch[place]), stream=int(stream[place])
+        )
+        assert together[place] == alone[0]
+    assert together[1] != together[2]
+
+
+@pytest.mark.parametrize("window", [1, 3, 8, 100])
+def test_windows_hold_all_units_and_few_shards(window: int) -> None:
+    counts = np.array([5, 0, 40, 7, 1, 13, 22, 0, 9, 30])
+    order = WindowedOrder(counts, window=window, seed=4)
+    shard_of = np.repeat(np.arange(len(counts)), counts)
+    orders = [order.units(np.arange(order.size), epoch) for epoch in range(2)]
+    for epoch, units in enumerate(orders):
+        np.testing.assert_array_equal(np.sort(units), np.arange(counts.sum()))
+        position = 0
+        for first in range(0, 8, window):  # two of the ten shards are empty
+            here = order.shards_ahead(position, epoch)[: min(window, 8 - first)]
+            end = position + int(counts[here].sum())
+            assert set(shard_of[units[position:end]]) == set(here)
+            position = end
+        assert position == order.size
+    assert not np.array_equal(*orders)
+
+
+def test_the_shards_ahead_are_those_of_the_next_window_and_epoch() -> None:
+    order = WindowedOrder(np.full(7, 10), window=3, seed=0)
+    shard_of = np.repeat(np.arange(7), 10)
+    first, second = (shard_of[order.units(np.arange(70), epoch)] for epoch in (0, 1))
+    assert set(order.shards_ahead(0, 0)) == set(first[:60])
+    assert set(order.shards_ahead(35, 0)) == set(first[30:])
+    assert set(order.shards_ahead(69, 0)) == {first[69], *second[:30]}
+
+
+def test_shuffle_quality_tells_orders_apart() -> None:
+    class Sequential:
+        size = 20_000
+
+        def units(self, positions: np.ndarray, epoch: int) -> np.ndarray:
+            return positions
+
+    counts = np.full(200, 100)
+    shard_of = np.repeat(np.arange(200), counts)
+    whole, windowed, none = (
+        shuffle_quality(order, shard_of)
+        for order in (GlobalOrder(20_000, seed=0), WindowedOrder(counts, window=8, seed=0), Sequential())
+    )
+    assert whole.displacement == pytest.approx(1, abs=0.03) and whole.neighbour_distance == pytest.approx(1, abs=0.03)
+    assert abs(whole.epoch_correlation) < 0.03 and whole.same_shard == pytest.approx(1 / 200, abs=0.002)
+    assert windowed.displacement > 0.85 and 0.8 < windowed.neighbour_distance < 0.97
+    assert abs(windowed.epoch_correlation) < 0.25 and windowed.same_shard == pytest.approx(1 / 8, abs=0.01)
+    assert none.displacement == 0 and none.neighbour_distance < 0.001
+    assert none.epoch_correlation == pytest.approx(1) and none.same_shard > 0.8

@@ -2,44 +2,93 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import RunCommand
 from PIL import Image
 
 from tests.train.toy import MakeRecipe, rename_classes
-from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.errors import CheckpointError
+from vidpipe.loader import Loader, LoaderOptions
 from vidpipe.train.checkpoint import build_model, find_checkpoint, read_checkpoint
 from vidpipe.train.dry_run import dry_run
 from vidpipe.train.evaluate import evaluate
 from vidpipe.train.loop import train
-from vidpipe.train.pictures import draw_confusion
 from vidpipe.train.scores import summarize
+
+
+@pytest.fixture(scope="module")
+def untrained(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step, which is wrong about most videos."""
+    out = tmp_path_factory.mktemp("untrained")
+    recipe = toy_recipe(schedule={"steps": 1, "warmup_steps": 0}, optim={"lr": 0.03})
+    train(recipe, shards=toy_shards, out=out, device="cpu", quiet=True)
+    return out
 
 
 @pytest.fixture(scope="module")
 def run(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    train(toy_recipe(schedule={"steps": 20}), shards=toy_shards, out=out, device="cpu", quiet=True)
+    train(toy_recipe(schedule={"steps": 40}), shards=toy_shards, out=out, device="cpu", quiet=True)
     return out
 
 
-def test_the_confusion_picture_and_the_table_show_all_classes(run: Path, toy_shards: Path, tmp_path: Path) -> None:
-    evaluation = evaluate(run, shards=toy_shards, device="cpu", backend="torch")
-    assert len(evaluation.table()) == 4
-    picture = Image.open(draw_confusion(evaluation, tmp_path / "confusion.png"))
-    assert min(picture.size) >= 200
+def test_eval_prints_what_it_is_asked_for(run: Path, toy_shards: Path, tmp_path: Path, vidpipe: RunCommand) -> None:
+    arguments = ("eval", run, "--shards", toy_shards, "--views", "3x2", "--device", "cpu")
+    plain = vidpipe(*arguments, "--per-class")
+    line, *table = plain.out.splitlines()
+    assert plain.code == 0 and "8 videos of 3 x 2 views" in line
+    assert sorted(row.split()[0] for row in table) == ["blue", "green", "grey", "red"]
+    pictures = ("--confusion", tmp_path / "c.png", "--misclassified", tmp_path / "m.png")
+    result = json.loads(vidpipe(*arguments, "--json", *pictures).out)
+    assert (result["videos"], result["clips"], result["views"]) == (8, 48, [3, 2])
+    assert sum(map(sum, result["confusion"])) == 8
+    assert min(Image.open(tmp_path / "c.png").size) >= 200
+    for views in ("3", "0x1", "axb", "20x1"):
+        refused = vidpipe("eval", run, "--shards", toy_shards, "--views", views, "--device", "cpu")
+        assert refused.code == 2 and "views" in refused.err
 
 
-def test_a_videos_clips_are_averaged_and_it_counts_once() -> None:
+def test_the_surest_mistakes_are_drawn(untrained: Path, run: Path, toy_shards: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mistakes.png"
+    evaluation = evaluate(untrained, shards=toy_shards, device="cpu", backend="torch", misclassified=path)
+    wrong = sum(score.label != score.predicted for score in evaluation.scores)
+    picture = Image.open(path)
+    assert wrong > 0 and picture.height % wrong == 0 and picture.height // wrong > 100
+    assert len(picture.convert("L").getcolors(100_000)) > 50
+    perfect = evaluate(run, shards=toy_shards, device="cpu", backend="torch", misclassified=tmp_path / "none.png")
+    assert perfect.top1 == 1.0 and not (tmp_path / "none.png").exists()
+
+
+def test_a_videos_views_are_averaged_and_it_counts_once(untrained: Path, toy_shards: Path) -> None:
+    result = evaluate(untrained, shards=toy_shards, device="cpu", backend="torch", views=(2, 3), batch_size=5)
+    model = build_model(read_checkpoint(untrained))
+    seen: dict[str, list[torch.Tensor]] = {}
+    options = LoaderOptions(views=(2, 3))
+    with Loader(toy_shards, split="val", frames=4, size=16, backend="torch", options=options) as loader:
+        for batch in loader:
+            with torch.no_grad():
+                rows = model(batch.video).softmax(dim=1)
+            for path, row in zip(batch.video_path, rows, strict=True):
+                seen.setdefault(path, []).append(row)
+    assert (result.videos, result.clips) == (8, 48) and {len(rows) for rows in seen.values()} == {6}
+    for score in result.scores:
+        best = torch.stack(seen[score.video]).mean(dim=0).max(dim=0)
+        assert (score.predicted, score.probability) == (int(best.indices), pytest.approx(float(best.values), abs=1e-6))
+
+
+def test_accuracies_are_by_video_and_by_class() -> None:
     result = summarize(
         split="val",
         class_names=["a", "b", "c"],
-        video_names=["x", "y", "x"],
-        labels=[0, 1, 0],
-        probabilities=torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.3, 0.7, 0.0]]),
+        videos=["x", "y"],
+        labels=[0, 1],
+        probabilities=torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.2, 0.0]]),
+        clips=3,
         mean_loss=1.0,
     )
     assert (result.videos, result.clips, result.top1, result.top5) == (2, 3, 0.5, 1.0)
@@ -59,14 +108,9 @@ def test_shuffled_frames_are_the_same_shuffle_every_time(run: Path, toy_shards: 
     assert "shuffled" in first.line()
 
 
-def test_views_are_windows_of_the_stored_clips(run: Path, toy_shards: Path) -> None:
-    central = evaluate(run, shards=toy_shards, device="cpu", backend="torch", views=2)
+def test_one_view_of_each_stored_clip_is_what_is_taken_by_default(run: Path, toy_shards: Path) -> None:
+    central = evaluate(run, shards=toy_shards, device="cpu", backend="torch", views=(2, 1))
     assert central.scores == evaluate(run, shards=toy_shards, device="cpu", backend="torch").scores
-    more = evaluate(run, shards=toy_shards, device="cpu", backend="torch", views=6)
-    assert (more.videos, more.clips) == (8, 48)
-    for views, message in ((3, "2 clips of each video are stored"), (8, "4 frames have 3 places")):
-        with pytest.raises(UsageError, match=message):
-            evaluate(run, shards=toy_shards, device="cpu", backend="torch", views=views)
 
 
 def test_a_checkpoint_is_plain_data_and_makes_its_model_anew(run: Path, toy_shards: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,14 +31,16 @@ SECTIONS = {
 }
 
 
-def start(shards: Path, out: Path, sections: dict[str, Any], *, processes: int = 1) -> subprocess.Popen[str]:
+def start(
+    shards: Path, out: Path, sections: dict[str, Any], *, processes: int = 1, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
         [*launcher, "tests/train/train_process.py", str(shards), str(out), json.dumps(sections)],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **(env or {})},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -86,6 +89,29 @@ def test_signals_save_and_end_the_run(toy_shards: Path, tmp_path: Path, number: 
     assert 10 <= read_checkpoint(tmp_path).step < 5000
     steps = [row["step"] for row in read_metrics(tmp_path)]
     assert steps == [float(step) for step in range(1, len(steps) + 1)]
+
+
+def test_a_batch_system_may_start_the_processes_and_stop_them_all(toy_shards: Path, tmp_path: Path) -> None:
+    """As `srun` does: variables instead of a launcher, one task a machine, and Slurm's own beside them, which say other things."""
+    sections = {"schedule": {"steps": 5000}, "eval": {"every_steps": 3}, "checkpoint": {"keep_last": 2}}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    slurm = {"SLURM_NTASKS": "16", "SLURM_JOB_NAME": "train", "SLURM_NTASKS_PER_NODE": "8", "SLURM_PROCID": "7"}
+    processes = [
+        start(
+            toy_shards,
+            tmp_path,
+            sections,
+            env={**common, **slurm, "MASTER_PORT": str(port), "RANK": str(rank), "GROUP_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    wait_for_step(tmp_path, 20, processes[0])
+    processes[1].send_signal(signal.SIGUSR1)  # one of them is enough
+    errors = [finish(process) for process in processes]
+    assert "stopped by SIG" in errors[0] and "step" not in errors[1]
+    assert 20 <= read_checkpoint(tmp_path / "last.ckpt").step < 5000
 
 
 def test_two_processes_give_the_losses_of_one(toy_shards: Path, tmp_path: Path) -> None:

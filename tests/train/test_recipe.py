@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from vidpipe.errors import UsageError
+from vidpipe.loader.affine import Affine
+from vidpipe.loader.color import ColorJitter
 from vidpipe.recipes import list_recipes
+from vidpipe.train.data import open_train_loader
 from vidpipe.train.recipe import load_train_recipe
 
 
@@ -39,12 +42,24 @@ def test_a_length_in_steps_replaces_the_recipes_epochs_and_the_other_way_round()
         ("model.num_frames=8", r"data\.frames"),
         ("schedule.epochs=null", r"one of epochs and steps"),
         ("precision=fp8", r"precision"),
+        ("data.color_jitter={hue: 0.7}", r"data.color_jitter.hue.*0.5"),
+        ("data.affine={rotate: 10}", r"data.affine.rotate.*allowed: prob, rotation"),
     ],
 )
 def test_wrong_values_are_one_clear_line(override: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         load_train_recipe("vivit", [override])
     assert "\n" not in str(caught.value)
+
+
+def test_augmentation_of_the_recipe_reaches_the_loader(motion_shards: Path) -> None:
+    changes = ["data.color_jitter.hue=0.1", "data.affine={rotation: 10, scale: [0.9, 1.1]}", "data.clips_per_sample=2"]
+    section = load_train_recipe("vivit-tiny", changes, batch_size=4).data
+    with open_train_loader(motion_shards, section, accumulate=1, device="cpu", seed=0) as loader:
+        assert loader.options.color_jitter == ColorJitter(hue=0.1)
+        assert loader.options.affine == Affine(rotation=10, scale=(0.9, 1.1))
+        batch = next(iter(loader))
+    assert batch.key[::2] == batch.key[1::2] and batch.clip_key[1] == f"{batch.key[0]}/1"
 
 
 def test_a_recipe_can_extend_another(tmp_path: Path) -> None:

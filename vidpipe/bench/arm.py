@@ -50,15 +50,21 @@ class ArmSetup:
         workers: processes or threads that the arm may use.
         size: side in pixels of what the `train` job gives.
         crop: of the `train` job.
+        scratch: an empty folder for what the arm makes of the clips before anything is timed.
+        frames: that are taken of each stored clip, from its middle; None takes what the manifest says.
+        device: where batches are wanted of arms that can give them there: `cpu` or `cuda`.
         seed: of order and augmentation.
     """
 
     folder: Path
     source: Path | None
+    scratch: Path
     batch_size: int
     workers: int
     size: int
     crop: Crop
+    frames: int | None = None
+    device: str = "cpu"
     seed: int = 0
 
 
@@ -85,13 +91,15 @@ class Arm(ABC):
         title: its name in tables.
         about: what it does, in one sentence.
         jobs: those that it can do.
-        decodes_anew: its frames come from the videos and not from the shards, so they may differ by rounding.
+        decodes_anew: another library decodes its frames, or they were compressed anew: they may differ by rounding.
+        from_videos: they come from the videos and not from the shards, so what the shards' codec loses differs too.
     """
 
     title: ClassVar[str]
     about: ClassVar[str]
     jobs: ClassVar[frozenset[Job]] = frozenset(JOBS)
     decodes_anew: ClassVar[bool] = False
+    from_videos: ClassVar[bool] = False
 
     def __init__(self, setup: ArmSetup) -> None:
         self.setup = setup
@@ -101,6 +109,9 @@ class Arm(ABC):
         """Why this arm can't be used with these shards; empty when it can."""
         del setup
         return ""
+
+    def prepare(self) -> None:  # noqa: B027  most arms have nothing to prepare
+        """Convert the clips to the arm's own format, in `setup.scratch`; is done once, before anything is timed."""
 
     @abstractmethod
     def batches(self, job: Job) -> Iterator[ArmBatch]:

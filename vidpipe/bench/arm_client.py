@@ -11,10 +11,8 @@ import os
 import signal
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from vidpipe.bench.arm import ArmSetup, Job
 from vidpipe.bench.arm_process import (
@@ -32,22 +30,10 @@ from vidpipe.bench.arm_process import (
 )
 from vidpipe.bench.guard import Guard
 from vidpipe.bench.proof import Proof
+from vidpipe.bench.usage import Usage, group_usage
 from vidpipe.errors import VidpipeError
 
 ANSWER_SECONDS = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What an arm's processes use together.
-
-    Attributes:
-        cpu_seconds: since they began.
-        memory_bytes: of their own, without files and libraries that are mapped; None where the system doesn't tell.
-    """
-
-    cpu_seconds: float
-    memory_bytes: int | None
 
 
 class ArmClient:
@@ -121,14 +107,7 @@ class ArmClient:
 
     def usage(self) -> Usage:
         """What its processes use, from /proc."""
-        cpu_seconds, memory = 0.0, 0
-        ticks = os.sysconf("SC_CLK_TCK")
-        for folder in _group_members(self._group):
-            with suppress(OSError, ValueError):
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                cpu_seconds += (int(fields[11]) + int(fields[12])) / ticks
-                memory += _own_bytes(folder)
-        return Usage(cpu_seconds, memory or None)
+        return group_usage(self._group)
 
     def kill(self) -> None:
         """End all its processes."""
@@ -173,24 +152,3 @@ class ArmClient:
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._group, number)
-
-
-def _group_members(group: int) -> list[Path]:
-    """The /proc folders of a process group; none where there is no /proc."""
-    members = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group:
-                members.append(folder)
-    return members
-
-
-def _own_bytes(folder: Path) -> int:
-    """Its share of anonymous and shared memory, without mapped files."""
-    total = 0
-    for line in (folder / "smaps_rollup").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in ("Pss_Anon", "Pss_Shmem"):
-            total += int(value.split()[0]) * 1024
-    return total

@@ -19,7 +19,7 @@ from vidpipe.errors import VidpipeError
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Import the arm ("module:Class") and say whether it can run."""
+    """Import the arm ("module:Class"), say whether it can run, and let it convert the clips if it has to."""
 
     target: str
     setup: ArmSetup
@@ -124,6 +124,8 @@ class _Host:
         except ImportError as error:
             return Introduction("", "", JOBS, f"can't be imported: {error}")
         self._kind, self._setup = kind, setup
+        if not objection:
+            kind(setup).prepare()
         return Introduction(kind.title, kind.about, tuple(job for job in JOBS if job in kind.jobs), objection)
 
     def _make(self, *, centred: bool) -> Arm:

@@ -1,4 +1,4 @@
-"""The stored clips as the benchmark's reference: read by their offsets, one after the other, without the loader."""
+"""The stored clips as the benchmark's reference: read by their offsets, one after the other, without the loader's threads."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.shards.codecs import make_codec
+from vidpipe.loader.window import frame_window
+from vidpipe.shards.codecs import make_codec, stores_whole_videos
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import Manifest, load_manifest
 from vidpipe.shards.tar import place_members
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _COLUMNS = ("key", "shard", "video", "frames", "height", "width")
 _PLACES = ("payload_offset", "payload_sizes", "json_offset", "json_size")
@@ -22,7 +26,7 @@ _PLACES = ("payload_offset", "payload_sizes", "json_offset", "json_size")
 
 @dataclass(frozen=True, slots=True)
 class StoredClip:
-    """One sample's row of the index; offsets and sizes are in bytes within its shard."""
+    """One sample's row of the index; `frames` are those that are stored, offsets and sizes are in bytes within its shard."""
 
     key: str
     shard: str
@@ -35,22 +39,28 @@ class StoredClip:
     json_offset: int
     json_size: int
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the frames once decoded."""
-        return self.frames * self.height * self.width * 3
-
 
 class StoredClips:
     """All clips of a split, in the order of shards and of samples within them.
 
     Args:
         folder: the split's folder.
+        frames: that are taken of each, from its middle at the stored stride; as many as the manifest says by default.
+
+    Raises:
+        UsageError: so many are not stored.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, frames: int | None = None) -> None:
         self.folder = folder
         self.manifest: Manifest = load_manifest(folder)
+        self._window = frame_window(
+            self.manifest.clip,
+            whole_videos=stores_whole_videos(self.manifest.codec),
+            frames=frames,
+            stride=None,
+            window="center",
+        )
         rows = read_samples(folder, (*_COLUMNS, *_PLACES)).to_pylist()
         self.clips = tuple(StoredClip(**row) for row in rows)
         self._codec = make_codec(self.manifest.codec)
@@ -63,10 +73,40 @@ class StoredClips:
         """The clips by their samples' keys."""
         return {clip.key: clip for clip in self.clips}
 
+    @property
+    def num_frames(self) -> int:
+        """T of what is taken of each clip."""
+        return self._window.frames
+
+    def window(self, clip: StoredClip) -> list[int]:
+        """The frames that are taken, as numbers within what is stored."""
+        return self._window.pick(np.random.default_rng(0), clip.frames)
+
+    def num_bytes(self, clip: StoredClip) -> int:
+        """Bytes of these frames once decoded."""
+        return self.num_frames * clip.height * clip.width * 3
+
     def frames(self, clip: StoredClip) -> NDArray[np.uint8]:
-        """The clip's frames: uint8 [T, H, W, 3]."""
+        """These frames: uint8 [T, H, W, 3]."""
+        window = self.window(clip)
         places = place_members([""] * len(clip.payload_sizes), clip.payload_offset, clip.payload_sizes)
-        return self._codec.decode([self._bytes(clip.shard, place.offset, place.size) for place in places])
+        parts = self._codec.parts((clip.frames, clip.height, clip.width), clip.payload_sizes, window)
+        content = [self._bytes(clip.shard, places[part.member].offset + part.offset, part.size) for part in parts]
+        video = np.empty((len(window), clip.height, clip.width, 3), np.uint8)
+        self._codec.decode_parts(content, window, video)
+        return video
+
+    def payload(self, clip: StoredClip) -> list[bytes]:
+        """The sample's payload, file by file, as it is stored."""
+        places = place_members([""] * len(clip.payload_sizes), clip.payload_offset, clip.payload_sizes)
+        return [self._bytes(clip.shard, place.offset, place.size) for place in places]
+
+    def model_input(self, clip: StoredClip, *, size: int) -> Tensor:
+        """What the loader's torch reference makes of them with a centre crop: float32 [3, T, size, size]."""
+        from vidpipe.loader.transform import center_clip
+
+        spec = self.manifest.clip.model_copy(update={"frames": self.num_frames})
+        return center_clip(self.frames(clip), spec, size=size, normalization=self.manifest.normalization)
 
     def description(self, clip: StoredClip) -> dict[str, Any]:
         """The sample's JSON: frame indices, and facts about the source."""

@@ -30,6 +30,10 @@ class Guard:
         """Watch over a process group, too."""
         self._pipe.send(group)
 
+    def remove(self, group: int) -> None:
+        """Forget a group that has ended, as another process may get its number."""
+        self._pipe.send(-group)
+
     def __enter__(self) -> Self:
         return self
 
@@ -42,10 +46,14 @@ class Guard:
 
 def _watch(pipe: Connection[None, int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    groups: list[int] = []
+    groups: set[int] = set()
     with suppress(EOFError, ConnectionResetError):
         while True:
-            groups.append(pipe.recv())
+            group = pipe.recv()
+            if group > 0:
+                groups.add(group)
+            else:
+                groups.discard(-group)
     for group in groups:
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)

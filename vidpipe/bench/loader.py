@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import math
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from vidpipe.bench.arm import JOBS, RANDOM_CROP, ArmSetup, Job
-from vidpipe.bench.arm_client import ArmClient, Usage
-from vidpipe.bench.arm_process import Introduction, Window
-from vidpipe.bench.arms import ARMS, CEILING
+from vidpipe.bench.arms import ARMS
 from vidpipe.bench.clips import StoredClips
-from vidpipe.bench.guard import Guard
-from vidpipe.bench.loader_report import ArmResult, ClipGeometry, LoaderReport, Skipped
+from vidpipe.bench.loader_endurance import ARM as ENDURANCE_ARM
+from vidpipe.bench.loader_endurance import first_batch_of_large_index, memory_over_epochs
+from vidpipe.bench.loader_report import LoaderReport
+from vidpipe.bench.loader_session import Pace, Progress, run_job, started_arms
+from vidpipe.bench.loader_sweep import run_sweep
+from vidpipe.bench.loader_table import ArmResult, ClipGeometry, LoaderTable
 from vidpipe.bench.machine import describe_machine, package_versions
-from vidpipe.bench.selection import Selection, select_clips
+from vidpipe.bench.prepared import prepare_again
+from vidpipe.bench.selection import Selection, find_shards, first_shards, select_clips
+from vidpipe.bench.sweep_result import SWEEPS, Sweep
 from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
+from vidpipe.shards.codecs import CODECS
+from vidpipe.shards.manifest import Manifest, find_split, load_manifest
 
-PRELOADED = ("torch", "torchvision.transforms.v2", "vidpipe.bench.arm_process")  # once for all arms, which are forks
 QUICK_ARMS = ("vidpipe", "vidpipe-torch", "vidpipe-dali", "decord")
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,31 +38,36 @@ class LoaderBenchmark:
     """What to measure, and for how long.
 
     Attributes:
-        shards: a data-set folder or a split's; the demo's by default.
+        shards: data-set folders or splits', each gives a table; the demo's by default.
         source: folder of the videos that they were made from; without it nothing can be decoded on the fly.
         split: of the shards.
-        out: folder that the JSON and the plot go to, as `loader.*`, or `loader-quick.*`.
+        codecs: with which the videos of the first shards are prepared again, in a temporary folder, for a table more; by
+            default none, or for the demo's shards all others.
+        out: folder that the JSON and the plots go to, as `loader.*`, or `loader-quick.*`.
         quick: a first impression: few arms, clips and rounds.
         arms: their names (see `arms.ARMS`); by default all, or those of `QUICK_ARMS`.
         jobs: `read` gives uint8 clips, `train` cropped, mirrored, normalised float32.
+        sweeps: settings against which the fastest arms' speed is measured in the end.
         batch_size: clips a batch.
         size: side in pixels of what `train` gives.
         workers: processes or threads that each arm may use; by default one a core.
         rounds: turns of each arm; 5, or 3 if quick.
         round_seconds: least length of a turn; 1, or 0.4 if quick.
-        max_megabytes: (10^6 bytes) of shards to use; 1000, or 200 if quick, but at least one shard.
+        max_megabytes: (10^6 bytes) of each folder's shards to use; 1000, or 200 if quick, but at least one shard.
 
     Raises:
         UsageError: a value is out of its range.
     """
 
-    shards: Path | None = None
+    shards: tuple[Path, ...] = ()
     source: Path | None = None
     split: str = "train"
+    codecs: tuple[str, ...] | None = None
     out: Path = Path("benchmarks/loader")
     quick: bool = False
     arms: tuple[str, ...] | None = None
     jobs: tuple[Job, ...] = JOBS
+    sweeps: tuple[Sweep, ...] = ()
     batch_size: int = 8
     size: int = 224
     workers: int | None = None
@@ -72,15 +80,23 @@ class LoaderBenchmark:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"bench loader: {name}: got {value}, expected more than 0")
-        for arm in self.arms or ():
-            if arm not in ARMS:
-                raise UsageError(f"bench loader: no arm {arm!r}{nearest(arm, ARMS)}")
-        if not set(self.jobs) <= set(JOBS) or not self.jobs:
-            raise UsageError(f"bench loader: jobs: got {', '.join(self.jobs)}, expected some of {', '.join(JOBS)}")
+        for what, given, known in (("arm", self.arms, ARMS), ("codec", self.codecs, CODECS)):
+            for name in given or ():
+                if name not in known:
+                    raise UsageError(f"bench loader: no {what} {name!r}{nearest(name, known)}")
+        for name, given, allowed in (("jobs", self.jobs, JOBS), ("sweeps", self.sweeps, SWEEPS)):
+            if not set(given) <= set(allowed) or (name == "jobs" and not given):
+                raise UsageError(f"bench loader: {name}: got {', '.join(given)}, expected some of {', '.join(allowed)}")
+
+    @property
+    def pace(self) -> Pace:
+        """For how long arms are timed."""
+        rounds, seconds = self.rounds or (3 if self.quick else 5), self.round_seconds or (0.4 if self.quick else 1.0)
+        return Pace(rounds, seconds, proof_batches=1 if self.quick else 2)
 
 
 def run_loader_benchmark(options: LoaderBenchmark, *, progress: Progress | None = None) -> LoaderReport:
-    """Measure, and write the JSON and the plot.
+    """Measure, and write the JSON and the plots.
 
     Args:
         progress: is given a line now and then; by default they go to stderr.
@@ -90,146 +106,98 @@ def run_loader_benchmark(options: LoaderBenchmark, *, progress: Progress | None 
         ShardError: they are unfinished or damaged.
         VidpipeError: an arm doesn't give the stored clips, or failed. Nothing is reported then.
     """
-    quick = options.quick
     progress = progress or (lambda line: print(f"bench: {line}", file=sys.stderr))
-    rounds, seconds = options.rounds or (3 if quick else 5), options.round_seconds or (0.4 if quick else 1.0)
-    max_bytes = int(1e6 * (options.max_megabytes or (200 if quick else 1000)))
     machine = describe_machine()
-    with select_clips(options.shards, options.source, split=options.split, max_bytes=max_bytes) as selection:
-        setup = ArmSetup(
-            folder=selection.folder,
-            source=selection.source,
-            batch_size=options.batch_size,
-            workers=options.workers or usable_cores(),
-            size=options.size,
-            crop=RANDOM_CROP,
-        )
-        names = options.arms or (QUICK_ARMS if quick else tuple(ARMS))
-        progress(f"starting {', '.join(names)}")
-        results: list[ArmResult] = []
-        with _started(names, setup) as (arms, skipped):
-            for job in options.jobs:
-                able = [arm for arm in arms if job in arm.introduction.jobs]
-                results += _run_job(able, job, rounds=rounds, seconds=seconds, quick=quick, progress=progress)
-        report = LoaderReport(
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            quick=quick,
-            machine=machine,
-            versions=package_versions(),
-            geometry=_geometry(selection),
-            batch_size=setup.batch_size,
-            workers=setup.workers,
-            size=setup.size,
-            round_seconds=seconds,
-            results=tuple(results),
-            skipped=tuple(skipped),
-            notes=selection.notes,
-        )
-    name = "loader-quick" if quick else "loader"
-    files = (options.out / f"{name}.json", options.out / f"{name}.png")
-    report = replace(report, files=files)
-    report.write(*files)
-    return report
+    with tempfile.TemporaryDirectory(prefix="vidpipe-bench-") as temporary:
+        scratch = Path(temporary)
+        tables = []
+        for folder, source in _folders(options, scratch, progress):
+            with select_clips(folder, source, split=options.split, max_bytes=_max_bytes(options)) as selection:
+                tables.append(_measure(options, selection, scratch, progress))
+    report = LoaderReport(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        quick=options.quick,
+        machine=machine,
+        versions=package_versions(),
+        batch_size=options.batch_size,
+        workers=options.workers or usable_cores(),
+        size=options.size,
+        rounds=options.pace.rounds,
+        round_seconds=options.pace.seconds,
+        tables=tuple(tables),
+    )
+    return replace(report, files=report.write(options.out, "loader-quick" if options.quick else "loader"))
 
 
-@dataclass(slots=True)
-class _RunningArm:
-    """An arm that can run, and what was measured of the job at hand."""
-
-    name: str
-    client: ArmClient
-    introduction: Introduction
-    windows: list[Window] = field(default_factory=list)
-    cpu_seconds: float = 0.0
-    memory_bytes: int | None = None
-
-    def reset(self) -> None:
-        """Forget what was measured."""
-        self.windows, self.cpu_seconds, self.memory_bytes = [], 0.0, None
-
-    def turn(self, seconds: float) -> None:
-        """Let it run, measure, and freeze it again."""
-        before = self.client.usage()
-        self.client.thaw()
-        window = self.client.measure(seconds)
-        self.client.freeze()
-        after: Usage = self.client.usage()
-        self.windows.append(window)
-        self.cpu_seconds += after.cpu_seconds - before.cpu_seconds
-        if after.memory_bytes is not None:
-            self.memory_bytes = max(after.memory_bytes, self.memory_bytes or 0)
+def _folders(options: LoaderBenchmark, scratch: Path, progress: Progress) -> Iterator[tuple[Path, Path | None]]:
+    """The folders of shards, each with that of its videos: those named, then those that are prepared here."""
+    found = [find_shards(shards, options.source) for shards in options.shards or (None,)]
+    yield from found
+    first, source = found[0]
+    manifest = load_manifest(find_split(first, options.split))
+    others = tuple(name for name in CODECS if name != manifest.codec.name)
+    default = others if not options.shards and not options.quick else ()
+    for codec in default if options.codecs is None else options.codecs:
+        progress(f"preparing the videos with codec {codec}")
+        folder = scratch / codec
+        folder.mkdir()
+        yield prepare_again(manifest, source, codec=codec, folder=folder, limit=_num_videos(manifest, options)), source
 
 
-@contextmanager
-def _started(names: Sequence[str], setup: ArmSetup) -> Iterator[tuple[list[_RunningArm], list[Skipped]]]:
-    """The arms that can run, in the order of the table, and those that can't. All are ended on leaving."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
-    clients: list[ArmClient] = []
-    with Guard() as guard:
-        try:
-            clients += [ArmClient(name, ARMS[name], setup, guard=guard) for name in ARMS if name in names]
-            arms: list[_RunningArm] = []
-            skipped: list[Skipped] = []
-            for client in clients:
-                introduction = client.introduction()
-                if introduction.objection:
-                    skipped.append(Skipped(client.name, introduction.objection))
-                else:
-                    arms.append(_RunningArm(client.name, client, introduction))
-            yield arms, skipped
-        finally:
-            for client in clients:
-                client.kill()
+def _measure(options: LoaderBenchmark, selection: Selection, scratch: Path, progress: Progress) -> LoaderTable:
+    setup = ArmSetup(
+        folder=selection.folder,
+        source=selection.source,
+        scratch=scratch,
+        batch_size=options.batch_size,
+        workers=options.workers or usable_cores(),
+        size=options.size,
+        crop=RANDOM_CROP,
+    )
+    codec = selection.manifest.codec
+    names = options.arms or tuple(name for name in (QUICK_ARMS if options.quick else ARMS) if ARMS[name].reads(codec))
+    progress(f"codec {codec.name}: starting {', '.join(names)}")
+    results: list[ArmResult] = []
+    with started_arms(names, setup) as (arms, skipped):
+        for job in options.jobs:
+            results += run_job(arms, job, pace=options.pace, progress=progress)
+    table = LoaderTable(
+        geometry=_geometry(selection), results=tuple(results), skipped=tuple(skipped), notes=selection.notes
+    )
+    for sweep in options.sweeps:
+        pace = replace(options.pace, rounds=min(3, options.pace.rounds))
+        found = run_sweep(sweep, results, setup, stored_frames=table.geometry.frames, pace=pace, progress=progress)
+        table = replace(table, sweeps=(*table.sweeps, *found))
+    if not options.quick and any(result.arm == ENDURANCE_ARM for result in results):
+        progress("first batch of a large index, and memory over epochs")
+        table = replace(table, large_index=first_batch_of_large_index(setup), epoch_memory=memory_over_epochs(setup))
+    return table
 
 
-def _run_job(
-    arms: Sequence[_RunningArm], job: Job, *, rounds: int, seconds: float, quick: bool, progress: Progress
-) -> list[ArmResult]:
-    """Prove, warm up, and measure in turns; each round begins with another arm."""
-    first_batch: dict[str, float] = {}
-    for arm in arms:
-        arm.client.begin_proof(job, num_batches=1 if quick else 2)
-    proofs = {arm.name: arm.client.end_proof(job) for arm in arms}
-    progress(f"{job}: all arms give the stored clips")
-    for arm in arms:
-        arm.reset()
-        first_batch[arm.name] = arm.client.open(job)
-        arm.client.measure(seconds / 2)
-        arm.client.freeze()
-    for number in range(rounds):
-        shift = number % max(1, len(arms))
-        for arm in [*arms[shift:], *arms[:shift]]:
-            arm.turn(seconds)
-        progress(f"{job}: round {number + 1} of {rounds}")
-    for arm in arms:
-        arm.client.thaw()
-        arm.client.close_batches()
-    return [
-        ArmResult(
-            arm=arm.name,
-            job=job,
-            title=arm.introduction.title,
-            about=arm.introduction.about,
-            rounds=tuple(window.clips / window.seconds for window in arm.windows),
-            first_batch_seconds=None if arm.name == CEILING else first_batch[arm.name],
-            cpu_seconds_per_clip=arm.cpu_seconds / sum(window.taken for window in arm.windows),
-            memory_bytes=arm.memory_bytes,
-            proof=proofs[arm.name],
-        )
-        for arm in arms
-    ]
+def _num_videos(manifest: Manifest, options: LoaderBenchmark) -> int:
+    """About so many videos are in the part of the first folder that is used."""
+    share = sum(entry.samples for entry in first_shards(manifest, _max_bytes(options))) / manifest.num_samples
+    return math.ceil(manifest.counts.videos * share)
+
+
+def _max_bytes(options: LoaderBenchmark) -> int:
+    return int(1e6 * (options.max_megabytes or (200 if options.quick else 1000)))
 
 
 def _geometry(selection: Selection) -> ClipGeometry:
     stored = StoredClips(selection.folder)
+    manifest = selection.manifest
     sizes = Counter(f"{clip.width}x{clip.height}" for clip in stored.clips)
     return ClipGeometry(
-        dataset=selection.manifest.dataset,
-        split=selection.manifest.split,
-        codec=selection.manifest.codec.name,
+        dataset=manifest.dataset,
+        split=manifest.split,
+        codec=manifest.codec.name
+        if manifest.codec.dtype == "uint8"
+        else f"{manifest.codec.name} {manifest.codec.dtype}",
         clips=len(stored),
-        shards=len(selection.manifest.shards),
-        frames=selection.manifest.clip.frames,
+        shards=len(manifest.shards),
+        frames=stored.num_frames,
         sizes=tuple(size for size, _ in sizes.most_common(3)),
-        clip_bytes=sum(clip.num_bytes for clip in stored.clips) // len(stored),
+        clip_bytes=sum(stored.num_bytes(clip) for clip in stored.clips) // len(stored),
+        stored_bytes=sum(entry.bytes for entry in manifest.shards),
     )

@@ -15,12 +15,15 @@ from vidpipe.shards.manifest import Manifest, find_split
 SHARDS = 8  # so that sequential readers, which deal shards out to their workers, have enough for all
 
 
-def prepare_again(manifest: Manifest, source: Path | None, *, codec: str, folder: Path) -> Path:
+def prepare_again(
+    manifest: Manifest, source: Path | None, *, codec: str, folder: Path, limit: int | None = None
+) -> Path:
     """Prepare a split as its manifest says, but with another codec.
 
     Args:
         source: the folder of the videos.
         folder: an empty one; the recipe and the shards are written into it.
+        limit: only the first so many videos of the split, in the order of its shards.
 
     Returns:
         the new split's folder.
@@ -36,8 +39,8 @@ def prepare_again(manifest: Manifest, source: Path | None, *, codec: str, folder
     # What only goes with the codec that the recipe was for.
     overrides = ["quality=null", "crf=null", "dtype=uint8", f"codec={codec}"]
     recipe, _ = load_prep_recipe(str(name), overrides)
-    per_shard = -(-manifest.counts.videos // SHARDS)
+    per_shard = -(-min(manifest.counts.videos, limit or manifest.counts.videos) // SHARDS)
     size = per_shard * nominal_video_bytes(recipe, recipe.clip_spec(manifest.split)) / 1e6
-    run = RunOptions(splits=[manifest.split])
+    run = RunOptions(splits=[manifest.split], limit=limit)
     run_prep(str(name), [*overrides, f"shard_size_mb={size}"], source=source, out=folder / "shards", run=run)
     return find_split(folder / "shards", manifest.split)

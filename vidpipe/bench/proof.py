@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vidpipe.bench.arm import Arm, ArmBatch, Job
 from vidpipe.bench.clips import StoredClips
+from vidpipe.bench.psnr import psnr_db
 from vidpipe.errors import VidpipeError
 
 # Limits of the difference of antialiased resizes, in levels of 255. Implementations differ in when they round to 8 bits
@@ -50,12 +51,13 @@ def prove(arm: Arm, job: Job, batches: Iterator[ArmBatch], *, num_batches: int) 
     """Compare an arm's first batches, clip by clip, with what is stored under their keys.
 
     `read` must give the stored bytes; `train`, with its centre crop, what the loader's torch reference computes from them,
-    within the limits above. Arms that decode anew have to reach `MIN_PSNR_DB` (`MIN_PSNR_DB_LOSSY` beside JPEG).
+    within the limits above. Arms that decode anew have to reach `MIN_PSNR_DB`, or from videos beside a codec that loses
+    `MIN_PSNR_DB_LOSSY`.
 
     Raises:
         VidpipeError: a clip differs or is none of the stored ones; the message has arm, key and difference.
     """
-    stored = StoredClips(arm.setup.folder)
+    stored = StoredClips(arm.setup.folder, frames=arm.setup.frames)
     keys: list[str] = []
     worst, mean, psnr = 0.0, 0.0, math.inf
     for _ in range(num_batches):
@@ -66,8 +68,8 @@ def prove(arm: Arm, job: Job, batches: Iterator[ArmBatch], *, num_batches: int) 
             difference = _difference(arm, job, stored, key, np.asarray(video))
             worst = max(worst, float(difference.max()))
             mean += float(difference.mean())
-            psnr = min(psnr, _psnr(difference))
-            _judge(arm, job, key, difference, lossy=stored.manifest.codec.name != "tensor")
+            psnr = min(psnr, psnr_db(difference))
+            _judge(arm, job, key, difference, lossy=arm.from_videos and stored.manifest.codec.name != "tensor")
             keys.append(key)
     _check_variety(arm, job, keys, len(stored))
     return Proof(len(keys), worst, mean / len(keys), None if math.isinf(psnr) else psnr)
@@ -81,14 +83,8 @@ def _difference(arm: Arm, job: Job, stored: StoredClips, key: str, video: NDArra
     expected: NDArray[np.generic] = stored.frames(clip)
     levels: NDArray[np.float32] = np.ones(1, np.float32)
     if job == "train":
-        from vidpipe.loader.transform import center_clip
-
-        manifest = stored.manifest
-        reference = center_clip(
-            stored.frames(clip), manifest.clip, size=arm.setup.size, normalization=manifest.normalization
-        )
-        expected = reference.numpy()
-        levels = 255 * np.array(manifest.normalization.std, np.float32).reshape(3, 1, 1, 1)
+        expected = stored.model_input(clip, size=arm.setup.size).numpy()
+        levels = 255 * np.array(stored.manifest.normalization.std, np.float32).reshape(3, 1, 1, 1)
     if video.shape != expected.shape or video.dtype != expected.dtype:
         got, wanted = f"{video.dtype} {list(video.shape)}", f"{expected.dtype} {list(expected.shape)}"
         raise VidpipeError(f"{arm.title}: {job}: clip {key}: got {got}, expected {wanted}")
@@ -101,7 +97,7 @@ def _difference(arm: Arm, job: Job, stored: StoredClips, key: str, video: NDArra
 def _judge(arm: Arm, job: Job, key: str, difference: NDArray[np.float32], *, lossy: bool) -> None:
     if arm.decodes_anew:
         least = MIN_PSNR_DB_LOSSY if lossy else MIN_PSNR_DB
-        same = _psnr(difference) >= least
+        same = psnr_db(difference) >= least
         limit = f"a PSNR of {least:g} dB"
     elif job == "read":
         same = not difference.any()
@@ -125,9 +121,3 @@ def _check_variety(arm: Arm, job: Job, keys: list[str], total: int) -> None:
         raise VidpipeError(
             f"{arm.title}: {job}: {len(keys)} clips, but only {len(set(keys))} different ones: the same are given again"
         )
-
-
-def _psnr(difference: NDArray[np.float32]) -> float:
-    flat = difference.reshape(-1)
-    error = float(np.dot(flat, flat)) / flat.size
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)

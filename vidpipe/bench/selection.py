@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,15 +36,11 @@ class Selection:
     notes: tuple[str, ...]
 
 
-@contextmanager
-def select_clips(shards: Path | None, source: Path | None, *, split: str, max_bytes: int) -> Iterator[Selection]:
-    """The clips to use, read once so that they are in the page cache; the demo's if none are named.
-
-    Of a larger split the first shards are taken, through a temporary folder of links that is gone afterwards.
+def find_shards(shards: Path | None, source: Path | None) -> tuple[Path, Path | None]:
+    """The shards to use and the folder of their videos: the demo's if none are named.
 
     Raises:
-        UsageError: there are no shards or no such source folder.
-        ShardError: the shards are unfinished or damaged.
+        UsageError: there are none, or there is no such source folder.
     """
     if shards is None:
         shards, source = DEMO_SHARDS, source or DEMO_SOURCE
@@ -55,10 +52,23 @@ def select_clips(shards: Path | None, source: Path | None, *, split: str, max_by
             )
     if source is not None and not source.is_dir():
         raise UsageError(f"--source {source}: no such folder; expected the one that the shards' videos are in")
+    return shards, source
+
+
+@contextmanager
+def select_clips(shards: Path, source: Path | None, *, split: str, max_bytes: int) -> Iterator[Selection]:
+    """The clips to use, read once so that they are in the page cache.
+
+    Of a larger split the first shards are taken, through a temporary folder of links that is gone afterwards.
+
+    Raises:
+        UsageError: the shards hold no clips.
+        ShardError: they are unfinished or damaged.
+    """
     folder = find_split(shards, split)
     manifest = load_manifest(folder)
     source = source.absolute() if source else None
-    taken = _first_shards(manifest, max_bytes)
+    taken = first_shards(manifest, max_bytes)
     if not manifest.num_samples:
         raise UsageError(f"{folder}: holds no clips; all its videos were rejected, see rejects.jsonl")
     if len(taken) == len(manifest.shards):
@@ -67,13 +77,14 @@ def select_clips(shards: Path | None, source: Path | None, *, split: str, max_by
         return
     with tempfile.TemporaryDirectory(prefix="vidpipe-bench-") as temporary:
         view = Path(temporary)
-        part = _link(folder.absolute(), manifest, taken, view)
+        part = link_clips(folder.absolute(), manifest, view, limit=sum(entry.samples for entry in taken))
         _warm_up(view, taken)
         clips = f"{part.num_samples} of {manifest.num_samples} clips"
         yield Selection(view, source, part, (f"the first {len(taken)} of {len(manifest.shards)} shards: {clips}",))
 
 
-def _first_shards(manifest: Manifest, max_bytes: int) -> tuple[ShardEntry, ...]:
+def first_shards(manifest: Manifest, max_bytes: int) -> tuple[ShardEntry, ...]:
+    """As many of the first shards as have no more bytes together, but at least one."""
     taken: list[ShardEntry] = []
     for entry in manifest.shards:
         if taken and sum(shard.bytes for shard in taken) + entry.bytes > max_bytes:
@@ -82,21 +93,29 @@ def _first_shards(manifest: Manifest, max_bytes: int) -> tuple[ShardEntry, ...]:
     return tuple(taken)
 
 
-def _link(folder: Path, manifest: Manifest, taken: tuple[ShardEntry, ...], view: Path) -> Manifest:
-    """A split's folder in `view` that has only some of the shards."""
+def link_clips(folder: Path, manifest: Manifest, view: Path, *, limit: int) -> Manifest:
+    """Make `view` a split's folder that has only the first `limit` clips of another."""
+    rows = read_samples(folder).to_pylist()[:limit]
+    counts = Counter(row["shard"] for row in rows)
+    taken = [entry for entry in manifest.shards if entry.name in counts]
     for entry in taken:
         for name in (entry.name, index_name(entry.name)):
             (view / name).symlink_to(folder / name)
-    names = {entry.name for entry in taken}
-    write_samples(view, [row for row in read_samples(folder).to_pylist() if row["shard"] in names])
-    part = manifest.model_copy(update={"shards": taken})
+    write_samples(view, rows)
+    shards = tuple(entry.model_copy(update={"samples": counts[entry.name]}) for entry in taken)
+    part = manifest.model_copy(update={"shards": shards})
     part.write(view)
     return part
 
 
 def _warm_up(folder: Path, shards: tuple[ShardEntry, ...]) -> None:
-    buffer = bytearray(_CHUNK_BYTES)
     for entry in shards:
-        with (folder / entry.name).open("rb", buffering=0) as stream:
-            while stream.readinto(buffer):
-                pass
+        warm_up(folder / entry.name)
+
+
+def warm_up(path: Path) -> None:
+    """Read a file, so that it is in the page cache."""
+    buffer = bytearray(_CHUNK_BYTES)
+    with path.open("rb", buffering=0) as stream:
+        while stream.readinto(buffer):
+            pass

@@ -7,22 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidpipe.loader.affine import Affine, Warp, warp_region
+from vidpipe.loader.color import ColorJitter, Matrix
+from vidpipe.loader.region import Region
+
 
 @dataclass(frozen=True, slots=True)
-class Region:
-    """The part of a frame that is resized to the model's input, in whole pixels, and whether it is mirrored."""
+class Drawn:
+    """What was drawn for one clip.
 
-    top: int
-    left: int
-    height: int
-    width: int
-    flip: bool = False
+    Attributes:
+        region: of the stored frame.
+        warp: how it is sampled where it isn't just resized.
+        color: float32 [3, 4] as `color_matrix` gives it; None leaves the colours.
+    """
 
-
-def center_region(height: int, width: int) -> Region:
-    """The largest square about the centre."""
-    side = min(height, width)
-    return Region(top=(height - side) // 2, left=(width - side) // 2, height=side, width=side)
+    region: Region
+    warp: Warp | None = None
+    color: Matrix | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +35,34 @@ class Augmentation:
         crop_scale: range of the crop's share of the area.
         crop_ratio: range of its width to height; drawn uniformly in its logarithm.
         flip: mirror half of the clips.
+        color: of colours; None for none.
+        affine: of the frame's shape, before the crop; None for none.
+        grey: level about which contrast is changed.
     """
 
     crop_scale: tuple[float, float]
     crop_ratio: tuple[float, float]
     flip: bool
+    color: ColorJitter | None
+    affine: Affine | None
+    grey: float
 
-    def region(self, rng: np.random.Generator, height: int, width: int) -> Region:
+    def draw(self, rng: np.random.Generator, *, height: int, width: int, size: int) -> Drawn:
+        """What is done to one clip.
+
+        Args:
+            height, width: of its frames.
+            size: side of the model's input.
+        """
+        crop = self._crop(rng, height, width)
+        color = self.color.draw(rng, grey=self.grey) if self.color else None
+        moved = self.affine.draw(rng, height, width) if self.affine else None
+        if moved is None:
+            return Drawn(crop, None, color)
+        region, warp = warp_region(moved, crop, size=size, height=height, width=width)
+        return Drawn(region, warp, color)
+
+    def _crop(self, rng: np.random.Generator, height: int, width: int) -> Region:
         """A random resized crop: ten attempts, then the largest centred one within the ratio (Szegedy et al., 2015)."""
         flip = bool(rng.random() < 0.5) and self.flip
         for _ in range(10):
@@ -54,6 +77,6 @@ class Augmentation:
         return Region((height - h) // 2, (width - w) // 2, h, w, flip)
 
 
-def sample_rng(*, seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """The generator of one sample in one epoch."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, sample]))
+def sample_rng(*, seed: int, epoch: int, sample: int, draw: int = 0) -> np.random.Generator:
+    """The generator of one sample in one epoch; `draw` counts its clips where there are several."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, draw, sample]))

@@ -1,126 +1,39 @@
-"""What the backends share: requests for clips, threads that read them, buffers that are used again."""
+"""What the backends share: requests in, batches out."""
 
 from __future__ import annotations
 
-import threading
-import weakref
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
-from vidpipe.errors import BadSampleError, ShardError
-from vidpipe.loader.augment import Region
-from vidpipe.loader.reader import ClipReader
-from vidpipe.shards.codecs.base import Frames
-
-R = TypeVar("R")
+from vidpipe.loader.request import Request
+from vidpipe.shards.manifest import Normalization
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One clip of a batch.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSetup:
+    """What a backend has to know.
 
     Attributes:
-        sample: place in the index.
-        frames: of the stored clip.
-        region: of the stored frame.
-        is_padding: whether it only fills up the batch.
+        size: side of the model's input in pixels.
+        dtype: of the batches: float32, float16 or bfloat16.
+        device: where batches are wanted.
+        max_batch_size: of any batch, in clips.
+        threads: that the backend may use beside those that read.
+        warps, recolors: whether clips may come with a warp, and with a change of colours.
     """
 
-    sample: int
-    frames: Sequence[int]
-    region: Region
-    is_padding: bool
-
-
-class BufferPool:
-    """Memory that is handed out again once the array that was given, and every view of it, is gone."""
-
-    def __init__(self) -> None:
-        self._free: deque[NDArray[np.uint8]] = deque(maxlen=8)
-
-    def take(self, size: int) -> NDArray[np.uint8]:
-        """A flat uint8 array of `size` bytes with arbitrary content. It goes back by itself."""
-        memory = None
-        for _ in range(len(self._free)):
-            memory = self._free.popleft()
-            if memory.nbytes >= size:
-                break
-            memory = None
-        if memory is None:
-            memory = np.empty(size, np.uint8)
-        lease = np.frombuffer(memory.data, np.uint8)
-        weakref.finalize(lease, self._free.append, memory)
-        return lease[:size]
-
-
-class ReadPool:
-    """Threads that read clips, with the policy for damaged ones.
-
-    Args:
-        stand_in: gives another request for a sample that is damaged; None stops at it.
-    """
-
-    def __init__(
-        self, reader: ClipReader, *, threads: int, frame_bytes: int, stand_in: Callable[[Request, int], Request] | None
-    ) -> None:
-        self.bad_samples = 0
-        self.bytes_read = 0
-        self._reader = reader
-        self._frame_bytes = frame_bytes
-        self._stand_in = stand_in
-        self._buffers = BufferPool()
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="vidpipe-read")
-        self._lock = threading.Lock()
-
-    def start(
-        self, requests: Sequence[Request], work: Callable[[int, Frames, Request], R]
-    ) -> list[Future[tuple[Request, R]]]:
-        """Read all clips of a batch, each into its part of one buffer, and do `work` with it in the same thread.
-
-        Args:
-            work: is given the clip's place in the batch, its frames (uint8 [T, H, W, 3], a view of the buffer), and the request.
-
-        Returns:
-            a future for each clip, of the request that was served in the end and what `work` gave.
-        """
-        frames = len(requests[0].frames)
-        each = frames * self._frame_bytes
-        buffer = self._buffers.take(each * len(requests))
-        return [
-            self._executor.submit(self._serve, place, request, buffer[place * each : (place + 1) * each], work)
-            for place, request in enumerate(requests)
-        ]
-
-    def close(self) -> None:
-        """End the threads; what they have not begun is dropped."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def _serve(
-        self, place: int, request: Request, out: NDArray[np.uint8], work: Callable[[int, Frames, Request], R]
-    ) -> tuple[Request, R]:
-        attempt = 0
-        while True:
-            try:
-                video = self._reader.read(request.sample, request.frames, out)
-                break
-            except ShardError as error:
-                with self._lock:
-                    self.bad_samples += 1
-                if self._stand_in is None or not isinstance(error, BadSampleError):
-                    raise
-                attempt += 1
-                request = self._stand_in(request, attempt)
-        with self._lock:
-            self.bytes_read += video.nbytes
-        return request, work(place, video, request)
+    size: int
+    normalization: Normalization
+    dtype: torch.dtype
+    device: torch.device
+    max_batch_size: int
+    threads: int
+    warps: bool
+    recolors: bool
 
 
 class Engine(ABC):
@@ -132,7 +45,7 @@ class Engine(ABC):
 
     @abstractmethod
     def finish(self, started: object) -> tuple[list[Request], Tensor]:
-        """The requests that were served in the end, and the batch: float32 [B, 3, T, size, size]."""
+        """The requests that were served in the end, and the clips of all: [B, 3, T, size, size]."""
 
     @abstractmethod
     def close(self) -> None:

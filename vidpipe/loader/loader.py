@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vidpipe.cores import usable_cores
-from vidpipe.errors import MissingExtraError, ShardError, UsageError
-from vidpipe.loader.augment import Augmentation, center_region, sample_rng
-from vidpipe.loader.batch import Augment, Backend, Batch, LoaderOptions, LoaderStats
-from vidpipe.loader.engine import Engine, ReadPool, Request
-from vidpipe.loader.index import load_index
-from vidpipe.loader.order import Share, keyed_integers, permute
-from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.window import frame_window
-from vidpipe.shards.manifest import find_split, load_manifest
+from vidpipe.errors import ShardError, UsageError
+from vidpipe.loader.assemble import make_batch, make_raw_batch
+from vidpipe.loader.backend import make_engine, torch_dtype
+from vidpipe.loader.batch import Augment, Backend, Batch, Dtype, LoaderOptions, LoaderStats, RawBatch
+from vidpipe.loader.engine import EngineSetup
+from vidpipe.loader.order import Share
+from vidpipe.loader.planner import Planner, check_takes, make_augmentation
+from vidpipe.loader.pool import ReadPool
+from vidpipe.loader.quarantine import Quarantine
+from vidpipe.loader.request import Request
+from vidpipe.loader.sampling import make_sampling
+from vidpipe.loader.source import Source, split_windows
+from vidpipe.loader.splits import Shards
+from vidpipe.loader.state import VERSION, check_state, content_of_options
+from vidpipe.loader.views import make_views
 
-STATE_VERSION = 1
 MAX_THREADS = 16
+
+Begun = TypeVar("Begun")
+AnyBatch = TypeVar("AnyBatch", Batch, RawBatch)
 
 
 class Loader:
@@ -37,7 +42,9 @@ class Loader:
     background and each is the consumer's own: it is not written to again.
 
     Args:
-        shards: a data-set folder with splits, or a split's own.
+        shards: a data-set folder with splits, or a split's own: a path or any URL that fsspec knows, such as
+            s3://bucket/kinetics400. Several at once, as a sequence, are united by class name; as a mapping from folder to
+            weight, the weights are their shares of every epoch.
         split: which one.
         batch_size: clips a batch, for each rank.
         frames, stride: of the clips given, within those stored (see `frame_window`); as stored by default. `stride` is in
@@ -47,6 +54,7 @@ class Loader:
         device: where batches are wanted.
         backend: `dali`, `torch`, or `auto`: DALI on a GPU where it can be imported, else torch, which is two to three times
             as fast as DALI on the CPU (docs/benchmarks.md).
+        dtype: of the batches' clips: `float32`, `float16` or `bfloat16`.
         seed: of order and augmentation.
         drop_last: leave out the last batch if it is short.
         rank, world_size: of this process; by default from RANK and WORLD_SIZE, else 0 of 1.
@@ -60,7 +68,7 @@ class Loader:
 
     def __init__(
         self,
-        shards: str | os.PathLike[str],
+        shards: Shards,
         *,
         split: str = "train",
         batch_size: int = 32,
@@ -70,66 +78,66 @@ class Loader:
         augment: Augment | None = None,
         device: str | torch.device = "cpu",
         backend: Backend = "auto",
+        dtype: Dtype = "float32",
         seed: int = 0,
         drop_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
         options: LoaderOptions | None = None,
     ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.options = options or LoaderOptions()
-        folder = find_split(Path(shards), split)
-        self.manifest = load_manifest(folder)
         self.rank = int(os.environ.get("RANK", "0")) if rank is None else rank
         self.world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
-        _check_arguments(batch_size=batch_size, size=size, rank=self.rank, world_size=self.world_size)
-        random = augment == "train"
-        window = self.options.window if self.options.window is not None else "random" if random else "center"
-        self._window = frame_window(self.manifest.clip, frames=frames, stride=stride, window=window)
-        self._augmentation = _augmentation(self.options, self.manifest.horizontal_flip) if random else None
+        _check_arguments(batch_size=batch_size, size=size, seed=seed, rank=self.rank, world_size=self.world_size)
         self.batch_size, self.size, self.seed, self.drop_last = batch_size, size, seed, drop_last
-        self._index = load_index(folder, self.manifest)
-        if len(self._index) == 0:
-            raise ShardError(f"{folder}: holds no samples; all its videos were rejected, see rejects.jsonl")
+        random = augment == "train"
+        check_takes(self.options, augmented=random, batch_size=batch_size)
+        self._source = Source(shards, split, options=self.options)
+        self._stop_fetching = weakref.finalize(self, self._source.stop)
+        self._index = self._source.index
+        self.manifest = self._source.manifest
+        window = self.options.window if self.options.window is not None else "random" if random else "center"
+        self._windows = split_windows(self._source.splits, frames=frames, stride=stride, window=window)
+        self._planner = Planner(
+            self._source,
+            make_sampling(self._source, self.options, seed=seed),
+            self._windows,
+            augmentation=make_augmentation(self.options, self.manifest) if random else None,
+            views=make_views(self.options, self._windows, self._index),
+            clips_per_sample=self.options.clips_per_sample,
+            size=size,
+            seed=seed,
+        )
         self._epoch = self._consumed = 0
         self._clips = 0
         self._wait_seconds = self._busy_seconds = 0.0
-        self._open(folder, torch.device(device), backend)
+        self._start_threads(torch.device(device), backend, torch_dtype(dtype))
 
-    def _open(self, folder: Path, device: torch.device, backend: Backend) -> None:
+    def _start_threads(self, device: torch.device, backend: Backend, dtype: torch.dtype) -> None:
         threads = self.options.threads or min(MAX_THREADS, usable_cores())
-        self._reader = ClipReader(folder, self.manifest, self._index, check_crc=self.options.check == "crc")
+        skip = self.options.on_bad == "skip"
+        self._quarantine = Quarantine(self._index, max_share=self.options.max_bad if skip else None)
         self._pool = ReadPool(
-            self._reader,
+            self._source,
             threads=threads,
             frame_bytes=self._index.max_frame_bytes,
-            stand_in=self._stand_in if self.options.on_bad == "skip" else None,
+            quarantine=self._quarantine,
+            stand_in=self._stand_in if skip else None,
+            pinned=device.type == "cuda",
         )
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-batch")
-        self.backend, self._engine = self._make_engine(device, backend, threads)
-
-    def _make_engine(self, device: torch.device, backend: Backend, threads: int) -> tuple[str, Engine]:
-        size, normalization = self.size, self.manifest.normalization
-        if backend == "dali" or (backend == "auto" and device.type == "cuda"):
-            try:
-                from vidpipe.loader.dali import DaliEngine
-
-                engine = DaliEngine(
-                    self._pool,
-                    size=size,
-                    normalization=normalization,
-                    device=device,
-                    max_batch_size=self.batch_size,
-                    threads=threads,
-                )
-            except ImportError as error:
-                if backend == "dali":
-                    hint = "pip install nvidia-dali-cuda130 (or vidpipe[cuda12]), or take backend='torch'"
-                    raise MissingExtraError(f"backend 'dali': DALI can't be imported ({error}); {hint}") from error
-            else:
-                return "dali", engine
-        from vidpipe.loader.torch import TorchEngine
-
-        return "torch", TorchEngine(self._pool, size=size, normalization=normalization, device=device)
+        setup = EngineSetup(
+            size=self.size,
+            normalization=self.manifest.normalization,
+            dtype=dtype,
+            device=device,
+            max_batch_size=self.batch_size,
+            threads=threads,
+            warps=self.options.affine is not None,
+            recolors=self.options.color_jitter is not None,
+        )
+        self.backend, self._engine = make_engine(backend, self._pool, setup)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -139,12 +147,12 @@ class Loader:
     @property
     def num_frames(self) -> int:
         """T of the batches."""
-        return self._window.frames
+        return self._windows[0].frames
 
     @property
     def num_samples(self) -> int:
-        """Clips that an epoch gives, over all ranks and without padding."""
-        return self._index.num_videos if self.options.epoch_unit == "video" else len(self._index)
+        """Samples (or views) that an epoch gives, over all ranks and without padding."""
+        return self._planner.num_positions
 
     @property
     def epoch(self) -> int:
@@ -158,75 +166,91 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
-        return self._share(consumed=0).num_batches(self.batch_size, drop_last=self.drop_last)
+        return self._share(consumed=0).num_batches(self._batch_samples, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
+        def begin(requests: list[Request]) -> Future[tuple[list[Request], torch.Tensor]]:
+            return self._finisher.submit(self._engine.finish, self._engine.start(requests))
+
+        return self._run(begin, lambda begun: make_batch(self._source, *begun.result()))
+
+    def read_batches(self) -> Iterator[RawBatch]:
+        """As iterating, but clips as they are stored, in memory that is the consumer's own, without any transform.
+
+        The frames are those that iterating gives; crops and all other augmentation are left out.
+        """
+        return self._run(self._pool.read, lambda begun: make_raw_batch(self._source, begun.results()))
+
+    def _run(self, begin: Callable[[list[Request]], Begun], finish: Callable[[Begun], AnyBatch]) -> Iterator[AnyBatch]:
+        """What is left of the epoch: batches are begun ahead, each is finished when it is its turn."""
         epoch, share = self._epoch, self._share(self._consumed)
-        pending: deque[Future[tuple[list[Request], torch.Tensor]]] = deque()
-        num_batches = share.num_batches(self.batch_size, drop_last=self.drop_last)
-        started = 0
-        try:
-            for number in range(num_batches):
-                asked = time.perf_counter()
-                while started < min(num_batches, number + 1 + self.options.prefetch_batches):
-                    pending.append(self._start(share, started, epoch))
-                    started += 1
-                batch = self._finish(pending.popleft())
-                self._epoch = epoch
-                self._consumed = min(share.size, share.consumed + (number + 1) * self.batch_size * self.world_size)
-                self._clips += len(batch)
-                given = time.perf_counter()
-                self._wait_seconds += given - asked
-                yield batch
-                self._busy_seconds += time.perf_counter() - given
-            self._epoch, self._consumed = epoch + 1, 0
-        finally:
-            for future in pending:
-                future.cancel()
+        num_batches = share.num_batches(self._batch_samples, drop_last=self.drop_last)
+        begun: deque[Begun] = deque()
+        next_one = 0
+        for number in range(num_batches):
+            asked = time.perf_counter()
+            while next_one < min(num_batches, number + 1 + self.options.prefetch_batches):
+                begun.append(begin(self._requests(share, next_one, epoch)))
+                next_one += 1
+            batch = finish(begun.popleft())
+            self._epoch = epoch
+            self._consumed = min(share.size, share.consumed + (number + 1) * self._batch_samples * self.world_size)
+            self._clips += len(batch)
+            given = time.perf_counter()
+            self._wait_seconds += given - asked
+            yield batch
+            self._busy_seconds += time.perf_counter() - given
+        self._epoch, self._consumed = epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the consumer is, as small JSON: the same for all ranks after the same number of batches."""
-        return {
-            "version": STATE_VERSION,
-            "epoch": self._epoch,
-            "consumed": self._consumed,
+        window = self._source.shard_window
+        content = {
+            **content_of_options(self.options),
+            "shards": self._source.identity,
+            "weights": list(self._source.weights or ()),
+            "shuffle": "global" if window is None else f"windows of {window} shards",
             "seed": self.seed,
-            "epoch_unit": self.options.epoch_unit,
-            "samples": self.num_samples,
-            "shards": self._identity(),
+            "frames": self.num_frames,
+            "frame_step": [window.step for window in self._windows],
+            "size": self.size,
+            "augment": self._arguments["augment"],
         }
+        return {"version": VERSION, "epoch": self._epoch, "consumed": self._consumed, "content": content}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly after the last batch that was given when `state` was taken, at any world size.
 
+        Batch size, device, backend, threads and whatever else changes neither the clips nor their order may differ.
+
         Raises:
-            UsageError: the state is of other shards, another seed or another version; nothing is changed then.
+            UsageError: the state is of other shards, another seed or other clips; nothing is changed then.
         """
-        ours = {**self.state_dict(), "epoch": state.get("epoch"), "consumed": state.get("consumed")}
-        for key, value in ours.items():
-            if state.get(key) != value or value is None:
-                raise UsageError(
-                    f"loader state: {key} is {state.get(key)!r}, but this loader has {value!r}: "
-                    "a loader can only go on with the shards and the seed that it began with"
-                )
+        check_state(state, self.state_dict())
         self._epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
 
     def stats(self) -> LoaderStats:
         """What was measured so far."""
         return LoaderStats(
             clips=self._clips,
-            bytes_read=self._pool.bytes_read,
+            bytes_read=self._source.bytes_read,
             wait_seconds=self._wait_seconds,
             busy_seconds=self._busy_seconds,
-            bad_samples=self._pool.bad_samples,
+            bad_samples=self._quarantine.num_samples,
         )
+
+    @property
+    def errors(self) -> tuple[ShardError, ...]:
+        """What was damaged so far: one for each sample (`BadSampleError`), and one for each shard that couldn't be opened."""
+        return self._quarantine.errors
 
     def close(self) -> None:
         """End all threads and close all files; the loader can't be used after that."""
-        self._finisher.shutdown(wait=True, cancel_futures=True)
+        self._stop_fetching()
         self._pool.close()
+        self._finisher.shutdown(wait=True, cancel_futures=True)
         self._engine.close()
-        self._reader.close()
+        self._source.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -234,67 +258,40 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A loader goes to another process as what it was made with and its place; it is made anew there."""
+        return _remade, (self._arguments, self._epoch, self._consumed)
+
+    @property
+    def _batch_samples(self) -> int:
+        """Samples (or views) of a batch."""
+        return self.batch_size // self.options.clips_per_sample
+
     def _share(self, consumed: int) -> Share:
         return Share(self.num_samples, consumed, self.rank, self.world_size)
 
-    def _identity(self) -> str:
-        """Fingerprint of the shards' content."""
-        import hashlib
+    def _requests(self, share: Share, number: int, epoch: int) -> list[Request]:
+        positions, padding = share.positions(number, self._batch_samples)
+        ahead = self._planner.shards_ahead(int(positions[0]), epoch)
+        self._source.prefetch(ahead, rank=self.rank, world_size=self.world_size)
+        return self._planner.requests(positions, padding, epoch)
 
-        return hashlib.sha256("".join(entry.sha256 for entry in self.manifest.shards).encode()).hexdigest()[:16]
-
-    def _start(self, share: Share, number: int, epoch: int) -> Future[tuple[list[Request], torch.Tensor]]:
-        positions, padding = share.positions(number, self.batch_size)
-        units = permute(positions, size=share.size, seed=self.seed, epoch=epoch)
-        samples = self._samples(units, epoch)
-        requests = [self._request(int(s), epoch, is_padding=bool(p)) for s, p in zip(samples, padding, strict=True)]
-        return self._finisher.submit(self._engine.finish, self._engine.start(requests))
-
-    def _samples(self, units: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        """The sample of each unit: itself, or one clip of the video, by (seed, epoch, video)."""
-        if self.options.epoch_unit == "clip":
-            return units
-        first: NDArray[np.int64] = self._index.first_clip[units]
-        count = self._index.first_clip[units + 1] - first
-        drawn = keyed_integers(units, seed=self.seed, epoch=epoch, purpose=0) % count.astype(np.uint64)
-        return first + (drawn.astype(np.int64) if self._augmentation else count // 2)
-
-    def _request(self, sample: int, epoch: int, *, is_padding: bool) -> Request:
-        rng = sample_rng(seed=self.seed, epoch=epoch, sample=sample)
-        _, height, width = (int(n) for n in self._index.shape[sample])
-        frames = self._window.pick(rng)
-        region = self._augmentation.region(rng, height, width) if self._augmentation else center_region(height, width)
-        return Request(sample, frames, region, is_padding)
-
-    def _stand_in(self, request: Request, attempt: int) -> Request:
-        """The next sample of the index for a damaged one; gives up after eight in a row."""
-        if attempt > 8:
-            raise ShardError(
-                f"more than 8 damaged samples in a row, from {self._index.key[request.sample]} back; run `vidpipe verify`"
-            )
-        sample = (request.sample + 1) % len(self._index)
-        return replace(self._request(sample, self._epoch, is_padding=True), is_padding=True)
-
-    def _finish(self, future: Future[tuple[list[Request], torch.Tensor]]) -> Batch:
-        requests, video = future.result()
-        samples = [request.sample for request in requests]
-        return Batch(
-            video=video,
-            label=torch.from_numpy(self._index.label[samples]).to(video.device),
-            key=list(self._index.key[samples]),
-            video_path=list(self._index.video[samples]),
-            is_padding=torch.tensor([request.is_padding for request in requests], device=video.device),
-        )
+    def _stand_in(self, request: Request) -> Request:
+        epoch = self._epoch
+        return self._quarantine.stand_in(lambda attempt: self._planner.stand_in(request, attempt, epoch))
 
 
-def _check_arguments(*, batch_size: int, size: int, rank: int, world_size: int) -> None:
+def _remade(arguments: dict[str, Any], epoch: int, consumed: int) -> Loader:
+    loader = Loader(**arguments)
+    loader._epoch, loader._consumed = epoch, consumed
+    return loader
+
+
+def _check_arguments(*, batch_size: int, size: int, seed: int, rank: int, world_size: int) -> None:
     for name, value in (("batch_size", batch_size), ("size", size), ("world_size", world_size)):
         if value < 1:
             raise UsageError(f"{name}: got {value}, expected at least 1")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"seed: got {seed}, expected 0 to 2^63 - 1")
     if not 0 <= rank < world_size:
         raise UsageError(f"rank: got {rank}, expected 0 to {world_size - 1} (world_size {world_size})")
-
-
-def _augmentation(options: LoaderOptions, flip_allowed: bool) -> Augmentation:
-    flip = flip_allowed if options.horizontal_flip is None else options.horizontal_flip
-    return Augmentation(crop_scale=options.crop_scale, crop_ratio=options.crop_ratio, flip=flip)

@@ -1,7 +1,7 @@
 """Mixing the clips of a batch on the batch's device: mixup, CutMix and erasing, with labels that follow.
 
 What is drawn for a clip is a pure function of (seed, epoch, key): workers, resumes and devices don't matter to it. Its
-partner is the next clip of the batch. The same box is cut from all frames of a clip: the clip stays a video.
+partner is the next clip of another sample of the batch. The same box is cut from all frames of a clip: the clip stays a video.
 """
 
 from __future__ import annotations
@@ -89,7 +89,15 @@ def draw_clip(mixing: Mixing, key: str, *, seed: int, epoch: int, height: int, w
 
 
 def mix_batch(
-    video: Tensor, label: Tensor, *, keys: Sequence[str], num_classes: int, mixing: Mixing, seed: int, epoch: int
+    video: Tensor,
+    label: Tensor,
+    *,
+    keys: Sequence[str],
+    num_classes: int,
+    mixing: Mixing,
+    seed: int,
+    epoch: int,
+    clips_per_sample: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Mix the clips of a batch.
 
@@ -98,6 +106,7 @@ def mix_batch(
         label: int64 [B].
         keys: the B clips' keys.
         num_classes: number of classes.
+        clips_per_sample: clips of one sample that stand together in the batch; partners are of another one.
 
     Returns:
         The mixed video, and the labels: float [B, num_classes], summing to 1, where clips were mixed; else `label`.
@@ -109,7 +118,7 @@ def mix_batch(
         return video, label
     height, width = video.shape[-2:]
     draws = [draw_clip(mixing, key, seed=seed, epoch=epoch, height=height, width=width) for key in keys]
-    partner = video.roll(-1, dims=0)
+    partner = video.roll(-clips_per_sample, dims=0)
     blend = torch.tensor([1.0 if draw.cut else draw.keep for draw in draws], device=video.device, dtype=video.dtype)
     mixed = torch.lerp(partner, video, blend.view(-1, 1, 1, 1, 1))
     for index, draw in enumerate(draws):
@@ -125,7 +134,7 @@ def mix_batch(
         return mixed, label
     own = F.one_hot(label, num_classes).to(video.dtype)
     keep = torch.tensor([draw.keep for draw in draws], device=video.device, dtype=video.dtype).unsqueeze(1)
-    return mixed, own * keep + own.roll(-1, dims=0) * (1 - keep)
+    return mixed, own * keep + own.roll(-clips_per_sample, dims=0) * (1 - keep)
 
 
 def _box(

@@ -82,6 +82,10 @@ class ClipReader:
         open_shard: Callable[[str], int] | None = None,
         max_open: int = MAX_OPEN_SHARDS,
     ) -> None:
+        if manifest.features is not None:
+            raise ShardError(
+                f"{folder}: holds features of {manifest.features.backbone}, not frames: `vidpipe train resnet-temporal` reads them"
+            )
         sizes = {entry.name: entry.bytes for entry in manifest.shards}
         self._open_shard = open_shard or (lambda name: open_shard_file(folder / name, sizes[name]))
         self._max_open = max_open
@@ -90,6 +94,7 @@ class ClipReader:
         self._check_crc = check_crc
         self._open: OrderedDict[str, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
+        self.bytes_read = 0
 
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
         """Some frames of a sample's clip.
@@ -106,26 +111,35 @@ class ClipReader:
             BadSampleError: a checksum differs, or bytes are missing.
             ShardError: the shard is absent or has another size than the manifest says.
         """
-        length, height, width = (int(n) for n in self._index.shape[sample])
-        sizes = self._index.size[self._index.size_start[sample] : self._index.size_start[sample + 1]].tolist()
-        parts = self._codec.parts((length, height, width), sizes, frames)
-        shard = self._index.shards[self._index.shard[sample]]
-        place = _Place(self._opened(shard), shard, sample, _file_offsets(int(self._index.offset[sample]), sizes))
+        place, parts = self._located(sample, frames)
+        _, height, width = (int(n) for n in self._index.shape[sample])
         video = out[: len(frames) * height * width * 3].reshape(len(frames), height, width, 3)
         if self._codec.raw_parts:
             self._read(place, parts, out.data)
         else:
-            encoded = memoryview(bytearray(sum(part.size for part in parts)))
             try:
-                self._codec.decode_parts(self._read(place, parts, encoded), frames, video)
+                self._codec.decode_parts(self._read(place, parts, _room(parts)), frames, video)
             except ValueError as error:
-                raise BadSampleError(shard, self._index.key[sample], f"can't be decoded: {error}") from error
+                raise self._bad(place, f"can't be decoded: {error}") from error
         return video
+
+    def read_parts(self, sample: int, frames: Sequence[int]) -> list[memoryview]:
+        """What is stored of some frames of a sample, for `Codec.decode_parts`; raises as `read`."""
+        place, parts = self._located(sample, frames)
+        return self._read(place, parts, _room(parts))
 
     def close(self) -> None:
         """Close all shards."""
         with self._lock:
             self._open.clear()
+
+    def _located(self, sample: int, frames: Sequence[int]) -> tuple[_Place, list[Part]]:
+        """Where a sample lies, and what has to be read of it."""
+        length, height, width = (int(n) for n in self._index.shape[sample])
+        sizes = self._index.size[self._index.size_start[sample] : self._index.size_start[sample + 1]].tolist()
+        shard = self._index.shards[self._index.shard[sample]]
+        place = _Place(self._opened(shard), shard, sample, _file_offsets(int(self._index.offset[sample]), sizes))
+        return place, self._codec.parts((length, height, width), sizes, frames)
 
     def _opened(self, shard: str) -> _OpenShard:
         with self._lock:
@@ -150,6 +164,8 @@ class ClipReader:
             size = sum(part.size for part in run)
             self._fill(place, view[at : at + size], place.files[run[0].member] + run[0].offset)
             at += size
+        with self._lock:
+            self.bytes_read += at
         if self._check_crc:
             start = int(self._index.crc_start[place.sample])
             for part, content in zip(parts, views, strict=True):
@@ -169,6 +185,10 @@ class ClipReader:
 
     def _bad(self, place: _Place, message: str) -> BadSampleError:
         return BadSampleError(place.name, self._index.key[place.sample], message)
+
+
+def _room(parts: Sequence[Part]) -> memoryview:
+    return memoryview(bytearray(sum(part.size for part in parts)))
 
 
 def _file_offsets(first: int, sizes: Sequence[int]) -> list[int]:

@@ -1,58 +1,114 @@
-"""The torch backend: the reference. Clips are read and transformed in the same thread, straight into the batch."""
+"""The torch backend: the reference. On the CPU, clips are read and transformed in the same thread, straight into the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vidpipe.loader.engine import BufferPool, Engine, ReadPool, Request
-from vidpipe.loader.transform import normalization_tables, transform_clip
+from vidpipe.loader.engine import Engine, EngineSetup
+from vidpipe.loader.memory import BufferPool
+from vidpipe.loader.pool import Reading, ReadPool
+from vidpipe.loader.request import Request, places_of
+from vidpipe.loader.transform import ClipTransform
 from vidpipe.shards.codecs.base import Frames
-from vidpipe.shards.manifest import Normalization
 
 
 @dataclass(frozen=True, slots=True)
 class _Started:
     batch: Tensor
-    clips: list[Future[tuple[Request, None]]]
+    tasks: list[Future[list[Request]]]
 
 
 class TorchEngine(Engine):
-    """Crop, resize and normalisation by torch on the CPU; the batch is then moved to the device."""
+    """All work by the pool's threads, on the CPU."""
 
-    def __init__(self, pool: ReadPool, *, size: int, normalization: Normalization, device: torch.device) -> None:
+    def __init__(self, pool: ReadPool, setup: EngineSetup) -> None:
         self._pool = pool
-        self._size = size
-        self._device = device
-        self._scale, self._shift = normalization_tables(normalization)
+        self._size, self._dtype = setup.size, setup.dtype
+        self._transform = ClipTransform(size=setup.size, normalization=setup.normalization)
         self._batches = BufferPool()
 
     def start(self, requests: Sequence[Request]) -> _Started:
         """Read and transform a batch's clips in the pool's threads."""
-        shape = (len(requests), 3, len(requests[0].frames), self._size, self._size)
-        batch = self._empty(shape)
+        batch = self._empty(_batch_shape(requests, self._size))
+        first = _first_clips(requests)
 
         def work(place: int, video: Frames, request: Request) -> None:
-            transform_clip(video, request.region, out=batch[place], scale=self._scale, shift=self._shift)
+            for clip, take in enumerate(request.takes, start=first[place]):
+                self._transform(torch.from_numpy(video[places_of(take, request)]), take.drawn, out=batch[clip])
 
-        return _Started(batch, self._pool.start(requests, work))
+        return _Started(batch, self._pool.process(requests, work))
 
     def finish(self, started: object) -> tuple[list[Request], Tensor]:
         """Wait for all clips."""
         assert isinstance(started, _Started)
-        served = [future.result()[0] for future in started.clips]
-        return served, started.batch.to(self._device, non_blocking=True)
+        return [request for task in started.tasks for request in task.result()], started.batch
 
     def close(self) -> None:
         """Nothing to free."""
 
     def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        if self._device.type == "cuda":
-            return torch.empty(shape, dtype=torch.float32, pin_memory=True)
-        size = torch.Size(shape).numel() * 4
+        size = torch.Size(shape).numel() * self._dtype.itemsize
         with torch.inference_mode(False):  # the consumer may iterate in inference mode, our threads write outside of it
-            return torch.from_numpy(self._batches.take(size)).view(torch.float32).view(shape)
+            return torch.from_numpy(self._batches.take(size)).view(self._dtype).view(shape)
+
+
+class TorchDeviceEngine(Engine):
+    """Frames are copied to the device as they were read, all of a batch at once, and transformed there.
+
+    The threads read into memory that the device can fetch from by itself; it is used again only after that copy has ended.
+    """
+
+    def __init__(self, pool: ReadPool, setup: EngineSetup) -> None:
+        self._pool = pool
+        self._size, self._dtype, self._device = setup.size, setup.dtype, setup.device
+        self._transform = ClipTransform(size=setup.size, normalization=setup.normalization, device=setup.device)
+        self._stream: torch.cuda.Stream | None = None
+        if setup.device.type == "cuda":
+            self._stream = torch.cuda.Stream(setup.device)  # type: ignore[no-untyped-call]
+
+    def start(self, requests: Sequence[Request]) -> Reading:
+        """Read a batch's frames in the pool's threads."""
+        return self._pool.read(requests)
+
+    def finish(self, started: object) -> tuple[list[Request], Tensor]:
+        """Wait for the frames, copy and transform them; ends when the device has."""
+        assert isinstance(started, Reading)
+        results = started.results()
+        requests = [request for request, _ in results]
+        first = _first_clips(requests)
+        with self._on_stream():
+            frames = torch.from_numpy(started.buffer).to(self._device, non_blocking=True)
+            batch = torch.empty(_batch_shape(requests, self._size), dtype=self._dtype, device=self._device)
+            for (request, read), start, place in zip(results, started.starts, first, strict=True):
+                video = frames[start : start + read.nbytes].view(read.shape)
+                for clip, take in enumerate(request.takes, start=place):
+                    self._transform(video[places_of(take, request)], take.drawn, out=batch[clip])
+        if self._stream is not None:
+            self._stream.synchronize()
+        return requests, batch
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _on_stream(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+
+
+def _batch_shape(requests: Sequence[Request], size: int) -> tuple[int, ...]:
+    clips = sum(len(request.takes) for request in requests)
+    return (clips, 3, len(requests[0].takes[0].frames), size, size)
+
+
+def _first_clips(requests: Sequence[Request]) -> list[int]:
+    """The place of each request's first clip in the batch."""
+    places, clips = [], 0
+    for request in requests:
+        places.append(clips)
+        clips += len(request.takes)
+    return places

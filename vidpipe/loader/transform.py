@@ -1,4 +1,7 @@
-"""The reference transform of a clip on the CPU: crop, antialiased resize in 8 bits, mirror, normalise, [C, T, H, W]."""
+"""The reference transform of a clip: crop, antialiased resize in 8 bits, mirror, colour, normalise, [C, T, H, W].
+
+The same code runs on a GPU, where frames are resized in floats and rounded.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidpipe.loader.augment import Region, center_region
+from vidpipe.loader.affine import Warp
+from vidpipe.loader.augment import Drawn
+from vidpipe.loader.color import Matrix
+from vidpipe.loader.memory import ThreadMemory
+from vidpipe.loader.region import Region, center_region
 from vidpipe.loader.window import frame_window
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.manifest import Normalization
 from vidpipe.video.spec import ClipSpec
+
+# What F.interpolate calls; it has no `out`, and threads that each ask for fresh memory for every clip hold each other up.
+_resize_into = torch.ops.aten._upsample_bilinear2d_aa.out
 
 
 def normalization_tables(normalization: Normalization) -> tuple[Tensor, Tensor]:
@@ -22,35 +32,108 @@ def normalization_tables(normalization: Normalization) -> tuple[Tensor, Tensor]:
     return scale.float().view(3, 1, 1, 1), shift.float().view(3, 1, 1, 1)
 
 
-def resize_region(video: Frames, region: Region, size: int) -> Tensor:
-    """The region of every frame, resized with antialiasing.
+class ClipTransform:
+    """Makes the model's input of clips, in any number of threads at once; each has working memory of its own.
 
     Args:
-        video: uint8 [T, H, W, 3].
-        size: side of the result in pixels.
+        size: side of the input in pixels.
+        device: that the clips are on.
+    """
+
+    def __init__(self, *, size: int, normalization: Normalization, device: torch.device | None = None) -> None:
+        self._size = size
+        self._scale, self._shift = (table.view(3).to(device or "cpu") for table in normalization_tables(normalization))
+        self._factors = self._scale.tolist()
+        self._limits = [
+            (low, low + 255 * factor) for low, factor in zip(self._shift.tolist(), self._factors, strict=True)
+        ]
+        self._memory = ThreadMemory()
+
+    def __call__(self, video: Tensor, drawn: Drawn, *, out: Tensor) -> None:
+        """Write the model's input for one clip.
+
+        Args:
+            video: uint8 [T, H, W, 3].
+            out: float32, float16 or bfloat16 [3, T, size, size], contiguous; is overwritten.
+        """
+        if drawn.warp is None:
+            levels = self._resized(video, drawn.region, self._size, self._size)
+            levels = levels.flip(3) if drawn.region.flip else levels
+        else:
+            levels = self._warped(self._resized(video, drawn.region, drawn.warp.height, drawn.warp.width), drawn.warp)
+        planes = (
+            out
+            if out.dtype == torch.float32
+            else self._memory.take("planes", tuple(out.shape), device=self._scale.device)
+        )
+        if drawn.color is None:
+            planes.copy_(levels.transpose(0, 1))
+            for channel, factor in enumerate(self._factors):
+                torch.add(self._shift[channel], planes[channel], alpha=factor, out=planes[channel])
+        else:
+            self._recolor(levels, drawn.color, planes)
+        if planes is not out:
+            out.copy_(planes)
+
+    def _resized(self, video: Tensor, region: Region, height: int, width: int) -> Tensor:
+        """The region of every frame, antialiased: [T, 3, height, width] in channels-last memory, whole levels."""
+        rows, columns = (slice(region.top, region.top + region.height), slice(region.left, region.left + region.width))
+        cut = video[:, rows, columns].permute(0, 3, 1, 2)
+        if cut.shape[2:] == (height, width):
+            return cut
+        if video.device.type != "cpu":
+            return resize_in_floats(cut, height, width)
+        source = (
+            self._memory.take("cut", (len(video), *cut.shape[2:], 3), dtype=torch.uint8).permute(0, 3, 1, 2).copy_(cut)
+        )
+        resized = self._memory.take("resized", (len(video), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        _resize_into(source, [height, width], False, None, None, out=resized)
+        return resized
+
+    def _warped(self, levels: Tensor, warp: Warp) -> Tensor:
+        """Sampled bilinearly: float32 [T, 3, size, size], in [C, T, H, W] memory."""
+        frames, _, height, width = levels.shape
+        planes = self._memory.take("source", (3, frames, height, width), device=self._scale.device)
+        planes.copy_(levels.transpose(0, 1))
+        grid = F.affine_grid(self._theta(warp), [1, 1, self._size, self._size], align_corners=False)
+        sampled = F.grid_sample(
+            planes.view(1, 3 * frames, height, width), grid, padding_mode="border", align_corners=False
+        )
+        return sampled.view(3, frames, self._size, self._size).transpose(0, 1)
+
+    def _theta(self, warp: Warp) -> Tensor:
+        """The map between coordinates from -1 to 1 that torch counts in."""
+        to_pixels = np.array([[self._size / 2, 0, self._size / 2], [0, self._size / 2, self._size / 2], [0, 0, 1]])
+        half = np.array([[warp.width / 2], [warp.height / 2]])
+        theta = (warp.matrix @ to_pixels) / half - np.array([[0, 0, 1], [0, 0, 1]])
+        return torch.from_numpy(theta[None]).to(self._scale)
+
+    def _recolor(self, levels: Tensor, color: Matrix, planes: Tensor) -> None:
+        """Colour and normalisation as one matrix, clipped to what levels 0 to 255 become."""
+        change = torch.from_numpy(color).to(self._scale.device)
+        linear = self._scale[:, None] * change[:, :3]
+        shift = torch.addcmul(self._shift, self._scale, change[:, 3])
+        if levels.stride(1) == 1:  # pixel by pixel: converting in that order is several times as fast
+            pixels = self._memory.take("pixels", (levels.numel() // 3, 3), device=self._scale.device)
+            by_channel = pixels.copy_(levels.permute(0, 2, 3, 1).reshape(-1, 3)).t()
+        else:
+            by_channel = levels.transpose(0, 1).reshape(3, -1).to(self._scale)
+        torch.addmm(shift[:, None], linear, by_channel, out=planes.view(3, -1))
+        for plane, (low, high) in zip(planes, self._limits, strict=True):
+            plane.clamp_(low, high)
+
+
+def resize_in_floats(frames: Tensor, height: int, width: int) -> Tensor:
+    """Antialiased, rounded to whole levels; for devices, which can't resize in 8 bits.
+
+    Args:
+        frames: uint8 [T, 3, H, W].
 
     Returns:
-        uint8 [T, 3, size, size], in channels-last memory.
+        float32 [T, 3, height, width].
     """
-    frames = torch.from_numpy(video).permute(0, 3, 1, 2)
-    cut = frames[:, :, region.top : region.top + region.height, region.left : region.left + region.width]
-    if cut.shape[2:] != (size, size):
-        cut = F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-    return cut.flip(3) if region.flip else cut
-
-
-def transform_clip(video: Frames, region: Region, *, out: Tensor, scale: Tensor, shift: Tensor) -> None:
-    """Write the model's input for one clip.
-
-    Args:
-        video: uint8 [T, H, W, 3].
-        out: float32 [3, T, size, size]; is overwritten.
-        scale, shift: from `normalization_tables`.
-    """
-    resized = resize_region(video, region, out.shape[-1])
-    out.copy_(resized.permute(1, 0, 2, 3))
-    for channel in range(3):
-        torch.add(shift[channel], out[channel], alpha=float(scale[channel]), out=out[channel])
+    resized = F.interpolate(frames.float(), size=(height, width), mode="bilinear", antialias=True)
+    return resized.round_().clamp_(0, 255)
 
 
 def center_clip(
@@ -76,8 +159,7 @@ def center_clip(
         UsageError: the frames that are asked for don't fit the clip.
     """
     window = frame_window(clip, frames=frames, stride=stride, window="center")
-    taken = video[window.pick(np.random.default_rng(0))]
-    scale, shift = normalization_tables(normalization)
+    taken = torch.from_numpy(video[window.pick(np.random.default_rng(0), len(video))])
     out = torch.empty((3, len(taken), size, size), dtype=torch.float32)
-    transform_clip(taken, center_region(*taken.shape[1:3]), out=out, scale=scale, shift=shift)
+    ClipTransform(size=size, normalization=normalization)(taken, Drawn(center_region(*taken.shape[1:3])), out=out)
     return out

@@ -109,7 +109,9 @@ def _write_video(
         key = sample_key(video.number, number)
         description = _description(video, number, clip, source)
         members = writer.add(key, {"cls": label, "json": description, **decoder.payload(job, clip)})
-        row = _row(key, part.name, video, number=number, clip=clip, members=members, description=description, source=source)
+        row = _row(
+            key, part.name, video, number=number, clip=clip, members=members, description=description, source=source
+        )
         part.rows.append(asdict(row))
         part.channels = part.channels.plus(clip.channels)
     name = str(source["decoder"])

@@ -56,6 +56,10 @@ def _describe(manifest: Manifest) -> Iterator[str]:
     rate = f" at {how['fps']}" if clip.sampling == "fps" else ""
     frames = f"whole videos{rate}" if whole else f"{clip.frames} frames, {how[clip.sampling]}"
     yield f"  clip      {frames}; {extent}; codec {_codec(manifest.codec)}"
+    if manifest.features:
+        made = manifest.features
+        crops = f"{made.crops} crops" if made.crops > 1 else "the centre"
+        yield f"  features  {made.backbone}, {made.width} of each frame, {made.dtype}; of {crops} at {made.size}x{made.size}"
     yield f"  videos    {counts.videos} = {counts.written} written + {counts.rejected} rejected"
     for reason, count in counts.rejects_by_reason.items():
         yield f"            {count} {reason}"
@@ -108,9 +112,7 @@ def _clip_rows(folder: Path, clips: int) -> Iterator[ClipRow]:
             label=manifest.classes[label] if label >= 0 else "no label",
             details=(f"{manifest.split} {index.key[sample]}", str(index.video[sample]), f"{stored} frames"),
             times_seconds=np.array(_sample_json(folder, members[sample])["times_seconds"])[frames],
-            frames=reader.read(
-                int(sample), frames.tolist(), np.empty(len(frames) * index.max_frame_bytes, np.uint8)
-            ),
+            frames=reader.read(int(sample), frames.tolist(), np.empty(len(frames) * index.max_frame_bytes, np.uint8)),
         )
     reader.close()
 

@@ -87,7 +87,9 @@ def write_samples(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write all rows of a split, whole or not at all."""
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     with whole_file(folder / SAMPLES) as stream:
-        pq.write_table(table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video", "source_codec"])
+        pq.write_table(
+            table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video", "source_codec"]
+        )
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:

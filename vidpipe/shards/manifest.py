@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vidpipe.errors import ShardError
 from vidpipe.shards.codecs import CodecSpec
+from vidpipe.shards.features import FeatureSpec
 from vidpipe.shards.layout import FORMAT_VERSION, MANIFEST, whole_file
 from vidpipe.video.spec import ClipSpec
 
@@ -103,6 +104,8 @@ class Manifest(_Frozen):
         horizontal_flip: whether mirroring a clip keeps its label true.
         labels: number of videos for each class.
         sources: durations, sizes and codecs of the videos.
+        features: how features were made of the clips, where the shards hold these instead of frames; all but `shards` is then
+            that of the shards with the frames.
         recipe: the resolved recipe that made the shards.
     """
 
@@ -118,6 +121,7 @@ class Manifest(_Frozen):
     counts: Counts
     labels: dict[str, int]
     sources: Sources
+    features: FeatureSpec | None = None
     shards: tuple[ShardEntry, ...]
     recipe: dict[str, Any]
     versions: dict[str, str]

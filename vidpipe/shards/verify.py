@@ -7,17 +7,34 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vidpipe.errors import ShardError
 from vidpipe.shards.checksum import crc32
-from vidpipe.shards.codecs import Codec, make_codec
+from vidpipe.shards.codecs import make_codec
+from vidpipe.shards.features import FeatureFormat
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.layout import MANIFEST, REJECTS, index_name, label_bytes
 from vidpipe.shards.manifest import Manifest, ShardEntry, load_manifest
 from vidpipe.shards.tar import BLOCK, Member, TarSummary, dali_index, header, place_members
 
 CHUNK_BYTES = 1 << 22
+
+
+class PayloadFormat(Protocol):
+    """What has to be known of a payload to verify it; see `Codec`."""
+
+    def extensions(self, frames: int) -> list[str]:
+        """What its files are called."""
+
+    def expected_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """What `decoded_shape` should give."""
+
+    def decoded_shape(self, members: Sequence[bytes]) -> tuple[int, ...]:
+        """Of a payload, all of which is decoded for it."""
+
+    def intact(self, members: Sequence[bytes], shape: tuple[int, int, int], checksums: Sequence[int]) -> bool:
+        """Whether it is, byte for byte, what was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +79,7 @@ def verify_split(folder: Path, *, deep: bool = False, on_shard: Callable[[str], 
             rows[row["shard"]].append(row)
         else:
             faults.append(Fault(row["shard"], row["key"], "in samples.parquet, but its shard is not in the manifest"))
-    codec = make_codec(manifest.codec)
+    codec = FeatureFormat(manifest.features) if manifest.features else make_codec(manifest.codec)
     for entry in manifest.shards:
         faults += _check_shard(folder, entry, rows[entry.name], manifest=manifest, codec=codec, deep=deep)
         if on_shard:
@@ -73,7 +90,13 @@ def verify_split(folder: Path, *, deep: bool = False, on_shard: Callable[[str], 
 
 
 def _check_shard(
-    folder: Path, entry: ShardEntry, rows: Sequence[Mapping[str, Any]], *, manifest: Manifest, codec: Codec, deep: bool
+    folder: Path,
+    entry: ShardEntry,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    manifest: Manifest,
+    codec: PayloadFormat,
+    deep: bool,
 ) -> Iterator[Fault]:
     path = folder / entry.name
     try:
@@ -102,7 +125,7 @@ def _check_shard(
         yield from _decode_all(path, rows, codec)
 
 
-def _search(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest, codec: Codec) -> Iterator[Fault]:
+def _search(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest, codec: PayloadFormat) -> Iterator[Fault]:
     """Name the samples whose bytes are not what they were."""
     with path.open("rb") as stream:
         for row in rows:
@@ -119,7 +142,7 @@ def _search(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest, c
                 damaged.append("json")
             payload = [contents[extension] for extension in codec.extensions(row["frames"])]
             if not codec.intact(payload, _shape(row), row["payload_crc32"]):
-                damaged.append("frames")
+                damaged.append("payload")
             if damaged:
                 yield Fault(
                     path.name, row["key"], f"damaged ({', '.join(damaged)}): bytes differ from what was written"
@@ -130,7 +153,7 @@ def _shape(row: Mapping[str, Any]) -> tuple[int, int, int]:
     return row["frames"], row["height"], row["width"]
 
 
-def _decode_all(path: Path, rows: Sequence[Mapping[str, Any]], codec: Codec) -> Iterator[Fault]:
+def _decode_all(path: Path, rows: Sequence[Mapping[str, Any]], codec: PayloadFormat) -> Iterator[Fault]:
     with path.open("rb") as stream:
         for row in rows:
             payload = []
@@ -142,8 +165,9 @@ def _decode_all(path: Path, rows: Sequence[Mapping[str, Any]], codec: Codec) -> 
             except ValueError as error:
                 yield Fault(path.name, row["key"], f"can't be decoded: {error}")
                 continue
-            if tuple(shape) != (*_shape(row), 3):
-                yield Fault(path.name, row["key"], f"decodes to {list(shape)}, but the index says {list(_shape(row))}")
+            expected = codec.expected_shape(_shape(row))
+            if tuple(shape) != expected:
+                yield Fault(path.name, row["key"], f"decodes to {list(shape)}, but the index says {list(expected)}")
             stream.seek(row["json_offset"])
             try:
                 json.loads(stream.read(row["json_size"]))
@@ -169,14 +193,14 @@ def _check_counts(folder: Path, manifest: Manifest, rows: Sequence[Mapping[str, 
         yield Fault(REJECTS, "", f"{len(lines)} lines, but the manifest says {counts.rejected} rejected")
 
 
-def _members(row: Mapping[str, Any], codec: Codec) -> list[Member]:
+def _members(row: Mapping[str, Any], codec: PayloadFormat) -> list[Member]:
     """All files of a sample, in the order of the archive."""
     payload = place_members(codec.extensions(row["frames"]), row["payload_offset"], row["payload_sizes"])
     small = [Member(name, row[f"{name}_offset"], row[f"{name}_size"]) for name in ("cls", "json")]
     return sorted([*payload, *small], key=lambda member: member.offset)
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], codec: Codec) -> TarSummary:
+def _summary(rows: Sequence[Mapping[str, Any]], codec: PayloadFormat) -> TarSummary:
     return TarSummary(samples=[(row["key"], tuple(_members(row, codec))) for row in rows])
 
 

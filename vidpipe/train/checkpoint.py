@@ -1,17 +1,16 @@
 """Checkpoints: everything that a run needs to go on, and that evaluation and prediction need to use its model.
 
-A checkpoint is one file that `torch.load(..., weights_only=True)` reads: tensors and plain containers, no code. A run
-folder holds `last.ckpt` and `best.ckpt`; where a checkpoint is asked for, the folder may be given.
+A checkpoint is one file that `torch.load(..., weights_only=True)` reads: tensors and plain containers, no code. Where the
+model was dealt out among processes it is a folder with the same content (`vidpipe.models.sharded`). A run folder holds
+`last.ckpt` and `best.ckpt`; where a checkpoint is asked for, the run folder may be given.
 """
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 
 from vidpipe.errors import CheckpointError, UsageError
 from vidpipe.models import create_model
+from vidpipe.models.frozen import read_frozen
+from vidpipe.models.sharded import Layout, deal_out, is_sharded, read_plain, read_sharded
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 from vidpipe.shards.codecs import CodecSpec
-from vidpipe.shards.layout import whole_file
 from vidpipe.shards.manifest import Normalization
 from vidpipe.video.spec import ClipSpec
 
@@ -74,6 +74,7 @@ class Checkpoint:
         epoch: epochs finished.
         metrics: of the last evaluation, for instance `val_top1`.
         recipe: the resolved recipe.
+        frozen: file beside the checkpoint with the part of the state that training doesn't change; None for most models.
         weights: the model's state; `ema` is the moving average of it, where one was kept.
         training: the states of optimiser, schedule, loader and so on, by name.
     """
@@ -85,6 +86,7 @@ class Checkpoint:
     recipe: dict[str, Any]
     model: ModelDescription
     preprocessing: Preprocessing
+    frozen: str | None
     weights: dict[str, Tensor]
     ema: dict[str, Tensor] | None
     training: dict[str, Any]
@@ -105,98 +107,62 @@ def pack(checkpoint: Checkpoint) -> dict[str, Any]:
         "recipe": checkpoint.recipe,
         "model": checkpoint.model.model_dump(mode="json"),
         "preprocessing": checkpoint.preprocessing.model_dump(mode="json"),
+        "frozen": checkpoint.frozen,
         "weights": checkpoint.weights,
         "ema": checkpoint.ema,
         "training": checkpoint.training,
     }
 
 
-def snapshot(value: Any) -> Any:
-    """A copy in main memory of nested plain containers of tensors, which later steps don't change."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: snapshot(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [snapshot(item) for item in value] if isinstance(value, list) else tuple(snapshot(i) for i in value)
-    return value
-
-
-def write_checkpoint(state: Mapping[str, Any], path: Path, *, also: Path | None = None) -> None:
-    """Write packed state, whole or not at all.
-
-    Args:
-        also: a second name for the same bytes (a hard link where the file system has them).
-
-    Raises:
-        CheckpointError: the file can't be written.
-    """
-    try:
-        with whole_file(path) as raw:
-            stream = io.BufferedWriter(cast(io.RawIOBase, raw), buffer_size=1 << 22)
-            torch.save(dict(state), stream)
-            stream.flush()
-            stream.detach()
-        if also is not None:
-            _link(path, also)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: can't be written: {_one_line(error)}") from error
-
-
-def _link(source: Path, name: Path) -> None:
-    temporary = name.with_name(name.name + ".link")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        with whole_file(name) as target, source.open("rb") as origin:
-            _copy(origin, target)
-        return
-    temporary.replace(name)
-
-
-def _copy(origin: IO[bytes], target: IO[bytes]) -> None:
-    while block := origin.read(1 << 24):
-        view = memoryview(block)
-        while view:
-            view = view[target.write(view) :]
-
-
 def find_checkpoint(path: Path, *, which: Literal["best", "last"] = "best") -> Path:
-    """The checkpoint file for a path that may be a run folder (its best, else its last; or the other way round).
+    """The checkpoint for a path that may be a run folder (its best, else its last; or the other way round).
 
     Raises:
         CheckpointError: there is none.
     """
-    if path.is_file():
+    if path.is_file() or is_sharded(path):
         return path
     names = (BEST, LAST) if which == "best" else (LAST, BEST)
     for name in names:
-        if (path / name).is_file():
+        if (path / name).is_file() or is_sharded(path / name):
             return path / name
+        if (path / name).is_symlink():
+            raise CheckpointError(f"{path / name}: leads to {(path / name).readlink()}, which is not there")
     if path.is_dir():
         raise CheckpointError(
             f"{path}: no checkpoint in this folder; expected {BEST} or {LAST}, as `vidpipe train` writes"
         )
-    raise CheckpointError(f"{path}: no such checkpoint file or run folder")
+    raise CheckpointError(f"{path}: no such checkpoint or run folder")
 
 
-def read_checkpoint(path: Path, *, which: Literal["best", "last"] = "best") -> Checkpoint:
-    """Read a checkpoint file, or that of a run folder; tensors are on the CPU.
+def read_checkpoint(
+    path: Path, *, which: Literal["best", "last"] = "best", layout: Layout | None = None, tensors: bool = True
+) -> Checkpoint:
+    """Read a checkpoint, or that of a run folder.
+
+    Args:
+        layout: how tensors are dealt out among processes; by default all are whole, on the CPU.
+        tensors: False reads all but the tensors, where that saves time; what stands in their places can't be used.
 
     Raises:
         CheckpointError: it is absent, damaged, not vidpipe's, or of a newer format.
     """
     path = find_checkpoint(path, which=which)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if is_sharded(path):
+            state = read_sharded(path, layout=layout) if tensors else read_plain(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises whatever its unpickler and zip reader do
-        raise CheckpointError(f"{path}: damaged or not a checkpoint: {_one_line(error)}") from error
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: {one_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of `vidpipe train` (weights to start from go into model.init)")
     version = state.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format version {version}, this vidpipe reads version {FORMAT_VERSION}")
+    if tensors and not is_sharded(path):
+        state = _with_frozen_part(state, path.resolve().parent)
+        state = deal_out(state, layout=layout) if layout is not None else state
     try:
         return Checkpoint(
             path=path,
@@ -206,12 +172,21 @@ def read_checkpoint(path: Path, *, which: Literal["best", "last"] = "best") -> C
             recipe=state["recipe"],
             model=ModelDescription.model_validate(state["model"]),
             preprocessing=Preprocessing.model_validate(state["preprocessing"]),
+            frozen=state["frozen"],
             weights=state["weights"],
             ema=state["ema"],
             training=state["training"],
         )
     except (KeyError, TypeError, AttributeError, ValueError, ValidationError) as error:
-        raise CheckpointError(f"{path}: damaged: {_one_line(error)}") from error
+        raise CheckpointError(f"{path}: damaged: {one_line(error)}") from error
+
+
+def _with_frozen_part(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A checkpoint's content, with the part that it leaves to a file beside it."""
+    if not isinstance(state.get("frozen"), str):
+        return state
+    part = read_frozen(folder, state["frozen"])
+    return {**state, **{name: {**state[name], **part} for name in ("weights", "ema") if state.get(name)}}
 
 
 def build_model(checkpoint: Checkpoint) -> nn.Module:
@@ -284,5 +259,6 @@ def check_classes(checkpoint: Checkpoint, classes: tuple[str, ...], *, shards: s
     raise CheckpointError(f"{checkpoint.path} and {shards} don't belong together: {what}")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, without line breaks."""
     return " ".join(str(error).split())[:300] or type(error).__name__

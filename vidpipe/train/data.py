@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol, Self
 
 from vidpipe.errors import UsageError
-from vidpipe.loader import Loader, LoaderOptions
-from vidpipe.loader.batch import Backend, Window
+from vidpipe.features.loader import FeatureLoader, FeatureOptions
+from vidpipe.loader import Batch, Loader, LoaderOptions
+from vidpipe.loader.affine import Affine
+from vidpipe.loader.batch import Backend
+from vidpipe.loader.color import ColorJitter
 from vidpipe.shards.layout import MANIFEST
 from vidpipe.shards.manifest import Manifest, find_split, load_manifest, split_folders
 from vidpipe.train.checkpoint import Preprocessing
-from vidpipe.train.recipe import DataSection
+from vidpipe.train.recipe_data import DataSection
+
+
+class ClipLoader(Protocol):
+    """What a run needs of a loader, be it of clips or of features."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the split."""
+
+    @property
+    def batch_size(self) -> int:
+        """Clips of a batch."""
+
+    @property
+    def num_samples(self) -> int:
+        """Clips of an epoch, over all ranks."""
+
+    @property
+    def backend(self) -> str:
+        """The engine's name."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch belongs to."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch."""
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on this rank."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """What is left of the epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer is."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 def preprocessing_of(manifest: Manifest, section: DataSection, *, views: Manifest | None = None) -> Preprocessing:
@@ -47,16 +98,37 @@ def per_process_batch(batch_size: int, *, world_size: int, accumulate: int) -> i
     return batch_size // parts
 
 
+def loader_options(section: DataSection) -> LoaderOptions:
+    """The rarer settings of the loader to train from."""
+    return LoaderOptions(
+        epoch_unit=section.epoch_unit,
+        where=section.where,
+        balance=section.balance,
+        shuffle=section.shuffle,
+        on_bad=section.on_bad,
+        max_bad=section.max_bad,
+        crop_scale=section.crop_scale,
+        crop_ratio=section.crop_ratio,
+        horizontal_flip=section.horizontal_flip,
+        color_jitter=ColorJitter(**section.color_jitter.model_dump()) if section.color_jitter else None,
+        affine=Affine(**section.affine.model_dump()) if section.affine else None,
+        clips_per_sample=section.clips_per_sample,
+        threads=section.threads,
+    )
+
+
 def open_train_loader(
     shards: Path, section: DataSection, *, accumulate: int, device: str, seed: int, rank: int = 0, world_size: int = 1
-) -> Loader:
+) -> ClipLoader:
     """The loader to train from; it gives the parts of which `accumulate` make this process's share of a batch.
 
     Raises:
         UsageError: the batch can't be divided evenly, or the split has too few clips for one.
     """
     batch_size = per_process_batch(section.batch_size, world_size=world_size, accumulate=accumulate)
-    loader = Loader(
+    loader = _open_train_features(
+        shards, section, batch_size=batch_size, device=device, seed=seed, rank=rank, world_size=world_size
+    ) or Loader(
         shards,
         split="train",
         batch_size=batch_size,
@@ -70,14 +142,7 @@ def open_train_loader(
         drop_last=section.drop_last,
         rank=rank,
         world_size=world_size,
-        options=LoaderOptions(
-            epoch_unit=section.epoch_unit,
-            on_bad=section.on_bad,
-            crop_scale=section.crop_scale,
-            crop_ratio=section.crop_ratio,
-            horizontal_flip=section.horizontal_flip,
-            threads=section.threads,
-        ),
+        options=loader_options(section),
     )
     if steps_per_epoch(loader, accumulate=accumulate, drop_last=section.drop_last) == 0:
         num_samples = loader.num_samples
@@ -89,7 +154,30 @@ def open_train_loader(
     return loader
 
 
-def steps_per_epoch(loader: Loader, *, accumulate: int, drop_last: bool) -> int:
+def _open_train_features(
+    shards: Path, section: DataSection, *, batch_size: int, device: str, seed: int, rank: int, world_size: int
+) -> FeatureLoader | None:
+    """The loader of features to train from; None where the shards hold frames."""
+    if not _holds_features(shards, "train"):
+        return None
+    options = FeatureOptions(
+        frames=section.frames,
+        stride=section.stride,
+        random=section.augment == "train",
+        epoch_unit=section.epoch_unit,
+        seed=seed,
+        drop_last=section.drop_last,
+        rank=rank,
+        world_size=world_size,
+    )
+    return FeatureLoader(shards, split="train", batch_size=batch_size, device=device, options=options)
+
+
+def _holds_features(shards: Path, split: str) -> bool:
+    return load_manifest(find_split(shards, split)).features is not None
+
+
+def steps_per_epoch(loader: ClipLoader, *, accumulate: int, drop_last: bool) -> int:
     """Optimiser steps of an epoch; with `drop_last` an incomplete last one is left out."""
     return len(loader) // accumulate if drop_last else -(-len(loader) // accumulate)
 
@@ -104,13 +192,27 @@ def open_eval_loader(
     backend: Backend,
     rank: int = 0,
     world_size: int = 1,
-    window: Window = "center",
-) -> Loader:
-    """The loader to evaluate from: every clip once, centre crops.
+    views: tuple[int, int] | None = None,
+) -> ClipLoader:
+    """The loader to evaluate from.
 
     Args:
-        window: where in the stored clips the model's frames are taken.
+        views: windows of each video and crops of each window; by default the centre of every stored clip.
+
+    Raises:
+        UsageError: views of features, which have no more than were stored.
     """
+    if _holds_features(shards, split):
+        if views is not None:
+            raise UsageError(f"views: {shards} holds features, of which all stored ones are averaged: leave it out")
+        options = FeatureOptions(
+            frames=preprocessing.frames,
+            stride=preprocessing.stride,
+            epoch_unit="clip",
+            rank=rank,
+            world_size=world_size,
+        )
+        return FeatureLoader(shards, split=split, batch_size=batch_size, device=device, options=options)
     return Loader(
         shards,
         split=split,
@@ -125,7 +227,7 @@ def open_eval_loader(
         drop_last=False,
         rank=rank,
         world_size=world_size,
-        options=LoaderOptions(epoch_unit="clip", window=window),
+        options=LoaderOptions(epoch_unit="clip") if views is None else LoaderOptions(views=views),
     )
 
 

@@ -7,9 +7,13 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
 from vidpipe.errors import UsageError
-from vidpipe.train.recipe import Precision
+from vidpipe.train.recipe import Precision, Strategy
+from vidpipe.train.sharding import shard_module
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -27,19 +31,44 @@ def pick_device(device: Device) -> str:
     return device
 
 
-def make_fabric(*, device: Device, precision: Precision) -> Fabric:
-    """Fabric for one process, or for this process among those that torchrun started."""
+def make_fabric(*, device: Device, precision: Precision, strategy: Strategy = "ddp") -> Fabric:
+    """Fabric for one process, or for this process among those that torchrun started.
+
+    Args:
+        strategy: of several processes; a single one needs none.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none, or strategy and precision don't go together.
+    """
     accelerator = pick_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size)))
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
-    distributed: dict[str, Any] = {"strategy": "auto", "devices": 1}
     if world_size > 1:
-        distributed = {"strategy": "ddp", "devices": local_size, "num_nodes": world_size // local_size}
+        distributed: dict[str, Any] = {
+            "strategy": _sharding(world_size, precision) if strategy == "fsdp" else "ddp",
+            "devices": local_size,
+            "num_nodes": world_size // local_size,
+            "plugins": [TorchElasticEnvironment()],  # or Fabric would believe Slurm's variables rather than torchrun's
+        }
+    else:
+        distributed = {"strategy": "auto", "devices": 1, "plugins": [LightningEnvironment()]}
     fabric = Fabric(accelerator=accelerator, precision=fabric_precision(precision, accelerator), **distributed)
     fabric.launch()
     return fabric
+
+
+def _sharding(world_size: int, precision: Precision) -> ModelParallelStrategy:
+    if precision == "fp16":
+        raise UsageError(
+            "strategy fsdp doesn't go with precision fp16, whose loss scaling it can't do; use bf16 or fp32"
+        )
+    return ModelParallelStrategy(
+        lambda module, mesh: shard_module(module, mesh["data_parallel"]),
+        data_parallel_size=world_size,
+        tensor_parallel_size=1,
+    )
 
 
 def fabric_precision(precision: Precision, accelerator: str) -> Any:
@@ -47,6 +76,15 @@ def fabric_precision(precision: Precision, accelerator: str) -> Any:
     if precision == "auto":
         precision = "bf16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+
+
+def gathered(own: Any, world_size: int) -> list[Any]:
+    """What each process has, in their order; every process must call it."""
+    if world_size == 1:
+        return [own]
+    parts: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(parts, own)
+    return parts
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

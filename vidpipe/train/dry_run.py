@@ -14,6 +14,8 @@ import torch
 from vidpipe.loader import Batch
 from vidpipe.train.data import open_train_loader, preprocessing_of, steps_per_epoch
 from vidpipe.train.device import Device, make_fabric, peak_memory_bytes
+from vidpipe.train.features import start_from_features
+from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.optim import run_length
 from vidpipe.train.recipe import TrainRecipe
 from vidpipe.train.setup import build_learner, build_model
@@ -106,6 +108,9 @@ def dry_run(recipe: TrainRecipe, *, shards: Path, batch_size: int | None = 1, de
         recipe = recipe.model_copy(update={"data": data, "optim": optim})
     if recipe.model.init_sources:
         notes.append(f"random weights instead of {', '.join(recipe.model.init_sources)}")
+    if recipe.distill is not None and not Path(recipe.distill.teacher).exists():
+        notes.append(f"without the teacher {recipe.distill.teacher}, which is not there")
+        recipe = recipe.model_copy(update={"distill": None})
     fabric = make_fabric(device=device, precision=recipe.precision)
     with open_train_loader(
         shards,
@@ -116,15 +121,17 @@ def dry_run(recipe: TrainRecipe, *, shards: Path, batch_size: int | None = 1, de
     ) as loader:
         preprocessing = preprocessing_of(loader.manifest, recipe.data)
         built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=False)
+        start_from_features(recipe, built.module, loader.manifest, shards=shards)
         per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
         length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
-        learner = build_learner(fabric, recipe, built.module, length=length, normalization=preprocessing.normalization)
+        learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)
         parameters = list(built.module.parameters())
         batches = iter(loader)
         batch, first_batch_seconds = _timed(fabric.device, lambda: next(batches))
-        _measured_step(learner, batch, step=0)
-        batch, batch_seconds = _timed(fabric.device, lambda: next(batches, batch))
-        times = _measured_step(learner, batch, step=1)
+        with memory_advice(f"a step of {len(batch)} clips", fabric.device, step_advice(recipe, world_size=1)):
+            _measured_step(learner, batch, step=0)
+            batch, batch_seconds = _timed(fabric.device, lambda: next(batches, batch))
+            times = _measured_step(learner, batch, step=1)
         return DryRun(
             model=recipe.model.name,
             device=str(fabric.device),
@@ -164,7 +171,9 @@ def _measured_step(learner: Learner, batch: Batch, *, step: int) -> _Step:
     (output, mask), forward_seconds = _timed(device, lambda: learner.objective.output(learner.model, shown))
     loss = learner.objective.loss(output, mask, shown)
     _, backward_seconds = _timed(device, lambda: learner.fabric.backward(loss))
-    _, optimizer_seconds = _timed(device, lambda: learner.apply_gradients(step=step))
+    _, clip_seconds = _timed(device, learner.clip_gradients)
+    _, update_seconds = _timed(device, lambda: learner.apply_gradients(step=step))
+    optimizer_seconds = clip_seconds + update_seconds
     return _Step(float(loss.detach()), mixing_seconds, forward_seconds, backward_seconds, optimizer_seconds)
 
 

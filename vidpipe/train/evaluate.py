@@ -1,9 +1,9 @@
-"""Evaluation of a checkpoint on shards: the softmax of a video's clips is averaged, and the video counts once."""
+"""Evaluation of a checkpoint on shards: the softmax of a video's views is averaged, and the video counts once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidpipe.errors import CheckpointError, ShardError, UsageError
-from vidpipe.loader import Loader
-from vidpipe.loader.batch import Backend, Window
-from vidpipe.loader.window import frame_window
+from vidpipe.loader.batch import Backend
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 from vidpipe.shards.manifest import Manifest, find_split, load_manifest
-from vidpipe.train.checkpoint import Preprocessing, build_classifier, check_classes, read_checkpoint
-from vidpipe.train.data import open_eval_loader
-from vidpipe.train.device import Device, make_fabric
+from vidpipe.train.checkpoint import build_classifier, check_classes, read_checkpoint
+from vidpipe.train.data import ClipLoader, open_eval_loader
+from vidpipe.train.device import Device, gathered, make_fabric
+from vidpipe.train.features import check_features
+from vidpipe.train.memory import memory_advice
+from vidpipe.train.mistakes import Mistakes
 from vidpipe.train.objective import draw_masks
+from vidpipe.train.pictures import draw_confusion
+from vidpipe.train.progress import Progress
 from vidpipe.train.recipe import Precision
 from vidpipe.train.scores import Evaluation, ReconstructionScore, summarize
+
+OnBatch = Callable[[int, int], None]
+"""Called after each batch with the number of batches done and of all."""
 
 
 def evaluate(
@@ -36,20 +42,24 @@ def evaluate(
     precision: Precision = "auto",
     batch_size: int = 16,
     backend: Backend = "auto",
-    views: int | None = None,
+    views: tuple[int, int] | None = None,
     shuffle_frames: int | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
+    confusion: Path | None = None,
+    misclassified: Path | None = None,
+    quiet: bool = False,
 ) -> Evaluation:
     """Evaluate a checkpoint on a split of shards.
 
     Args:
-        checkpoint: a file or a run folder (its best, else its last).
+        checkpoint: a file, a folder or a run folder (its best, else its last).
         shards: a data set's folder or that of one split.
-        batch_size: clips of one batch on one process.
-        views: temporal views of a video whose softmax is averaged, a multiple of the clips that are stored of it: as many
-            windows, evenly spread, are taken of each. By default the central one of each.
+        batch_size: views of one batch on one process.
+        views: (T, S): T windows, evenly spread over a video, times S square crops along its longer side. By default the
+            central window and square of each stored clip.
         shuffle_frames: seed of a random order of each clip's frames; what is left of the accuracy then needs no order.
-        on_batch: called after each batch with the number of batches done and of all.
+        confusion: PNG file for a picture of which classes were taken for which.
+        misclassified: PNG file for a picture of the videos of whose wrong class the model is most certain.
+        quiet: show no progress.
 
     Raises:
         CheckpointError: the checkpoint can't be used, or was made from other classes or another normalisation.
@@ -64,68 +74,64 @@ def evaluate(
             f"{loaded.path} learned from clips normalised by {loaded.preprocessing.normalization}, but {shards} "
             f"says {manifest.normalization}; prepare the shards with the checkpoint's normalisation"
         )
-    windows = view_windows(manifest, loaded.preprocessing, views=views)
+    if manifest.features is not None and misclassified is not None:
+        raise UsageError(f"--misclassified: {shards} holds features, of which nothing can be drawn; leave it out")
     fabric = make_fabric(device=device, precision=precision)
+    loader = open_eval_loader(
+        shards,
+        split=split,
+        preprocessing=loaded.preprocessing,
+        batch_size=batch_size,
+        device=str(fabric.device),
+        backend=backend,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        views=views,
+    )
     model = fabric.to_device(build_classifier(loaded))
+    if manifest.features is not None:
+        check_features(model, manifest.features, checkpoint=loaded.path, name=loaded.model.name)
+    mistakes = Mistakes(manifest.normalization) if misclassified is not None else None
+    progress = Progress(quiet=quiet or not fabric.is_global_zero)
     tally = Tally()
-    for number, window in enumerate(windows):
-        loader = open_eval_loader(
-            shards,
-            split=split,
-            preprocessing=loaded.preprocessing,
-            batch_size=batch_size,
-            device=str(fabric.device),
-            backend=backend,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
-            window=window,
+    advice = "try a smaller --batch-size"
+    with loader, progress, memory_advice(f"evaluation of {batch_size} clips at a time", fabric.device, advice):
+        tally.add(
+            model,
+            loader,
+            forward_context=fabric.autocast,
+            shuffle_frames=shuffle_frames,
+            mistakes=mistakes,
+            on_batch=lambda done, total: progress.note(f"evaluating, batch {done}/{total}"),
         )
-        with loader:
-            for done in tally.add(model, loader, forward_context=fabric.autocast, shuffle_frames=shuffle_frames):
-                if on_batch is not None:
-                    on_batch(number * len(loader) + done, len(windows) * len(loader))
-    return tally.evaluation(manifest, world_size=fabric.world_size, shuffled=shuffle_frames is not None)
-
-
-def view_windows(manifest: Manifest, preprocessing: Preprocessing, *, views: int | None) -> list[Window]:
-    """Where in each stored clip the views are taken.
-
-    Raises:
-        UsageError: `views` is not a multiple of the clips that are stored of a video, or more than they have frames for.
-    """
-    if views is None:
-        return ["center"]
-    stored = manifest.clip.clips
-    if views < 1 or views % stored:
-        raise UsageError(
-            f"views: got {views}, but {stored} clips of each video are stored: expected a multiple of that"
+        evaluation = tally.evaluation(
+            manifest, world_size=fabric.world_size, shuffled=shuffle_frames is not None, views=views
         )
-    count = views // stored
-    if count == 1:
-        return ["center"]
-    first = frame_window(manifest.clip, frames=preprocessing.frames, stride=preprocessing.stride, window=0)
-    room = first.stored - first.span
-    if first.segments or room + 1 < count:
-        raise UsageError(
-            f"views: got {views}, but {first.frames} frames have {1 if first.segments else room + 1} places in each of "
-            f"the {stored} stored clips; prepare with --clips {views}"
-        )
-    return [round(number * room / (count - 1)) for number in range(count)]
+        if mistakes is not None:
+            mistakes.gather(fabric.world_size)
+        if fabric.is_global_zero and confusion is not None:
+            draw_confusion(evaluation, confusion)
+        if fabric.is_global_zero and mistakes is not None and misclassified is not None:
+            drawn = mistakes.draw(evaluation, misclassified)
+            if drawn is None:
+                progress.say(f"{misclassified}: not drawn, for no video was taken for another class")
+    return evaluation
 
 
 def score(
     module: nn.Module,
-    loader: Loader,
+    loader: ClipLoader,
     *,
     forward_context: Callable[[], AbstractContextManager[Any]],
     world_size: int = 1,
-    on_batch: Callable[[int, int], None] | None = None,
+    mistakes: Mistakes | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Evaluation | ReconstructionScore:
     """Evaluate a model, of pretraining too, on one epoch of a loader; on several processes each gets the same result.
 
     Args:
         forward_context: makes the context (autocast) of a forward pass.
-        on_batch: as in `evaluate`.
+        mistakes: keeps some of the clips that are taken for another class.
 
     Raises:
         ShardError: there was no clip to evaluate.
@@ -133,18 +139,16 @@ def score(
     if isinstance(module, VideoMAEPretrain):
         return _reconstruction(module, loader, forward_context, world_size, on_batch)
     tally = Tally()
-    for done in tally.add(module, loader, forward_context=forward_context):
-        if on_batch is not None:
-            on_batch(done, len(loader))
+    tally.add(module, loader, forward_context=forward_context, mistakes=mistakes, on_batch=on_batch)
     return tally.evaluation(loader.manifest, world_size=world_size)
 
 
 def _reconstruction(
     module: VideoMAEPretrain,
-    loader: Loader,
+    loader: ClipLoader,
     forward_context: Callable[[], AbstractContextManager[Any]],
     world_size: int,
-    on_batch: Callable[[int, int], None] | None,
+    on_batch: OnBatch | None,
 ) -> ReconstructionScore:
     """The mean loss over one epoch of a loader, with the same masks every time."""
     module.eval()
@@ -152,82 +156,114 @@ def _reconstruction(
     loss_sum, clips = 0.0, 0
     for number, batch in enumerate(loader, start=1):
         mask = draw_masks(module, batch.key, seed=0, epoch=0)
-        with torch.inference_mode(), forward_context():
+        with torch.no_grad(), forward_context():
             loss = module.loss(module(batch.video, mask).float(), batch.video, mask)
         loss_sum += float(loss) * len(batch)
         clips += len(batch)
         if on_batch is not None:
             on_batch(number, len(loader))
-    parts = _gathered((loss_sum, clips), world_size)
+    parts = gathered((loss_sum, clips), world_size)
     total = sum(part[1] for part in parts)
     return ReconstructionScore(loader.manifest.split, total, sum(part[0] for part in parts) / max(1, total))
 
 
 class Tally:
-    """What a model says about clips, kept until all have been seen."""
+    """What a model says about videos, summed until all their views have been seen."""
 
     def __init__(self) -> None:
-        self._videos: list[str] = []
-        self._labels: list[int] = []
-        self._probabilities: list[Tensor] = []
+        self._labels: dict[str, int] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._clips: dict[str, int] = {}
         self._loss_sum = 0.0
 
     def add(
         self,
         module: nn.Module,
-        loader: Loader,
+        loader: ClipLoader,
         *,
         forward_context: Callable[[], AbstractContextManager[Any]],
         shuffle_frames: int | None = None,
-    ) -> Iterator[int]:
-        """Go through one epoch of a loader; yields the number of batches done after each."""
+        mistakes: Mistakes | None = None,
+        on_batch: OnBatch | None = None,
+    ) -> None:
+        """Go through one epoch of a loader."""
         module.eval()
         loader.set_epoch(0)
         for number, batch in enumerate(loader, start=1):
             video = batch.video if shuffle_frames is None else _shuffled(batch.video, batch.key, seed=shuffle_frames)
-            with torch.inference_mode(), forward_context():
+            # Not inference_mode, whose tensors a dealt-out model can't be trained with afterwards.
+            with torch.no_grad(), forward_context():
                 logits = module(video).float()
             real = ~batch.is_padding & (batch.label >= 0)
             self._loss_sum += float(F.cross_entropy(logits[real], batch.label[real], reduction="sum"))
-            self._videos += [path for path, keep in zip(batch.video_path, real.tolist(), strict=True) if keep]
-            self._labels += batch.label[real].tolist()
-            self._probabilities.append(logits[real].softmax(dim=1).cpu())
-            yield number
+            probabilities = logits.softmax(dim=1).cpu().double()
+            for row in real.nonzero().flatten().tolist():
+                path = batch.video_path[row]
+                self._labels[path] = int(batch.label[row])
+                self._sums[path] = self._sums.get(path, 0) + probabilities[row]
+                self._clips[path] = self._clips.get(path, 0) + 1
+            if mistakes is not None:
+                mistakes.add(batch, probabilities, real=real)
+            if on_batch is not None:
+                on_batch(number, len(loader))
 
-    def evaluation(self, manifest: Manifest, *, world_size: int, shuffled: bool = False) -> Evaluation:
+    def evaluation(
+        self,
+        manifest: Manifest,
+        *,
+        world_size: int,
+        shuffled: bool = False,
+        views: tuple[int, int] | None = None,
+    ) -> Evaluation:
         """The evaluation of what was seen on all processes.
 
         Raises:
             ShardError: nothing was.
         """
-        parts = _gathered((self._videos, self._labels, self._probabilities, self._loss_sum), world_size)
-        names = [name for part in parts for name in part[0]]
-        if not names:
+        labels: dict[str, int] = {}
+        sums: dict[str, Tensor] = {}
+        clips: dict[str, int] = {}
+        loss_sum = 0.0
+        for part in gathered((self._labels, self._sums, self._clips, self._loss_sum), world_size):
+            labels |= part[0]
+            for path in part[0]:
+                sums[path] = sums.get(path, 0) + part[1][path]
+                clips[path] = clips.get(path, 0) + part[2][path]
+            loss_sum += part[3]
+        if not labels:
             raise ShardError(f"split {manifest.split!r} has no labelled clips to evaluate")
+        paths, total = sorted(labels), sum(clips.values())
         return summarize(
             split=manifest.split,
             class_names=manifest.classes,
-            video_names=names,
-            labels=[label for part in parts for label in part[1]],
-            probabilities=torch.cat([block for part in parts for block in part[2]]),
-            mean_loss=sum(part[3] for part in parts) / len(names),
+            videos=paths,
+            labels=[labels[path] for path in paths],
+            probabilities=torch.stack([sums[path] / clips[path] for path in paths]),
+            clips=total,
+            mean_loss=loss_sum / total,
             shuffled=shuffled,
+            views=views,
         )
 
 
-def _gathered(own: Any, world_size: int) -> list[Any]:
-    if world_size == 1:
-        return [own]
-    parts: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(parts, own)
-    return parts
+def parse_views(text: str) -> tuple[int, int]:
+    """`4x3` as (4, 3): windows and crops.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    temporal, x, spatial = text.lower().partition("x")
+    if not x or not temporal.isdecimal() or not spatial.isdecimal() or not int(temporal) or not int(spatial):
+        raise UsageError(f"--views {text}: expected WINDOWSxCROPS, for instance 4x3")
+    return int(temporal), int(spatial)
 
 
 def _shuffled(video: Tensor, keys: Sequence[str], *, seed: int) -> Tensor:
-    """Each clip [C, T, H, W] of the batch with its frames in a random order that depends on (seed, key)."""
+    """Each clip [C, T, H, W] of the batch, or its features [T, D], with its frames in a random order that depends on (seed, key)."""
     clips = []
     for clip, key in zip(video, keys, strict=True):
         digest = hashlib.blake2b(f"shuffle/{seed}/{key}".encode(), digest_size=16).digest()
-        order = np.random.Generator(np.random.Philox(int.from_bytes(digest, "little"))).permutation(clip.shape[1])
-        clips.append(clip[:, torch.from_numpy(order).to(clip.device)])
+        time = 0 if clip.ndim == 2 else 1
+        order = np.random.Generator(np.random.Philox(int.from_bytes(digest, "little"))).permutation(clip.shape[time])
+        clips.append(clip.index_select(time, torch.from_numpy(order).to(clip.device)))
     return torch.stack(clips)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
 
+from vidpipe.models.frozen import frozen_part, write_frozen
+from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 from vidpipe.shards.layout import whole_file
 from vidpipe.train.data import (
+    ClipLoader,
     evaluated_manifest,
     open_eval_loader,
     open_train_loader,
@@ -16,14 +20,17 @@ from vidpipe.train.data import (
     steps_per_epoch,
 )
 from vidpipe.train.device import Device, make_fabric
+from vidpipe.train.features import start_from_features
 from vidpipe.train.optim import run_length
 from vidpipe.train.pictures import INPUT, draw_curves
 from vidpipe.train.progress import Progress
 from vidpipe.train.recipe import TrainRecipe
+from vidpipe.train.reconstructions import CLIPS, Reconstructions
 from vidpipe.train.result import TrainResult
 from vidpipe.train.run import Run
 from vidpipe.train.runlog import RunLog
 from vidpipe.train.setup import build_learner, build_model
+from vidpipe.train.sharding import is_dealt_out
 from vidpipe.train.state import RunState, read_resume_point
 from vidpipe.train.stop import StopRequest
 from vidpipe.train.writer import CheckpointWriter
@@ -32,27 +39,35 @@ RECIPE = "recipe.yaml"
 
 
 def train(
-    recipe: TrainRecipe, *, shards: Path, out: Path, resume: bool = False, device: Device = "auto", quiet: bool = False
+    recipe: TrainRecipe,
+    *,
+    shards: Path,
+    out: Path,
+    resume: bool = False,
+    device: Device = "auto",
+    quiet: bool = False,
+    open_loader: Callable[..., ClipLoader] = open_train_loader,
 ) -> TrainResult:
     """Train a model as a recipe says.
 
     Args:
         shards: a data set's folder (with splits), or that of its train split.
-        out: the run folder: last.ckpt, best.ckpt, metrics.csv, recipe.yaml, TensorBoard events.
+        out: the run folder: checkpoints, metrics.csv, recipe.yaml, TensorBoard events, pictures.
         resume: go on from last.ckpt, exactly where it was written; without one, begin.
         quiet: show nothing.
+        open_loader: opens what is trained from, given what `open_train_loader` is given.
 
     Raises:
         UsageError: `out` already holds a run and `resume` is False, or the recipe doesn't fit the data or the run.
         CheckpointError: last.ckpt can't be used.
         TrainingError: the loss is not finite, or memory doesn't suffice.
     """
-    fabric = make_fabric(device=device, precision=recipe.precision)
+    fabric = make_fabric(device=device, precision=recipe.precision, strategy=recipe.strategy)
     point = read_resume_point(out, recipe, resume=resume)
     progress = Progress(quiet=quiet or not fabric.is_global_zero)
     with ExitStack() as stack:
         loader = stack.enter_context(
-            open_train_loader(
+            open_loader(
                 shards,
                 recipe.data,
                 accumulate=recipe.optim.accumulate,
@@ -65,11 +80,12 @@ def train(
         views = evaluated_manifest(shards, recipe.eval.split)
         preprocessing = preprocessing_of(loader.manifest, recipe.data, views=views)
         built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=point is None)
+        start_from_features(recipe, built.module, loader.manifest, shards=shards)
         for report in built.loaded:
             progress.say(report)
         per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
         length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
-        learner = build_learner(fabric, recipe, built.module, length=length, normalization=preprocessing.normalization)
+        learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)
         state = RunState(learner, loader, built.description, preprocessing)
         eval_loader = None
         if views is None:
@@ -88,24 +104,36 @@ def train(
                 )
             )
         if point is not None:
-            state.restore(point)
+            state.restore(point.path)
         _introduce(progress, state, total_steps=length.total, out=out, resumed=point is not None, resume=resume)
         log = _open_folder(out, state, stack) if fabric.is_global_zero else None
+        if fabric.is_global_zero and not is_dealt_out(learner.module):
+            state.frozen = write_frozen(frozen_part(learner.module), out)
+        draws = log is not None and recipe.log.pictures
         run = Run(
             state=state,
             eval_loader=eval_loader,
             total_steps=length.total,
             out=out,
             log=log,
-            picture=out / INPUT if log is not None and point is None and recipe.log.pictures else None,
+            picture=out / INPUT if draws and point is None and loader.manifest.features is None else None,
             progress=stack.enter_context(progress),
-            writer=stack.enter_context(CheckpointWriter()),
+            writer=stack.enter_context(
+                CheckpointWriter(
+                    out,
+                    keep_last=recipe.checkpoint.keep_last,
+                    rank=fabric.global_rank,
+                    sharded=is_dealt_out(learner.module),
+                )
+            ),
             stop=stack.enter_context(StopRequest()),
+            reconstructions=_reconstructions(state, shards, split=recipe.eval.split if views else "train", out=out),
         )
         run.run()
         result = run.result()
     if fabric.is_global_zero and recipe.log.pictures:
         draw_curves(out)
+        run.draw_evaluation()
     progress.say(result.line())
     return result
 
@@ -117,6 +145,23 @@ def _open_folder(out: Path, state: RunState, stack: ExitStack) -> RunLog:
     with whole_file(out / RECIPE) as stream:
         stream.write(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
     return stack.enter_context(RunLog(out, step=state.step, tensorboard=recipe.log.tensorboard))
+
+
+def _reconstructions(state: RunState, shards: Path, *, split: str, out: Path) -> Reconstructions | None:
+    """What draws the reconstructions of some clips of a split; None where nothing is reconstructed or drawn."""
+    learner, fabric = state.learner, state.learner.fabric
+    if not isinstance(learner.module, VideoMAEPretrain) or not learner.recipe.log.pictures:
+        return None
+    with open_eval_loader(
+        shards,
+        split=split,
+        preprocessing=state.preprocessing,
+        batch_size=CLIPS,
+        device=str(fabric.device),
+        backend="torch",
+    ) as loader:
+        clips = next(iter(loader))
+    return Reconstructions(out if fabric.is_global_zero else None, clips, step=state.step)
 
 
 def _introduce(

@@ -50,6 +50,30 @@ def make_optimizer(model: nn.Module, section: OptimSection, *, batch_size: int) 
     return optimizer
 
 
+def optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Any]:
+    """The optimiser's state by the names of the module's parameters, which mean the same at any number of processes."""
+    state, names = optimizer.state_dict(), _parameter_names(optimizer, module)
+    groups = [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
+    return {"state": {names[number]: value for number, value in state["state"].items()}, "param_groups": groups}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, state: dict[str, Any]) -> None:
+    """Take back what `optimizer_state` gave.
+
+    Raises:
+        KeyError, ValueError: it is of other parameters or another optimiser.
+    """
+    numbers = {name: number for number, name in enumerate(_parameter_names(optimizer, module))}
+    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
+    by_number = {numbers[name]: value for name, value in state["state"].items()}
+    optimizer.load_state_dict({"state": by_number, "param_groups": groups})
+
+
+def _parameter_names(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[str]:
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
 @dataclass(frozen=True)
 class RunLength:
     """Optimiser steps of a run.

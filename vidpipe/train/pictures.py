@@ -13,10 +13,11 @@ from vidpipe.shards.manifest import Normalization
 from vidpipe.train.runlog import read_metrics
 from vidpipe.train.scores import Evaluation
 
+CONFUSION = "confusion.png"
 CURVES = "curves.png"
 INPUT = "input.png"
 _CLIPS = 8
-_FRAMES = 6
+FRAMES = 6
 _SIDE = 112  # pixels, about, to which small frames are enlarged
 _TEXT = 16
 _GAP = 2
@@ -47,6 +48,8 @@ def draw_curves(folder: Path) -> Path | None:
                 marker = "o" if column.startswith("val") or len(points) == 1 else ""
                 axes.plot(*zip(*points, strict=True), label=label, marker=marker, markersize=3)
         if title != "learning rate":
+            axes.update_datalim([(rows[0]["step"], 0.0)])
+            axes.autoscale_view()
             axes.set_ylim(bottom=0)
         if any(label for _, label in series) and axes.lines:
             axes.legend()
@@ -96,26 +99,35 @@ def draw_input(
         batch: its `video` [B, 3, T, H, W] as the model is given it; drawn with the normalisation undone.
         target: int64 [B], or float [B, K] where labels are mixed.
     """
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (normalization.mean, normalization.std))
+    clips = batch.video[:_CLIPS].float().cpu() * std + mean
+    write_strips([(_label(target[row], classes), clip) for row, clip in enumerate(clips)], path)
+    return path
+
+
+def write_strips(rows: Sequence[tuple[str, torch.Tensor]], path: Path) -> None:
+    """Write a PNG with a row for each clip: its title, and below it some of its frames, from the first to the last.
+
+    Args:
+        rows: titles and clips [3, T, H, W] of one size, pixels in [0, 1]; what is outside is cut off.
+    """
     from PIL import Image, ImageDraw
 
-    video = batch.video[:_CLIPS].float().cpu()
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (normalization.mean, normalization.std))
-    pixels = ((video * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1).numpy()
-    count, frames, height, width, _ = pixels.shape
-    shown = torch.linspace(0, frames - 1, min(frames, _FRAMES)).round().long().tolist()
+    _, frames, height, width = rows[0][1].shape
+    shown = torch.linspace(0, frames - 1, min(frames, FRAMES)).round().long().tolist()
     scale = max(1, round(_SIDE / height))
     high, wide = height * scale, width * scale
-    sheet = Image.new("RGB", (len(shown) * (wide + _GAP), count * (high + _TEXT)), "white")
+    sheet = Image.new("RGB", (len(shown) * (wide + _GAP), len(rows) * (high + _TEXT)), "white")
     draw = ImageDraw.Draw(sheet)
-    for row in range(count):
+    for row, (title, clip) in enumerate(rows):
         top = row * (high + _TEXT)
-        draw.text((2, top + 1), _label(target[row], classes), fill="black")
+        draw.text((2, top + 1), title, fill="black")
+        pixels = (clip.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 3, 0).numpy()
         for column, frame in enumerate(shown):
-            picture = Image.fromarray(pixels[row, frame]).resize((wide, high), Image.Resampling.NEAREST)
+            picture = Image.fromarray(pixels[frame]).resize((wide, high), Image.Resampling.NEAREST)
             sheet.paste(picture, (column * (wide + _GAP), top + _TEXT - 2))
     with whole_file(path) as stream:
         sheet.save(stream, format="PNG")
-    return path
 
 
 def _label(target: torch.Tensor, classes: Sequence[str]) -> str:

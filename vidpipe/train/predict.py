@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vidpipe.errors import CheckpointError, UsageError, VideoError
+from vidpipe.cores import usable_cores
+from vidpipe.errors import UsageError
 from vidpipe.loader.transform import center_clip
+from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.train.checkpoint import Preprocessing, build_classifier, read_checkpoint
+from vidpipe.train.decoding import DecodedVideo, DecodingPool
 from vidpipe.train.device import Device, make_fabric
+from vidpipe.train.memory import memory_advice
 from vidpipe.train.recipe import Precision
-from vidpipe.video.decode import extract_clips
-
-Decoder = Literal["auto", "decord", "ffmpeg"]
+from vidpipe.video.decode import Decoder
+from vidpipe.video.spec import ClipSpec
 
 
 @dataclass(frozen=True)
@@ -66,106 +74,161 @@ class PredictResult:
         return 1 if self.num_failed else 0
 
 
+@dataclass(frozen=True)
+class PredictOptions:
+    """How prediction goes about its work.
+
+    Attributes:
+        top: how many classes to name.
+        batch_size: clips that go through the model at a time; they may be of several videos.
+        workers: decoding processes; one for each core by default.
+        timeout_seconds: for decoding one video.
+    """
+
+    top: int = 5
+    batch_size: int = 8
+    workers: int | None = None
+    timeout_seconds: float = 120.0
+    device: Device = "auto"
+    precision: Precision = "auto"
+    decoder: Decoder = "auto"
+
+
 def predict(
     checkpoint: Path,
-    videos: Sequence[Path],
+    videos: Iterable[Path],
+    options: PredictOptions | None = None,
     *,
-    top: int = 5,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    batch_size: int = 8,
-    decoder: Decoder = "auto",
     on_prediction: Callable[[Prediction], None] | None = None,
 ) -> PredictResult:
     """Classify video files; one that can't be used doesn't stop the others.
 
     Args:
-        checkpoint: a file or a run folder (its best, else its last).
-        videos: files.
-        top: how many classes to name.
-        batch_size: clips that go through the model at a time.
-        on_prediction: called with each prediction as it is made.
+        checkpoint: a file, a folder or a run folder (its best, else its last).
+        videos: files; they may be long in coming (see `vidpipe.train.video_list`).
+        on_prediction: called with each prediction, in the order of the videos, as soon as it is made.
 
     Raises:
-        UsageError: no videos, or `top` below 1.
+        UsageError: no videos, or a number below 1.
         CheckpointError: the checkpoint can't be used.
     """
-    if not videos:
-        raise UsageError("predict: no videos given")
-    if top < 1:
-        raise UsageError(f"--top {top}: expected at least 1")
+    options = options or PredictOptions()
+    for name, value in (("--top", options.top), ("--batch-size", options.batch_size), ("--workers", options.workers)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}: expected at least 1")
     loaded = read_checkpoint(checkpoint)
-    if loaded.preprocessing.codec.name == "mp4":
-        raise CheckpointError(f"{loaded.path}: learned from re-encoded videos, whose windows predict can't cut yet")
-    fabric = make_fabric(device=device, precision=precision)
-    model = fabric.to_device(build_classifier(loaded))
+    model = build_classifier(loaded)
+    fabric = make_fabric(device=options.device, precision=options.precision)
+    classifier = _Classifier(fabric, fabric.to_device(model), loaded.preprocessing, options)
     predictions = []
-    for video in videos:
-        try:
-            clips = prepare_clips(video, loaded.preprocessing, decoder=decoder)
-        except VideoError as error:
-            prediction = Prediction(str(video), 0, (), " ".join(f"{error.reason}: {error.message}".split()))
-        else:
-            with fabric.autocast():
-                probabilities = _probabilities(model, clips, batch_size=batch_size, device=fabric.device)
-            names = loaded.preprocessing.classes
-            best = probabilities.topk(min(top, len(names)))
-            ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            prediction = Prediction(
-                str(video), len(clips), tuple(ClassProbability(names[i], value) for value, i in ranked)
-            )
-        predictions.append(prediction)
-        if on_prediction is not None:
-            on_prediction(prediction)
+    pool = DecodingPool(
+        stored_clips(loaded.preprocessing),
+        workers=options.workers or usable_cores(),
+        timeout_seconds=options.timeout_seconds,
+        decoder=options.decoder,
+    )
+    with pool:
+        for prediction in classifier.run(pool.run(videos)):
+            predictions.append(prediction)
+            if on_prediction is not None:
+                on_prediction(prediction)
+    if not predictions:
+        raise UsageError("predict: no videos given")
     return PredictResult(tuple(predictions))
 
 
-def prepare_clips(video: Path, preprocessing: Preprocessing, *, decoder: Decoder = "auto") -> list[Tensor]:
-    """The model's clips of a video file, each float32 [3, T, size, size].
-
-    Raises:
-        VideoError: the file can't be used.
-    """
+def stored_clips(preprocessing: Preprocessing) -> ClipSpec:
+    """The clips that the shards hold of a video; where they hold it whole, the clip that evaluation takes of it."""
     clip = preprocessing.clip
-    return [
-        center_clip(
-            extracted.video,
+    if not stores_whole_videos(preprocessing.codec):
+        return clip
+    changes: dict[str, Any] = {"frames": preprocessing.frames, "clips": 1}
+    if clip.sampling != "uniform" or preprocessing.stride is not None:
+        changes |= {"sampling": "stride", "stride": preprocessing.stride or clip.stride, "fps": None}
+    return ClipSpec.model_validate({**clip.model_dump(), **changes})
+
+
+@dataclass
+class _Pending:
+    """A video of which not all clips have been through the model: the sum of the probabilities so far, float64 [K]."""
+
+    path: Path
+    num_clips: int
+    error: str | None
+    num_done: int = 0
+    total: Tensor | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.error is not None or self.num_done == self.num_clips
+
+
+class _Classifier:
+    """Puts clips of several videos through the model at a time."""
+
+    def __init__(self, fabric: Fabric, model: nn.Module, preprocessing: Preprocessing, options: PredictOptions) -> None:
+        self._fabric, self._model, self._preprocessing, self._options = fabric, model, preprocessing, options
+        self._spec = stored_clips(preprocessing)
+        self._pending: deque[_Pending] = deque()
+        self._clips: list[tuple[_Pending, Tensor]] = []
+
+    def run(self, decoded: Iterable[DecodedVideo | None]) -> Iterator[Prediction]:
+        """The predictions in the order of the videos; a batch that is not full doesn't wait for videos that don't come."""
+        for video in decoded:
+            if video is None:
+                self._forward(all_clips=True)
+            else:
+                self._take(video)
+                self._forward(all_clips=False)
+            yield from self._finished()
+        self._forward(all_clips=True)
+        yield from self._finished()
+
+    def _take(self, video: DecodedVideo) -> None:
+        if video.clips is None:
+            reason = f"{video.error.reason}: {video.error.message}" if video.error else "no clips"
+            self._pending.append(_Pending(video.path, 0, " ".join(reason.split())))
+            return
+        pending = _Pending(video.path, len(video.clips), None)
+        self._pending.append(pending)
+        for clip in video.clips:
+            self._clips.append((pending, self._prepared(clip)))
+
+    def _prepared(self, clip: NDArray[np.uint8]) -> Tensor:
+        """The model's input for a clip, float32 [3, T, size, size]."""
+        chosen = self._preprocessing
+        whole = stores_whole_videos(chosen.codec)
+        return center_clip(
             clip,
-            frames=preprocessing.frames,
-            stride=preprocessing.stride,
-            size=preprocessing.size,
-            normalization=preprocessing.normalization,
+            self._spec,
+            frames=None if whole else chosen.frames,
+            stride=None if whole else chosen.stride,
+            size=chosen.size,
+            normalization=chosen.normalization,
         )
-        for extracted in extract_clips(video, clip, key=video.name, decoder=decoder).clips
-    ]
 
+    def _forward(self, *, all_clips: bool) -> None:
+        size = self._options.batch_size
+        while len(self._clips) >= size or (all_clips and self._clips):
+            batch, self._clips = self._clips[:size], self._clips[size:]
+            video = torch.stack([clip for _, clip in batch]).to(self._fabric.device)
+            where = f"prediction with {len(batch)} clips at a time"
+            advice = memory_advice(where, self._fabric.device, "try a smaller --batch-size")
+            with advice, torch.inference_mode(), self._fabric.autocast():
+                probabilities = self._model(video).float().softmax(dim=1).double().cpu()
+            for (pending, _), row in zip(batch, probabilities, strict=True):
+                pending.num_done += 1
+                pending.total = row if pending.total is None else pending.total + row
 
-def find_videos(paths: Iterable[Path], *, suffixes: Sequence[str]) -> list[Path]:
-    """Files as they are, and the video files in and below folders, sorted.
+    def _finished(self) -> Iterator[Prediction]:
+        while self._pending and self._pending[0].is_done:
+            yield self._prediction(self._pending.popleft())
 
-    Args:
-        suffixes: what counts as a video in a folder, in lower case, for instance `.mp4`.
-
-    Raises:
-        UsageError: a folder without any.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith("."))
-        if not inside:
-            raise UsageError(f"{path}: no video files in this folder")
-        found += inside
-    return found
-
-
-def _probabilities(model: nn.Module, clips: Sequence[Tensor], *, batch_size: int, device: torch.device) -> Tensor:
-    """The mean softmax over the clips: float64 [K], on the CPU."""
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(clips), batch_size):
-            batch = torch.stack(list(clips[start : start + batch_size])).to(device)
-            parts.append(model(batch).float().softmax(dim=1).double().cpu())
-    return torch.cat(parts).mean(dim=0)
+    def _prediction(self, pending: _Pending) -> Prediction:
+        name = os.fsencode(pending.path).decode("utf-8", "backslashreplace")
+        if pending.total is None:
+            return Prediction(name, 0, (), pending.error or "no clips")
+        classes = self._preprocessing.classes
+        best = (pending.total / pending.num_clips).topk(min(self._options.top, len(classes)))
+        ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return Prediction(name, pending.num_clips, tuple(ClassProbability(classes[i], value) for value, i in ranked))

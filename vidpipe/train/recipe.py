@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidpipe.recipes import load_recipe, validate
+from vidpipe.train.recipe_data import DataSection
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Strategy = Literal["ddp", "fsdp"]
 _MODEL_KEYS_FROM_DATA = {"num_frames": "data.frames", "image_size": "data.size", "num_classes": "the shards' classes"}
 
 
@@ -53,41 +55,6 @@ class ModelSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class DataSection(_Section):
-    """What a clip is and how many go into one step.
-
-    Attributes:
-        frames: frames of a clip, None as stored.
-        stride: native source frames between two frames of a clip, a multiple of the stored stride; None as stored.
-        size: side of the square crop in pixels.
-        batch_size: clips of one optimiser step, over all processes and accumulation steps together.
-        eval_batch_size: clips of one evaluation step on one process; None is the same number as in one training step.
-        augment: `train` for random crops and flips, None for centre crops.
-        backend: the loader's engine.
-        epoch_unit: one clip of each `video` an epoch, or every `clip`.
-        drop_last: leave an incomplete last batch of an epoch out.
-        crop_scale, crop_ratio: ranges of a random crop's share of the area and of its width to height.
-        horizontal_flip: mirror half of the clips; None is what the data set allows.
-        on_bad: `raise` stops at a damaged sample, `skip` leaves it out and counts it.
-        threads: of the loader; None is one for each core.
-    """
-
-    frames: int | None = Field(default=None, ge=1)
-    stride: int | None = Field(default=None, ge=1)
-    size: int = Field(default=224, ge=16)
-    batch_size: int = Field(default=32, ge=1)
-    eval_batch_size: int | None = Field(default=None, ge=1)
-    augment: Literal["train"] | None = "train"
-    backend: Literal["auto", "dali", "torch"] = "auto"
-    epoch_unit: Literal["video", "clip"] = "video"
-    drop_last: bool = True
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    horizontal_flip: bool | None = None
-    on_bad: Literal["raise", "skip"] = "raise"
-    threads: int | None = Field(default=None, ge=1)
-
-
 class MixingSection(_Section):
     """Mixing of the clips of a batch; the labels become soft. Off where an alpha is 0.
 
@@ -120,6 +87,24 @@ class RandAugmentSection(_Section):
     magnitude: float = Field(default=7.0, ge=0, le=10)
     std: float = Field(default=0.5, ge=0)
     prob: float = Field(default=0.5, ge=0, le=1)
+
+
+class DistillSection(_Section):
+    """Learning from a teacher too: (1 - weight) x the loss on the labels + weight x T^2 x KL(teacher || student) + relations.
+
+    Attributes:
+        teacher: checkpoint or run folder of a model that learned the same classes from clips of the same shape.
+        weight: share of the teacher's logits, 0 to 1 (arXiv:1503.02531); with 1 the labels aren't used.
+        temperature: T, by which both sides' logits are divided.
+        qkv_weight, hidden_weight: of MiniViT's relations among queries, keys and values, and among tokens
+            (arXiv:2204.07154, section 3.3), of the last spatial layer; between factorised encoders only.
+    """
+
+    teacher: str
+    weight: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
+    qkv_weight: float = Field(default=0.0, ge=0)
+    hidden_weight: float = Field(default=0.0, ge=0)
 
 
 class OptimSection(_Section):
@@ -206,10 +191,12 @@ class CheckpointSection(_Section):
     Attributes:
         every_steps: also after every so many steps, for runs with long epochs.
         every_epochs: after every so many epochs; 0 only by steps, at the end and when asked to stop.
+        keep_last: how many are kept, the newest ones; the best one is kept besides.
     """
 
     every_steps: int | None = Field(default=None, ge=1)
     every_epochs: int = Field(default=1, ge=0)
+    keep_last: int = Field(default=1, ge=1)
 
 
 class LogSection(_Section):
@@ -218,7 +205,8 @@ class LogSection(_Section):
     Attributes:
         every_steps: steps between two rows of metrics.csv (and two plain lines where there is no terminal).
         tensorboard: write TensorBoard events.
-        pictures: draw the first batch as the model sees it (input.png), and the curves at the end (curves.png).
+        pictures: draw the first batch as the model sees it (input.png), reconstructions in pretraining, and the curves at the
+            end (curves.png).
     """
 
     every_steps: int = Field(default=20, ge=1)
@@ -232,10 +220,13 @@ class TrainRecipe(_Section):
     Attributes:
         summary: one line for `vidpipe list recipes`.
         label_smoothing: share of a label that is spread over all classes.
+        distill: a teacher to learn from too.
         precision: `auto` is bf16 on a GPU that has it and fp32 elsewhere.
+        strategy: of several processes: `ddp` keeps a copy of the model on each; `fsdp` deals weights, gradients and the
+            optimiser's state out among them (FSDP2), which takes less memory and more communication.
         seed: of the initial weights, the order, the augmentation and dropout.
         ema: decay of the moving average of the weights, which is then what is evaluated; None keeps none.
-        on_nan: `raise` stops at a loss that is not finite, `skip` leaves the batch out and goes on.
+        on_nan: `raise` stops at a loss or gradients that are not finite, `skip` leaves the batch out and goes on.
         compile: run the model through torch.compile.
     """
 
@@ -247,7 +238,9 @@ class TrainRecipe(_Section):
     rand_augment: RandAugmentSection | None = None
     mixing: MixingSection = MixingSection()
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    distill: DistillSection | None = None
     precision: Precision = "auto"
+    strategy: Strategy = "ddp"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     ema: float | None = Field(default=None, gt=0, lt=1)
     on_nan: Literal["raise", "skip"] = "raise"

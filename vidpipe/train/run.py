@@ -7,20 +7,20 @@ from collections import deque
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import cast
-
-import torch
-from torch import Tensor
 
 from vidpipe.errors import TrainingError
-from vidpipe.loader import Batch, Loader
-from vidpipe.train.checkpoint import BEST, LAST
+from vidpipe.loader import Batch
+from vidpipe.models.videomae_pretrain import VideoMAEPretrain
+from vidpipe.train.data import ClipLoader
 from vidpipe.train.device import peak_memory_bytes
 from vidpipe.train.evaluate import score
-from vidpipe.train.guard import BAD_BATCHES, Guard, out_of_memory
+from vidpipe.train.guard import BAD_BATCHES, Guard
+from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.meter import Clock, Window
-from vidpipe.train.pictures import draw_input
+from vidpipe.train.mistakes import MISTAKES, Mistakes
+from vidpipe.train.pictures import CONFUSION, draw_confusion, draw_input
 from vidpipe.train.progress import Progress, Pulse
+from vidpipe.train.reconstructions import Reconstructions
 from vidpipe.train.result import TrainResult
 from vidpipe.train.runlog import RunLog
 from vidpipe.train.scores import Evaluation, ReconstructionScore
@@ -28,8 +28,6 @@ from vidpipe.train.state import RunState
 from vidpipe.train.step import StepResult
 from vidpipe.train.stop import StopRequest
 from vidpipe.train.writer import CheckpointWriter
-
-_STOP_CHECK_STEPS = 8
 
 
 class _EvaluationStopped(Exception):  # noqa: N818 - a way out, not an error
@@ -46,10 +44,11 @@ class Run:
         out: the run folder.
         log: None on all processes but the first.
         picture: where the first batch is drawn as the model sees it.
+        reconstructions: draws what pretraining makes of some clips.
     """
 
     state: RunState
-    eval_loader: Loader | None
+    eval_loader: ClipLoader | None
     total_steps: int
     out: Path
     log: RunLog | None
@@ -57,6 +56,7 @@ class Run:
     progress: Progress
     writer: CheckpointWriter
     stop: StopRequest
+    reconstructions: Reconstructions | None = None
 
     def __post_init__(self) -> None:
         self.learner = self.state.learner
@@ -67,18 +67,19 @@ class Run:
         self.total = Window()
         self.loss = math.nan
         self.evaluation: Evaluation | ReconstructionScore | None = None
+        self.mistakes: Mistakes | None = None
         self.evaluated_step = -1
         self.saved_step = -1
         self.pending: deque[tuple[int, StepResult]] = deque()
         self.guard = Guard(
             self.out / BAD_BATCHES, policy=self.recipe.on_nan, rank=self.fabric.global_rank, say=self.progress.say
         )
-        self.agreed_stop: str | None = None
 
     def run(self) -> None:
         """Train until the end or a signal; either way the last state is on disk when this returns."""
         if self.state.evaluation_due:
             self._evaluate()
+        self._draw_reconstructions()
         self.clock.skip()
         empty_epochs = 0
         while self.state.step < self.total_steps and not self._stopped():
@@ -96,6 +97,8 @@ class Run:
             self._evaluate()
         if self.saved_step != self.state.step or self.state.evaluation_due:
             self._save()
+        if self.state.step >= self.total_steps:
+            self._draw_reconstructions(final=True)
         self.writer.wait()
 
     def _epoch(self) -> bool:
@@ -116,11 +119,9 @@ class Run:
         recipe, state = self.recipe, self.state
         if self.picture is not None:
             self._draw_input(parts[0], epoch=epoch)
-        try:
+        where = f"step {state.step + 1}, {len(parts[0])} clips at a time on each device"
+        with memory_advice(where, self.fabric.device, step_advice(recipe, world_size=self.fabric.world_size)):
             result = self.learner.take_step(parts, step=state.step, epoch=epoch)
-        except torch.OutOfMemoryError as error:
-            advice = out_of_memory(self.fabric.device, clips=len(parts[0]), accumulate=recipe.optim.accumulate)
-            raise TrainingError(f"step {state.step + 1}: {advice}") from error
         state.step += 1
         self.pending.append((state.step, result))
         row_due = state.step % recipe.log.every_steps == 0
@@ -151,12 +152,21 @@ class Run:
             )
             self.clock.skip()
 
+    def _draw_reconstructions(self, *, final: bool = False) -> None:
+        module = self.learner.evaluated_module
+        if self.reconstructions is not None and isinstance(module, VideoMAEPretrain):
+            context = self.fabric.autocast
+            self.reconstructions.draw(module, step=self.state.step, forward_context=context, final=final)
+            self.clock.skip()
+
     def _settle(self, *, keep: int) -> None:
         """Take note of results, all but the newest `keep`; a loss that is not finite ends the run or is left out."""
         while len(self.pending) > keep:
             step, result = self.pending.popleft()
             loss = float(result.loss)
-            norm = None if result.grad_norm is None else float(result.grad_norm)
+            grad_norm = float(result.grad_norm)
+            # The scaler of fp16 tries how large gradients may get, and leaves out what overflows.
+            norm = None if self.recipe.precision == "fp16" and not math.isfinite(grad_norm) else grad_norm
             if not self.guard.accepts(step=step, loss=loss, grad_norm=norm, keys=result.keys):
                 continue
             correct = None if result.correct is None else int(result.correct)
@@ -189,14 +199,13 @@ class Run:
             "epoch": self.state.loader.epoch,
             "lr": self.learner.schedule.lr,
             "loss": window.mean_loss,
+            "grad_norm": window.grad_norm,
             "clips_per_second": window.clips_per_second,
             "data_wait_share": window.data_wait_share,
             "seconds": window.seconds,
         }
         if window.top1 is not None:
             row["top1"] = window.top1
-        if self.recipe.optim.clip_grad is not None:
-            row["grad_norm"] = window.grad_norm
         self._log(row)
 
     def _log(self, values: dict[str, float]) -> None:
@@ -208,6 +217,7 @@ class Run:
         self._settle(keep=0)
         if not recipe.eval.every_steps and recipe.eval.every_epochs and epoch % recipe.eval.every_epochs == 0:
             self._evaluate()
+        self._draw_reconstructions()
         due = recipe.checkpoint.every_epochs and epoch % recipe.checkpoint.every_epochs == 0
         if due and self.saved_step != self.state.step and self.state.step < self.total_steps:
             self._save()
@@ -220,20 +230,28 @@ class Run:
         if self.eval_loader is None or self.evaluated_step == self.state.step:
             return
         self._settle(keep=0)
+        self.learner.share_buffers()
         state = self.state
         state.evaluation_due = True
+        drawn = self.recipe.log.pictures and self.eval_loader.manifest.features is None
+        mistakes = Mistakes(state.preprocessing.normalization) if drawn else None
+        where = f"evaluation at step {state.step}, {self.eval_loader.batch_size} clips at a time"
         try:
-            evaluation = score(
-                self.learner.evaluated_module,
-                self.eval_loader,
-                forward_context=self.fabric.autocast,
-                world_size=self.fabric.world_size,
-                on_batch=self._evaluated_batch,
-            )
+            with memory_advice(where, self.fabric.device, "set a smaller data.eval_batch_size and add --resume"):
+                evaluation = score(
+                    self.learner.evaluated_module,
+                    self.eval_loader,
+                    forward_context=self.fabric.autocast,
+                    world_size=self.fabric.world_size,
+                    mistakes=mistakes,
+                    on_batch=self._evaluated_batch,
+                )
         except _EvaluationStopped:
             return
         state.evaluation_due = False
-        self.evaluation, self.evaluated_step = evaluation, state.step
+        self.evaluation, self.mistakes, self.evaluated_step = evaluation, mistakes, state.step
+        if mistakes is not None:
+            mistakes.gather(self.fabric.world_size)
         values = {"val_loss": evaluation.loss}
         if isinstance(evaluation, Evaluation):
             values |= {"val_top1": evaluation.top1, "val_top5": evaluation.top5}
@@ -243,31 +261,32 @@ class Run:
         self.progress.say(f"step {state.step}  {evaluation.line()}{'  (best so far)' if is_best else ''}")
         if is_best:
             self._save(best=True)
+        self._draw_reconstructions()
         self.clock.skip()
 
     def _evaluated_batch(self, number: int, total: int) -> None:
         self.progress.note(f"evaluating, batch {number}/{total}")
-        if self.stop.signal is not None and self.fabric.world_size == 1:
+        if self.stop.agreed(self.fabric, number=number):
             raise _EvaluationStopped
 
     def _save(self, *, best: bool = False) -> None:
         self._settle(keep=0)
         if self.log is not None:
             self.log.flush()
-        if self.fabric.is_global_zero:
-            self.writer.save(self.state.packed(), self.out / LAST, also=self.out / BEST if best else None)
+        self.learner.share_buffers()
+        self.writer.save(self.state.packed(), best=best)
         self.saved_step = self.state.step
         self.clock.skip()
 
     def _stopped(self) -> bool:
-        """Whether a signal came; on several processes they agree on it, at every eighth step."""
-        if self.fabric.world_size == 1:
-            return self.stop.signal is not None
-        if self.state.step % _STOP_CHECK_STEPS == 0 and self.agreed_stop is None:
-            asked = torch.tensor(float(self.stop.signal is not None), device=self.fabric.device)
-            if float(cast(Tensor, self.fabric.all_reduce(asked, reduce_op="sum"))) > 0:
-                self.agreed_stop = self.stop.signal or "SIGTERM"
-        return self.agreed_stop is not None
+        return self.stop.agreed(self.fabric, number=self.state.step)
+
+    def draw_evaluation(self) -> None:
+        """Draw what the last evaluation of this call found: what was taken for what, and the surest mistakes."""
+        if isinstance(self.evaluation, Evaluation):
+            draw_confusion(self.evaluation, self.out / CONFUSION)
+            if self.mistakes is not None:
+                self.mistakes.draw(self.evaluation, self.out / MISTAKES)
 
     def result(self) -> TrainResult:
         """How it ended."""
@@ -281,5 +300,5 @@ class Run:
             clips=self.total.clips * self.fabric.world_size,
             seconds=self.total.seconds,
             data_wait_share=self.total.data_wait_share,
-            stopped_by=(self.stop.signal or self.agreed_stop) if self.state.step < self.total_steps else None,
+            stopped_by=self.stop.signal if self.state.step < self.total_steps else None,
         )

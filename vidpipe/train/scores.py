@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Evaluation:
         classes: for each class.
         confusion: confusion[label][predicted], numbers of videos.
         shuffled: whether the frames of each clip were put into a random order first.
+        views: windows and crops of each video; None if they were the centres of its stored clips.
         scores: for each video, in the order of their paths.
     """
 
@@ -54,6 +55,7 @@ class Evaluation:
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     shuffled: bool
+    views: tuple[int, int] | None
     scores: tuple[VideoScore, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -64,7 +66,16 @@ class Evaluation:
         """One line for people."""
         order = " (frames shuffled)" if self.shuffled else ""
         accuracy = f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%}"
-        return f"{self.split}{order}: {accuracy}, loss {self.loss:.4f}, {self.videos} videos"
+        views = f" of {self.views[0]} x {self.views[1]} views" if self.views else ""
+        return f"{self.split}{order}: {accuracy}, loss {self.loss:.4f}, {self.videos} videos{views}"
+
+    def lines(self, *, per_class: bool) -> list[str]:
+        """A short report for people.
+
+        Args:
+            per_class: with the table.
+        """
+        return [self.line(), *(self.table() if per_class else [])]
 
     def table(self) -> list[str]:
         """One line for each class, the worst first; classes without a video are left out."""
@@ -100,43 +111,42 @@ def summarize(
     *,
     split: str,
     class_names: Sequence[str],
-    video_names: Sequence[str],
+    videos: Sequence[str],
     labels: Sequence[int],
     probabilities: Tensor,
+    clips: int,
     mean_loss: float,
     shuffled: bool = False,
+    views: tuple[int, int] | None = None,
 ) -> Evaluation:
-    """The evaluation of clips' probabilities.
+    """The evaluation of videos' probabilities.
 
     Args:
-        video_names: N videos' names, one for each clip.
-        labels: the N clips' labels.
+        videos: N videos' paths.
+        labels: their labels.
         probabilities: float [N, K], each row sums to 1.
+        clips: over how many the probabilities were averaged, in all.
     """
-    names = sorted(set(video_names))
-    index = {name: number for number, name in enumerate(names)}
-    video = torch.tensor([index[name] for name in video_names])
-    num_classes = len(class_names)
-    sums = torch.zeros(len(names), num_classes, dtype=torch.float64).index_add_(0, video, probabilities.double())
-    mean = sums / torch.bincount(video, minlength=len(names)).unsqueeze(1)
-    label = torch.zeros(len(names), dtype=torch.long).index_copy_(0, video, torch.tensor(labels))
-    best = mean.topk(min(5, num_classes), dim=1).indices
-    right = best == label.unsqueeze(1)
-    confusion = multiclass_confusion_matrix(best[:, 0], label, num_classes=num_classes).tolist()
+    label, count = torch.tensor(labels), len(class_names)
+    probability, predicted = probabilities.max(dim=1)
+    confusion = multiclass_confusion_matrix(predicted, label, num_classes=count)
+    of_class = confusion.sum(dim=1).tolist()
+    by_class = multiclass_accuracy(predicted, label, num_classes=count, average="none").tolist()
     return Evaluation(
         split=split,
-        videos=len(names),
-        clips=len(video_names),
+        videos=len(videos),
+        clips=clips,
         loss=mean_loss,
-        top1=float(right[:, 0].double().mean()),
-        top5=float(right.any(dim=1).double().mean()),
+        top1=float(multiclass_accuracy(predicted, label, num_classes=count, average="micro")),
+        top5=float(multiclass_accuracy(probabilities, label, num_classes=count, average="micro", top_k=min(5, count))),
         classes=tuple(
-            ClassScore(name, sum(row), row[number] / sum(row) if sum(row) else None)
-            for number, (name, row) in enumerate(zip(class_names, confusion, strict=True))
+            ClassScore(name, number, accuracy if number else None)
+            for name, number, accuracy in zip(class_names, of_class, by_class, strict=True)
         ),
-        confusion=tuple(tuple(row) for row in confusion),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
         shuffled=shuffled,
+        views=views,
         scores=tuple(
-            VideoScore(name, int(label[i]), int(best[i, 0]), float(mean[i, best[i, 0]])) for i, name in enumerate(names)
+            VideoScore(*values) for values in zip(videos, labels, predicted.tolist(), probability.tolist(), strict=True)
         ),
     )

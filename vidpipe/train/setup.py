@@ -12,10 +12,11 @@ from torch import nn
 
 from vidpipe.models import create_model
 from vidpipe.models.videomae_pretrain import VideoMAEPretrainConfig
-from vidpipe.shards.manifest import Normalization
 from vidpipe.train.checkpoint import ModelDescription, Preprocessing
+from vidpipe.train.distill import load_teacher
 from vidpipe.train.optim import RunLength, Schedule, make_optimizer
 from vidpipe.train.recipe import ModelSection, TrainRecipe
+from vidpipe.train.sharding import is_dealt_out
 from vidpipe.train.step import Learner
 
 
@@ -60,20 +61,32 @@ def build_model(
 
 
 def build_learner(
-    fabric: Fabric, recipe: TrainRecipe, module: nn.Module, *, length: RunLength, normalization: Normalization
+    fabric: Fabric, recipe: TrainRecipe, module: nn.Module, *, length: RunLength, preprocessing: Preprocessing
 ) -> Learner:
-    """Optimiser, schedule and moving average around a model, all on Fabric's device."""
-    module = fabric.to_device(module)
+    """Optimiser, schedule, moving average and teacher around a model, all on Fabric's device.
+
+    Raises:
+        CheckpointError, UsageError: the teacher doesn't fit.
+    """
+    teacher = None
+    if recipe.distill is not None:
+        teacher = load_teacher(recipe.distill, module, preprocessing, device=fabric.device, autocast=fabric.autocast)
+    module = module.to(fabric.device)
+    # The copy is made first, because a module that is dealt out can't be copied.
+    ema = ModelEmaV3(module, decay=recipe.ema, use_warmup=True) if recipe.ema is not None else None
+    model = fabric.setup_module(cast(nn.Module, torch.compile(module)) if recipe.compile else module)
+    if ema is not None and is_dealt_out(module):
+        fabric.strategy.setup_module(ema.module)
+        ema.foreach = False  # whose operations take no mixture of dealt-out parameters and whole buffers
     optimizer = make_optimizer(module, recipe.optim, batch_size=recipe.data.batch_size)
-    wrapped = cast(nn.Module, torch.compile(module)) if recipe.compile else module
-    model, fabric_optimizer = fabric.setup(wrapped, optimizer)
     return Learner(
         fabric=fabric,
         recipe=recipe,
         module=module,
         model=model,
-        optimizer=fabric_optimizer,
+        optimizer=fabric.setup_optimizers(optimizer),
         schedule=Schedule(optimizer, recipe.schedule, length),
-        ema=ModelEmaV3(module, decay=recipe.ema, use_warmup=True) if recipe.ema is not None else None,
-        normalization=normalization,
+        ema=ema,
+        normalization=preprocessing.normalization,
+        teacher=teacher,
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 import vidpipe
 from vidpipe.errors import CheckpointError, UsageError
-from vidpipe.loader import Loader
+from vidpipe.models.frozen import frozen_part
+from vidpipe.models.sharded import Layout
 from vidpipe.train.checkpoint import (
     LAST,
     Checkpoint,
@@ -19,8 +23,11 @@ from vidpipe.train.checkpoint import (
     pack,
     read_checkpoint,
 )
+from vidpipe.train.data import ClipLoader
 from vidpipe.train.meter import Window
+from vidpipe.train.optim import load_optimizer_state, optimizer_state
 from vidpipe.train.recipe import TrainRecipe
+from vidpipe.train.sharding import is_dealt_out
 from vidpipe.train.step import Learner
 
 _MAY_CHANGE = (
@@ -31,6 +38,7 @@ _MAY_CHANGE = (
     "checkpoint",
     "log",
     "compile",
+    "strategy",
     "on_nan",
     "optim.accumulate",
     "data.backend",
@@ -38,6 +46,8 @@ _MAY_CHANGE = (
     "data.threads",
     "data.on_bad",
     "model.init",
+    "model.checkpointing",
+    "distill.teacher",
 )
 
 
@@ -50,16 +60,18 @@ class RunState:
         window: sums since the last log row.
         metrics: of the last evaluation, and `best_top1` and `best_loss` of the best one (by accuracy, then by loss).
         evaluation_due: an evaluation was to be made at this step and has not been finished.
+        frozen: file in the run folder with the part of the model that checkpoints leave out; None writes them whole.
     """
 
     learner: Learner
-    loader: Loader
+    loader: ClipLoader
     description: ModelDescription
     preprocessing: Preprocessing
     step: int = 0
     window: Window = field(default_factory=Window)
     metrics: dict[str, float] = field(default_factory=dict)
     evaluation_due: bool = False
+    frozen: str | None = None
 
     def take_metrics(self, values: dict[str, float]) -> bool:
         """Take note of an evaluation; whether it is the best so far, by accuracy (where there is one), then by loss."""
@@ -74,6 +86,11 @@ class RunState:
     def packed(self) -> dict[str, Any]:
         """What is written as a checkpoint; the tensors are those in use, not copies."""
         learner = self.learner
+        left_out = frozen_part(learner.module).keys() if self.frozen is not None else ()
+
+        def stored(module: nn.Module) -> dict[str, Tensor]:
+            return {name: tensor for name, tensor in module.state_dict().items() if name not in left_out}
+
         checkpoint = Checkpoint(
             path=Path(LAST),
             step=self.step,
@@ -82,33 +99,41 @@ class RunState:
             recipe=learner.recipe.model_dump(mode="json"),
             model=self.description,
             preprocessing=self.preprocessing,
-            weights=learner.module.state_dict(),
-            ema=learner.ema.module.state_dict() if learner.ema is not None else None,
+            frozen=self.frozen,
+            weights=stored(learner.module),
+            ema=stored(learner.ema.module) if learner.ema is not None else None,
             training={
                 "vidpipe": vidpipe.__version__,
-                "optimizer": learner.optimizer.state_dict(),
+                "optimizer": optimizer_state(learner.optimizer, learner.module),
                 "schedule": learner.schedule.state_dict(),
                 "precision": learner.fabric.strategy.precision.state_dict(),
                 "loader": self.loader.state_dict(),
                 "window": self.window.state_dict(),
                 "evaluation_due": self.evaluation_due,
+                "teacher": self._teacher,
             },
         )
         return pack(checkpoint)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, path: Path) -> None:
         """Go on from a checkpoint. What is drawn at a step depends on seed and step alone, so no generators are stored.
 
         Raises:
-            CheckpointError: it doesn't fit the model, the data or the optimiser.
+            CheckpointError: it can't be read, or doesn't fit the model, the data or the optimiser.
         """
-        learner, training = self.learner, checkpoint.training
+        learner = self.learner
+        checkpoint = read_checkpoint(path, layout=self._layout())
+        training = checkpoint.training
         check_classes(checkpoint, self.preprocessing.classes, shards="the shards")
+        if training.get("teacher") != self._teacher:
+            raise CheckpointError(
+                f"{checkpoint.path}: the run was begun with another teacher; set distill.teacher to the one it had"
+            )
         load_weights(learner.module, checkpoint.weights, path=checkpoint.path)
         if learner.ema is not None and checkpoint.ema is not None:
             load_weights(learner.ema.module, checkpoint.ema, path=checkpoint.path)
         try:
-            learner.optimizer.load_state_dict(training["optimizer"])
+            load_optimizer_state(learner.optimizer, learner.module, training["optimizer"])
             learner.schedule.load_state_dict(training["schedule"])
             learner.fabric.strategy.precision.load_state_dict(training["precision"])
             self.loader.load_state_dict(training["loader"])
@@ -119,23 +144,41 @@ class RunState:
             raise CheckpointError(f"{checkpoint.path}: its training state doesn't fit this run: {reason}") from error
         self.step, self.metrics = checkpoint.step, dict(checkpoint.metrics)
 
+    def _layout(self) -> Layout | None:
+        """How a checkpoint's tensors are dealt out among processes; None if they are not."""
+        if not is_dealt_out(self.learner.module):
+            return None
+        parameters = dict(self.learner.module.named_parameters())
+
+        def layout(place: tuple[str, ...]) -> Tensor | None:
+            match place:
+                case ("weights" | "ema", name) | ("training", "optimizer", "state", name, _):
+                    return parameters.get(name)
+            return None
+
+        return layout
+
+    @property
+    def _teacher(self) -> str | None:
+        return self.learner.teacher.fingerprint if self.learner.teacher is not None else None
+
 
 def _rank(best: dict[str, float]) -> tuple[float, float]:
     return best.get("best_top1", 0.0), -best["best_loss"]
 
 
 def read_resume_point(out: Path, recipe: TrainRecipe, *, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from; None begins a run.
+    """The checkpoint to go on from, without its tensors; None begins a run.
 
     Raises:
         UsageError: the folder holds a run and `resume` is False, or the recipe differs where that would change the run.
         CheckpointError: the checkpoint can't be read.
     """
-    if not (out / LAST).is_file():
+    if not os.path.lexists(out / LAST):
         return None
     if not resume:
         raise UsageError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
-    checkpoint = read_checkpoint(out / LAST)
+    checkpoint = read_checkpoint(out, which="last", tensors=False)
     before, now = _flat(checkpoint.recipe), _flat(recipe.model_dump(mode="json"))
     changes = [
         f"{key} {before.get(key)!r} -> {now.get(key)!r}"

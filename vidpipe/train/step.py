@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ import torch
 from lightning_fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from vidpipe.loader import Batch
 from vidpipe.loader.mixing import Mixing, mix_batch
 from vidpipe.shards.manifest import Normalization
+from vidpipe.train.distill import Distillation, Teacher
 from vidpipe.train.objective import Objective, Shown, objective_for
 from vidpipe.train.optim import Schedule
 from vidpipe.train.rand_augment import RandAugment, rand_augment
 from vidpipe.train.recipe import TrainRecipe
+from vidpipe.train.sharding import is_dealt_out, share_buffers
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,14 @@ class StepResult:
         loss: mean over the step's clips, a scalar.
         correct: number of clips whose label got the highest logit; None where labels are mixed.
         clips: number of clips, without padding.
-        grad_norm: norm of all gradients before clipping; None where they aren't clipped.
+        grad_norm: norm of all gradients before clipping.
         keys: the clips' keys.
     """
 
     loss: Tensor
     correct: Tensor | None
     clips: int
-    grad_norm: Tensor | None
+    grad_norm: Tensor
     keys: tuple[str, ...]
 
 
@@ -51,6 +55,7 @@ class Learner:
         optimizer: as Fabric wrapped it.
         ema: moving average of `module`.
         normalization: that the clips have.
+        teacher: to learn from too.
     """
 
     fabric: Fabric
@@ -61,6 +66,7 @@ class Learner:
     schedule: Schedule
     ema: ModelEmaV3 | None
     normalization: Normalization
+    teacher: Teacher | None = None
 
     def take_step(self, batches: Sequence[Batch], *, step: int, epoch: int) -> StepResult:
         """One optimiser step over the parts of a batch.
@@ -95,17 +101,18 @@ class Learner:
         real = ~batch.is_padding
         if self.objective.needs_labels:
             real &= batch.label >= 0
-        return Shown(video=video, target=target, label=batch.label, real=real, keys=batch.key, epoch=epoch)
+        return Shown(video=video, target=target, label=batch.label, real=real, keys=batch.clip_key, epoch=epoch)
 
     @cached_property
     def objective(self) -> Objective:
         """What the model is trained to do."""
-        return objective_for(
+        objective = objective_for(
             self.module,
             label_smoothing=self.recipe.label_smoothing,
             soft=self.mixing.is_soft,
             seed=self.recipe.seed,
         )
+        return objective if self.teacher is None else Distillation(objective, self.module, self.teacher)
 
     def mix(self, batch: Batch, *, epoch: int) -> tuple[Tensor, Tensor]:
         """The batch's clips and labels, augmented and mixed as the recipe says."""
@@ -113,7 +120,7 @@ class Learner:
         if policy is not None:
             video = rand_augment(
                 video,
-                keys=batch.key,
+                keys=batch.clip_key,
                 policy=RandAugment(**policy.model_dump()),
                 normalization=self.normalization,
                 seed=self.recipe.seed,
@@ -122,35 +129,41 @@ class Learner:
         return mix_batch(
             video,
             batch.label.clamp(min=0),
-            keys=batch.key,
+            keys=batch.clip_key,
             num_classes=self.num_classes,
             mixing=self.mixing,
+            clips_per_sample=self.recipe.data.clips_per_sample,
             seed=self.recipe.seed,
             epoch=epoch,
         )
 
-    def _update(self, loss: Tensor, *, step: int) -> Tensor | None:
-        if self.recipe.on_nan == "skip" and not self._all_finite(loss):
+    def _update(self, loss: Tensor, *, step: int) -> Tensor:
+        """Update the weights; the gradients' norm before clipping."""
+        grad_norm = self.clip_gradients()
+        # The scaler of fp16 leaves steps out by itself.
+        may_skip = self.recipe.on_nan == "skip" and self.recipe.precision != "fp16"
+        if may_skip and not self._all_finite(loss, grad_norm):
             self.optimizer.zero_grad(set_to_none=True)
-            return None
-        return self.apply_gradients(step=step)
+        else:
+            self.apply_gradients(step=step)
+        return grad_norm
 
-    def apply_gradients(self, *, step: int) -> Tensor | None:
-        """Clip, update weights and moving average, clear the gradients; gives their norm before clipping."""
-        max_norm = self.recipe.optim.clip_grad
-        grad_norm = None
-        if max_norm is not None:
-            grad_norm = self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False
-            )
+    def clip_gradients(self) -> Tensor:
+        """Clip as the recipe says; the norm of all gradients of all processes before that."""
+        max_norm = math.inf if self.recipe.optim.clip_grad is None else self.recipe.optim.clip_grad
+        norm: Any = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False)
+        return cast(Tensor, norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def apply_gradients(self, *, step: int) -> None:
+        """Update weights and moving average, and clear the gradients."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update(self.module, step=step + 1)
-        return grad_norm
 
-    def _all_finite(self, loss: Tensor) -> bool:
-        finite = torch.isfinite(loss).float()
+    def _all_finite(self, loss: Tensor, grad_norm: Tensor) -> bool:
+        """Whether the step is sound on every process."""
+        finite = (torch.isfinite(loss) & torch.isfinite(grad_norm)).float()
         if self.fabric.world_size > 1:
             finite = cast(Tensor, self.fabric.all_reduce(finite, reduce_op="mean"))
         return bool(finite == 1.0)
@@ -172,6 +185,13 @@ class Learner:
             return self.module
         averaged: nn.Module = self.ema.module
         return averaged
+
+    def share_buffers(self) -> None:
+        """Give all processes the same buffers where no forward pass does that; every process must call it."""
+        if is_dealt_out(self.module):
+            share_buffers(self.module)
+            if self.ema is not None:
+                share_buffers(self.ema.module)
 
 
 def seed_step(seed: int, *, step: int, rank: int) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+_ASK_EVERY = 8
 
 
 class StopRequest:
@@ -19,6 +24,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self._agreed = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -35,6 +41,21 @@ class StopRequest:
         while self._before:
             number, handler = self._before.popitem()
             signal.signal(number, handler)
+
+    def agreed(self, fabric: Fabric, *, number: int) -> bool:
+        """Whether to stop; several processes agree on it, so all have to call it with the same numbers.
+
+        Args:
+            number: of the step or batch; they ask each other at every eighth one.
+        """
+        if fabric.world_size > 1:
+            if number % _ASK_EVERY == 0 and not self._agreed:
+                asked = torch.tensor(float(self.signal is not None), device=fabric.device)
+                self._agreed = float(cast(Tensor, fabric.all_reduce(asked, reduce_op="sum"))) > 0
+                if self._agreed and self.signal is None:
+                    self.signal = "SIGTERM"
+            return self._agreed
+        return self.signal is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name

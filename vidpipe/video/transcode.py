@@ -62,7 +62,12 @@ def _encode(
     info = video.info
     output = os.memfd_create("encoded")
     try:
-        filters = [*_timing(spec), *picture_filters(info, spec), "scale=out_color_matrix=bt709:out_range=tv", "setsar=1"]
+        filters = [
+            *_timing(spec),
+            *picture_filters(info, spec),
+            "scale=out_color_matrix=bt709:out_range=tv",
+            "setsar=1",
+        ]
         arguments = _output(f"/proc/self/fd/{output}", crf=crf, gop=gop)
         with FfmpegRun(path, info, filters, num_packets=None, output=arguments, pass_fds=(output,)) as run:
             run.wait()

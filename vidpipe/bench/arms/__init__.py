@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-# Name to class. Modules are imported in the arm's own process only. The order is that of tables.
-ARMS: dict[str, str] = {
-    "memcpy": "vidpipe.bench.arms.memcpy:MemcpyArm",
-    "vidpipe": "vidpipe.bench.arms.vidpipe_read:VidpipeReadArm",
-    "vidpipe-unchecked": "vidpipe.bench.arms.vidpipe_read:VidpipeUncheckedReadArm",
-    "vidpipe-torch": "vidpipe.bench.arms.vidpipe_loader:VidpipeTorchArm",
-    "vidpipe-dali": "vidpipe.bench.arms.vidpipe_loader:VidpipeDaliArm",
-    "dali-reader": "vidpipe.bench.arms.dali_reader:DaliReaderArm",
-    "webdataset": "vidpipe.bench.arms.web_dataset:WebDatasetArm",
-    "decord": "vidpipe.bench.arms.decord_on_the_fly:DecordArm",
+from typing import NamedTuple
+
+from vidpipe.shards.codecs.base import CodecSpec
+
+
+class ArmEntry(NamedTuple):
+    """Where an arm lives ("module:Class"; imported in the arm's own process only), and which codecs it can read.
+
+    Attributes:
+        codecs: their names; any if there are none. Those that are named are meant with 8-bit frames.
+    """
+
+    target: str
+    codecs: tuple[str, ...] = ()
+
+    def reads(self, spec: CodecSpec) -> bool:
+        """Whether it can read shards of such a codec."""
+        return not self.codecs or (spec.name in self.codecs and spec.dtype == "uint8")
+
+
+_ARMS = "vidpipe.bench.arms"
+# The order is that of tables.
+ARMS: dict[str, ArmEntry] = {
+    "memcpy": ArmEntry(f"{_ARMS}.memcpy:MemcpyArm"),
+    "vidpipe": ArmEntry(f"{_ARMS}.vidpipe_loader:VidpipeReadArm"),
+    "vidpipe-unchecked": ArmEntry(f"{_ARMS}.vidpipe_loader:VidpipeUncheckedReadArm"),
+    "vidpipe-torch": ArmEntry(f"{_ARMS}.vidpipe_loader:VidpipeTorchArm"),
+    "vidpipe-dali": ArmEntry(f"{_ARMS}.vidpipe_loader:VidpipeDaliArm"),
+    "dali-reader": ArmEntry(f"{_ARMS}.dali_reader:DaliArrayArm", ("tensor",)),
+    "dali-jpeg": ArmEntry(f"{_ARMS}.dali_reader:DaliJpegArm", ("jpeg",)),
+    "dali-filmstrip": ArmEntry(f"{_ARMS}.dali_filmstrip:DaliFilmstripArm", ("jpeg",)),
+    "webdataset": ArmEntry(f"{_ARMS}.web_dataset:WebDatasetArrayArm", ("tensor",)),
+    "webdataset-jpeg": ArmEntry(f"{_ARMS}.web_dataset:WebDatasetJpegArm", ("jpeg",)),
+    "webdataset-mp4": ArmEntry(f"{_ARMS}.web_dataset:WebDatasetMp4Arm", ("mp4",)),
+    "litdata": ArmEntry(f"{_ARMS}.lit_data:LitDataArm", ("tensor",)),
+    "mosaicml-streaming": ArmEntry(f"{_ARMS}.mosaicml_streaming:MosaicmlStreamingArm", ("tensor",)),
+    "pyav": ArmEntry(f"{_ARMS}.pyav_on_the_fly:PyAvArm"),
+    "torchcodec": ArmEntry(f"{_ARMS}.torchcodec_on_the_fly:TorchcodecArm"),
+    "decord": ArmEntry(f"{_ARMS}.decord_on_the_fly:DecordArm"),
 }
 
 CEILING = "memcpy"

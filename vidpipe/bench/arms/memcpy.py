@@ -30,7 +30,7 @@ class MemcpyArm(Arm):
 
     def __init__(self, setup: ArmSetup) -> None:
         super().__init__(setup)
-        self._stored = StoredClips(setup.folder)
+        self._stored = StoredClips(setup.folder, frames=setup.frames)
 
     def batches(self, job: Job) -> Iterator[ArmBatch]:
         """Batches in the order of the shards; each is copied in as many equal parts as there are threads."""
@@ -67,20 +67,14 @@ class MemcpyArm(Arm):
 
     def _source(self, job: Job) -> tuple[list[StoredClip], list[Values]]:
         """As many clips as there is room for, but at least one batch."""
-        manifest, size = self._stored.manifest, self.setup.size
+        size = self.setup.size
         clips: list[StoredClip] = []
         room = MAX_SOURCE_BYTES
         for clip in self._stored.clips:
-            room -= clip.num_bytes if job == "read" else 12 * manifest.clip.frames * size**2
+            room -= self._stored.num_bytes(clip) if job == "read" else 12 * self._stored.num_frames * size**2
             if room < 0 and len(clips) >= self.setup.batch_size:
                 break
             clips.append(clip)
         if job == "read":
             return clips, [self._stored.frames(clip) for clip in clips]
-        from vidpipe.loader.transform import center_clip
-
-        ready = (
-            center_clip(self._stored.frames(clip), manifest.clip, size=size, normalization=manifest.normalization)
-            for clip in clips
-        )
-        return clips, [video.numpy() for video in ready]
+        return clips, [self._stored.model_input(clip, size=size).numpy() for clip in clips]

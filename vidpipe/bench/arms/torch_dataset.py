@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,13 @@ def iterate(
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
+        pin_memory=setup.device == "cuda",
         multiprocessing_context="fork",
     )
+    yield from batches_of(loader, job)
+
+
+def batches_of(loader: Iterable[Collated], job: Job) -> Iterator[ArmBatch]:
+    """What a DataLoader with `collate` gives, as batches."""
     for keys, video in loader:
-        yield ArmBatch(keys, video if job == "train" else [clip.numpy() for clip in video])
+        yield ArmBatch(keys, cast("Tensor", video) if job == "train" else [clip.numpy() for clip in video])

@@ -17,7 +17,8 @@ from vidpipe.loader.batch import Batch
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import Manifest, find_split, load_manifest
 from vidpipe.train.loop import train
-from vidpipe.train.recipe import DataSection, load_train_recipe
+from vidpipe.train.recipe import load_train_recipe
+from vidpipe.train.recipe_data import DataSection
 
 _Item = tuple[torch.Tensor, int, str]
 

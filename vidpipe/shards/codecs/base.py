@@ -149,6 +149,10 @@ class Codec(ABC):
     def intact(self, members: Sequence[Buffer], shape: tuple[int, int, int], checksums: Sequence[int]) -> bool:
         """Whether a payload is, byte for byte, what `encode` gave for a clip of `shape` (T, H, W) with these checksums."""
 
+    def expected_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """What `decoded_shape` gives for a sound payload of a clip of `shape` (T, H, W)."""
+        return (*shape, 3)
+
     def decoded_shape(self, members: Sequence[Buffer]) -> tuple[int, ...]:
         """[T, H, W, 3] of a payload, all of which is decoded for it; raises as `decode`."""
         return self.decode(members).shape

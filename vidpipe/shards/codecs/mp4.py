@@ -29,13 +29,17 @@ _NOMINAL_BITS_PER_PIXEL = 0.25  # of CRF 20 with such a GOP, on Kinetics-like vi
 class Mp4Codec(VideoCodec):
     """H.264 without B-frames, a key frame every `GOP` frames, 4:2:0, BT.709, limited range."""
 
-    summary: ClassVar[str] = "the whole video as short-GOP H.264 (crf option, 20 by default): the smallest; any window later"
+    summary: ClassVar[str] = (
+        "the whole video as short-GOP H.264 (crf option, 20 by default): the smallest; any window later"
+    )
 
     def encode_file(self, path: Path, clip: ClipSpec) -> EncodedVideo:
         """One file, one checksum."""
         made = transcode_video(path, clip, crf=self._crf, gop=GOP)
         width, height = made.size
-        return EncodedVideo(_payload(made.content), made.info, (len(made.times_seconds), height, width), made.times_seconds)
+        return EncodedVideo(
+            _payload(made.content), made.info, (len(made.times_seconds), height, width), made.times_seconds
+        )
 
     def some_frames(self, payload: EncodedClip, *, step: int) -> Iterator[Frames]:
         """Decodes all of it."""

@@ -1,0 +1,115 @@
+"""`vidpipe doctor`: a stage that is slow is named, with what would lift it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import RunCommand
+
+from vidpipe.bench import doctor_stages
+from vidpipe.bench.doctor_report import Facts, Stage, StageName, judge
+from vidpipe.loader.transform import ClipTransform
+
+QUICK = ("--size", 32, "--frames", 2, "--batch-size", 2, "--seconds", 0.05, "--device", "cpu")
+
+
+def slowed(function: Callable[..., Any], seconds: float = 0.02) -> Callable[..., Any]:
+    def slow(*arguments: Any, **named: Any) -> Any:
+        time.sleep(seconds)
+        return function(*arguments, **named)
+
+    return slow
+
+
+@pytest.mark.parametrize(
+    ("stage", "owner", "name", "advice"),
+    [
+        ("CRC-32", doctor_stages, "crc32", "check='off'"),
+        ("storage, warm", os, "preadv", "read fewer frames"),
+        ("augmentation", ClipTransform, "__call__", "device='cuda'"),
+    ],
+)
+def test_a_slow_stage_is_named_with_what_would_lift_it(
+    motion_shards: Path,
+    vidpipe: RunCommand,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    owner: Any,
+    name: str,
+    advice: str,
+) -> None:
+    monkeypatch.setattr(owner, name, slowed(getattr(owner, name)))
+    result = vidpipe("doctor", motion_shards, *QUICK, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["verdict"]["limit"] == stage and found["verdict"]["idle_share"] is None
+    assert advice in found["verdict"]["advice"][0]
+    rates = {entry["name"]: entry["clips_per_second"] for entry in found["stages"]}
+    assert rates[stage] < 110 and rates["host copy"] > 1000
+    assert rates["decoding"] is None and rates["transfer"] is None
+    assert found["loader"] > 0 and found["step"] is None
+
+
+def test_the_step_is_named_when_the_data_are_faster(motion_shards: Path, vidpipe: RunCommand) -> None:
+    options = ("--model", "vivit-tiny", "--batch-size", 1, "--seconds", 0.05, "--device", "cpu")
+    result = vidpipe("doctor", motion_shards, *options)
+    assert result.code == 0, result.err
+    assert "limit: the model's step; the model waits 0% of the time" in result.out
+    assert "vivit-tiny, batch 1, cpu, fp32" in result.out
+
+
+FACTS = Facts(
+    codec="tensor",
+    backend="torch",
+    on_gpu=True,
+    dataset_bytes=10**12,
+    free_bytes=10**10,
+    clip_bytes=3 * 10**6,
+    threads=8,
+)
+
+
+def rates(**changed: float | None) -> dict[StageName, Stage]:
+    every: dict[StageName, float | None] = {
+        "storage, cold": 900.0,
+        "storage, warm": 4000.0,
+        "host copy": 6000.0,
+        "CRC-32": 3000.0,
+        "decoding": None,
+        "augmentation": 2000.0,
+        "transfer": 5000.0,
+    }
+    names = {"cold": "storage, cold", "crc": "CRC-32", "decoding": "decoding"}
+    every |= {names[name]: rate for name, rate in changed.items()}  # type: ignore[misc]
+    return {name: Stage(name, rate) for name, rate in every.items()}
+
+
+def test_storage_counts_cold_unless_the_data_stay_in_memory() -> None:
+    verdict = judge(rates(), loader=1000.0, step=1800.0, facts=FACTS)
+    assert (verdict.limit, verdict.data_clips_per_second, verdict.idle_share) == ("storage, cold", 900.0, 0.5)
+    assert "--codec jpeg" in verdict.advice[0]
+    in_memory = Facts(**{**{f: getattr(FACTS, f) for f in FACTS.__slots__}, "dataset_bytes": 10**9})
+    verdict = judge(rates(), loader=1000.0, step=2000.0, facts=in_memory)
+    assert (verdict.limit, verdict.idle_share) == ("augmentation", 0.5)
+    assert "nvidia-dali" in verdict.advice[0]
+    assert judge(rates(cold=None), loader=1000.0, step=2000.0, facts=FACTS).limit == "augmentation"
+
+
+def test_a_verdict_says_what_rate_to_expect() -> None:
+    verdict = judge(rates(cold=None, crc=1500.0), loader=1000.0, step=None, facts=FACTS)
+    assert verdict.limit == "CRC-32" and verdict.advice[0] == "LoaderOptions(check='off'): about 3,000 clips/s"
+    verdict = judge(rates(cold=None, decoding=800.0), loader=400.0, step=None, facts=FACTS)
+    assert verdict.limit == "decoding" and "--codec tensor, which needs no decoding: about 800" in verdict.advice[0]
+    verdict = judge(rates(), loader=1000.0, step=250.0, facts=FACTS)
+    assert (verdict.limit, verdict.idle_share) == ("step", 0.0)
+
+
+def test_shards_that_are_not_there_are_named(tmp_path: Path, vidpipe: RunCommand) -> None:
+    result = vidpipe("doctor", tmp_path / "absent", *QUICK)
+    assert result.code == 1 and "no such folder" in result.err

@@ -1,0 +1,79 @@
+"""Training steps on a GPU: every model in bf16, compiled models, the whole step of a recipe, and the benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from gpu.host_syncs import host_syncs
+from models.narrow import NARROW, narrow_model, output_of, random_clips
+
+import vidpipe
+from vidpipe.bench.gpu.models import MODELS
+from vidpipe.bench.gpu.options import GpuBenchmark
+from vidpipe.bench.gpu.run import run_gpu_benchmark
+from vidpipe.bench.train_step import TrainStep
+from vidpipe.loader import Batch
+from vidpipe.train.objective import Shown, objective_for
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("name", sorted(NARROW))
+def test_a_step_in_bf16_moves_every_parameter(name: str, cuda: torch.device) -> None:
+    """On the CPU in float32, since its bf16 convolutions are at fault for such small layers."""
+    torch.manual_seed(0)
+    model = narrow_model(name).to(cuda).train()
+    label = torch.arange(8, device=cuda) % 5
+    real = torch.ones(8, dtype=torch.bool, device=cuda)
+    video = random_clips(model, 8).to(cuda)
+    shown = Shown(video=video, target=label, label=label, real=real, keys=[f"{n}" for n in range(8)], epoch=0)
+    objective = objective_for(model, label_smoothing=0.0, soft=False, seed=0)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    before = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-3)
+    for _ in range(3):
+        with torch.autocast(cuda.type, dtype=torch.bfloat16, enabled=cuda.type == "cuda"):
+            output, mask = objective.output(model, shown)
+            loss = objective.loss(output, mask, shown)
+        loss.backward()
+        assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in trained.values())
+        optimizer.step()
+        optimizer.zero_grad()
+    assert not [name for name, parameter in trained.items() if torch.equal(parameter, before[name])]
+
+
+@pytest.mark.parametrize("name", ["vivit", "timesformer", "videomae", "r2plus1d"])
+def test_compiled_models_agree_with_eager_ones(name: str, cuda: torch.device) -> None:
+    model = narrow_model(name).to(cuda)
+    clips = random_clips(model, 2).to(cuda)
+    compiled = torch.compile(model, backend="inductor" if cuda.type == "cuda" else "aot_eager")
+    with torch.no_grad(), torch.autocast(cuda.type, dtype=torch.bfloat16):
+        expected, got = output_of(model, clips).float(), output_of(model, clips, run=compiled).float()
+    assert (got - expected).abs().max() < 0.05 * expected.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.recipe)
+def test_a_recipes_steps_wait_for_nothing(motion_shards: Path, cuda: torch.device, model: object) -> None:
+    """The whole step of `vidpipe train`, in the steady state, on the loader's batches."""
+    with vidpipe.Loader(motion_shards, batch_size=4, frames=8, size=64, augment="train", device=cuda) as loader:
+        batches: list[Batch] = list(loader)
+        geometry = ("data.frames=8", "data.stride=null", "data.epoch_unit=clip")
+        step = TrainStep(
+            model.recipe, (*geometry, *model.narrow, "data.size=64"), loader.manifest, device=cuda.type, batch_size=4
+        )
+        for batch in batches[:3]:
+            step(batch)
+        with host_syncs(cuda) as waits:
+            for batch in batches[3:]:
+                step(batch)
+        step.wait()
+    assert not waits, "\n".join(dict.fromkeys(waits))
+
+
+def test_the_benchmark_has_every_row(true_cuda: torch.device, tmp_path: Path) -> None:
+    report = run_gpu_benchmark(GpuBenchmark(quick=True, seconds=0.1, batch_size=4, out=tmp_path))
+    assert not report.left_out, report.left_out
+    assert len(report.models) == 2 * len(MODELS) and len(report.batches) == 8
+    assert all(row.gpu_seconds_per_clip and row.rate.gpu_bytes for row in report.batches)

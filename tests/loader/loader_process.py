@@ -1,0 +1,74 @@
+"""`python loader_process.py SHARDS OUT JSON`: a loader in a process of its own; under torchrun, one rank of a DDP training.
+
+JSON has `loader` (arguments of Loader), `options` (of LoaderOptions), `state` (to go on from), `batches` (how many, None for the
+epoch's), `pause` (seconds after each) and `slow_fetch` (seconds for each piece of a remote shard). Every batch becomes a line of OUT/RANK.jsonl as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+import vidpipe
+from vidpipe.loader import remote
+
+
+def slow_down(seconds: float) -> None:
+    """Let every piece of a remote file take so long, and files have many."""
+    fetch = remote.RemoteFolder._piece
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(seconds)
+        return fetch(*arguments)
+
+    remote.PIECE_BYTES = 1 << 18
+    remote.RemoteFolder._piece = slow  # type: ignore[method-assign]
+
+
+def main(shards: str, out: Path, task: dict[str, Any]) -> None:
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    model: nn.Module = nn.Linear(3, 1)
+    if world_size > 1:
+        distributed.init_process_group("gloo")
+        model = nn.parallel.DistributedDataParallel(model)
+    if task.get("slow_fetch"):
+        slow_down(task["slow_fetch"])
+    options = vidpipe.LoaderOptions(**task.get("options", {}))
+    with (
+        vidpipe.Loader(shards, options=options, **task["loader"]) as loader,
+        (out / f"{rank}.jsonl").open("a") as lines,
+    ):
+        if task.get("state"):
+            loader.load_state_dict(task["state"])
+        for number, batch in enumerate(loader, start=1):
+            model(batch.video.mean(dim=(2, 3, 4))).sum().backward()  # ranks with fewer batches would hang the others
+            states: list[Any] = [None] * world_size
+            if world_size > 1:
+                distributed.all_gather_object(states, loader.state_dict())
+                assert all(state == states[0] for state in states), states
+            line = {
+                "keys": batch.key,
+                "padding": batch.is_padding.tolist(),
+                "digest": hashlib.sha256(batch.video.numpy().tobytes()).hexdigest(),
+                "state": loader.state_dict(),
+            }
+            lines.write(json.dumps(line) + "\n")
+            lines.flush()
+            if number == task.get("batches"):
+                break
+            time.sleep(task.get("pause", 0))
+    if world_size > 1:
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,0 +1,165 @@
+"""The cache of shards: fetched once by any number of processes, bounded, and never damaged by one that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from vidpipe.errors import ShardError
+from vidpipe.loader.cache import ShardCache
+from vidpipe.shards.manifest import ChannelSums, ShardEntry
+
+SIZE = 1000
+
+
+def entry(number: int) -> ShardEntry:
+    return ShardEntry(
+        name=f"{number:05d}.tar",
+        samples=1,
+        bytes=SIZE,
+        sha256=f"{number:064x}",
+        plan="",
+        decoders={},
+        channels=ChannelSums(),
+    )
+
+
+class Fetches:
+    """Fetches of shards, which are written byte by byte of their number, and counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, descriptor: int) -> None:
+        self.count += 1
+        os.pwrite(descriptor, b"x" * SIZE, 0)
+
+
+def whole_files(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.tar")}
+
+
+def read(cache: ShardCache, number: int, fetch: Fetches) -> bytes:
+    descriptor = cache.open(entry(number), fetch)
+    try:
+        return os.pread(descriptor, 2 * SIZE, 0)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_shard_is_fetched_once_and_the_longest_unused_leaves(tmp_path: Path) -> None:
+    cache, fetch = ShardCache(tmp_path, max_bytes=3 * SIZE), Fetches()
+    for number in (0, 1, 2, 0, 3):
+        assert read(cache, number, fetch) == b"x" * SIZE
+    assert fetch.count == 4
+    assert whole_files(tmp_path) == {entry(number).sha256 for number in (0, 2, 3)}
+
+
+def test_what_is_in_use_stays_and_a_full_cache_is_an_error(tmp_path: Path) -> None:
+    cache, fetch = ShardCache(tmp_path, max_bytes=2 * SIZE), Fetches()
+    held = [cache.open(entry(number), fetch) for number in (0, 1)]
+    with pytest.raises(ShardError, match=r"no room .* raise cache_gb"):
+        cache.open(entry(2), fetch, patience_seconds=0.1)
+    assert whole_files(tmp_path) == {entry(0).sha256, entry(1).sha256}
+    timer = threading.Timer(0.2, os.close, [held[0]])
+    timer.start()
+    os.close(cache.open(entry(2), fetch))
+    timer.join()
+    assert whole_files(tmp_path) == {entry(1).sha256, entry(2).sha256}
+    os.close(held[1])
+
+
+def test_threads_that_want_the_same_shard_fetch_it_once(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, max_bytes=3 * SIZE)
+    count = 0
+
+    def slow(descriptor: int) -> None:
+        nonlocal count
+        count += 1
+        time.sleep(0.2)
+        os.pwrite(descriptor, b"x" * SIZE, 0)
+
+    threads = [threading.Thread(target=lambda: os.close(cache.open(entry(0), slow))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count == 1
+
+
+def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, max_bytes=3 * SIZE)
+
+    def failing(descriptor: int) -> None:
+        os.pwrite(descriptor, b"half", 0)
+        raise ShardError("the network is down")
+
+    with pytest.raises(ShardError, match="network"):
+        cache.open(entry(0), failing)
+    assert list(tmp_path.iterdir()) == []
+    assert read(cache, 0, Fetches()) == b"x" * SIZE
+
+
+def test_closing_ends_a_wait_for_another_process(tmp_path: Path) -> None:
+    cache, other = ShardCache(tmp_path, max_bytes=3 * SIZE), ShardCache(tmp_path, max_bytes=3 * SIZE)
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow(descriptor: int) -> None:
+        begun.set()
+        ended.wait(20)
+
+    holder = threading.Thread(target=lambda: os.close(other.open(entry(0), slow)))
+    holder.start()
+    begun.wait(20)
+    timer = threading.Timer(0.2, cache.close)
+    timer.start()
+    with pytest.raises(ShardError, match="closed"):
+        cache.open(entry(0), Fetches())
+    ended.set()
+    holder.join()
+
+
+_KILLED_WHILE_FETCHING = """
+import os, sys, time
+from pathlib import Path
+from tests.loader.test_cache import SIZE, entry
+from vidpipe.loader.cache import ShardCache
+
+def slow(descriptor):
+    os.pwrite(descriptor, b"y" * 10, 0)
+    print("begun", flush=True)
+    time.sleep(60)
+
+ShardCache(Path(sys.argv[1]), max_bytes=3 * SIZE).open(entry(0), slow)
+"""
+
+
+def test_a_process_killed_while_fetching_holds_nobody_up(tmp_path: Path) -> None:
+    repository = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _KILLED_WHILE_FETCHING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=repository,
+        env={**os.environ, "PYTHONPATH": f"{repository}{os.pathsep}{repository / 'tests'}"},
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+    cache, fetch = ShardCache(tmp_path, max_bytes=3 * SIZE), Fetches()
+    waiter = threading.Thread(target=lambda: read(cache, 0, fetch))
+    waiter.start()
+    time.sleep(0.2)
+    assert waiter.is_alive() and fetch.count == 0
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    waiter.join(20)
+    assert fetch.count == 1 and read(cache, 0, fetch) == b"x" * SIZE
+    # What a killed process left of a shard that nobody wants any more goes as soon as there has to be room.
+    (tmp_path / f"{entry(9).sha256}.part").write_bytes(b"y" * SIZE)
+    read(cache, 1, fetch)
+    assert not list(tmp_path.glob("*.part"))

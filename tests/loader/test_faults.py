@@ -1,0 +1,240 @@
+"""Damaged shards of every kind: reported with shard and key, passed over where that is allowed, never a hang."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import vidpipe
+from vidpipe.errors import BadSampleError, ShardError
+from vidpipe.loader.index import SampleIndex, load_index
+from vidpipe.shards.manifest import load_manifest
+
+pytestmark = pytest.mark.timeout(60)
+
+SKIP = vidpipe.LoaderOptions(on_bad="skip", max_bad=0.5)
+
+
+@pytest.fixture(params=["torch", "dali"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == "dali":
+        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def codec_shards(
+    motion_shards: Path, tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]
+) -> Callable[[str], Path]:
+    """The `motion` data set's train split in several small shards, by codec."""
+    made = {"tensor": motion_shards / "train"}
+
+    def make(codec: str) -> Path:
+        if codec not in made:
+            out = tmp_path_factory.mktemp(codec) / "shards"
+            size = {"jpeg": 0.2, "mp4": 0.1}[codec]
+            options = ("--split", "train", "--shard-size-mb", size, "--codec", codec, "--set", "train_videos=4")
+            source = motion_shards / "videos"
+            assert session_command("prep", "motion", "--source", source, "--out", out, *options) == 0
+            made[codec] = out / "train"
+        return made[codec]
+
+    return make
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A split folder, and one sample of it in its second shard."""
+
+    folder: Path
+    index: SampleIndex
+    sample: int
+
+    @property
+    def shard(self) -> Path:
+        return self.folder / self.index.shards[self.index.shard[self.sample]]
+
+    @property
+    def key(self) -> str:
+        return self.index.key[self.sample]
+
+    def overwrite(self, content: Callable[[bytes], bytes]) -> None:
+        """Change the bytes of the sample's whole payload."""
+        start = int(self.index.offset[self.sample])
+        first, end = (int(place) for place in self.index.size_start[self.sample : self.sample + 2])
+        # The last file of the payload ends where the next sample's first header may begin, at a multiple of 512.
+        size = sum((int(n) + 511) // 512 * 512 + 512 for n in self.index.size[first:end]) - 512
+        whole = bytearray(self.shard.read_bytes())
+        whole[start : start + size] = content(bytes(whole[start : start + size]))
+        self.shard.write_bytes(whole)
+
+
+def copied(folder: Path, to: Path) -> Damage:
+    copy = Path(shutil.copytree(folder, to / folder.name))
+    index = load_index(copy, load_manifest(copy))
+    assert len(index.shards) >= 3
+    return Damage(copy, index, int((index.shard == 1).nonzero()[0][1]))
+
+
+def keys(loader: vidpipe.Loader) -> list[str]:
+    """The keys of an epoch that aren't padding."""
+    return [key for batch in loader for key, padding in zip(batch.key, batch.is_padding, strict=True) if not padding]
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit of the first frame."""
+    return content[:300] + bytes([content[300] ^ 1]) + content[301:]
+
+
+def garbage(content: bytes) -> bytes:
+    """Neither an array nor a JPEG, of the same length."""
+    return (b"garbage " * (len(content) // 8 + 1))[: len(content)]
+
+
+@pytest.mark.parametrize("codec", ["tensor", "jpeg"])
+@pytest.mark.parametrize("change", [flipped, garbage])
+def test_changed_bytes_stop_with_shard_and_key(
+    codec_shards: Callable[[str], Path], tmp_path: Path, codec: str, change: Callable[[bytes], bytes], backend: str
+) -> None:
+    damage = copied(codec_shards(codec), tmp_path)
+    damage.overwrite(change)
+    with vidpipe.Loader(damage.folder, size=32, batch_size=4, backend=backend) as loader:
+        with pytest.raises(BadSampleError, match=f"{damage.shard.name}: sample {damage.key}: .*CRC-32") as caught:
+            keys(loader)
+        assert (caught.value.shard, caught.value.key) == (damage.shard.name, damage.key)
+        assert loader.stats().bad_samples == 1
+        with pytest.raises(BadSampleError, match=damage.key):  # and again, when it is tried again
+            keys(loader)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "mp4"])
+def test_garbage_that_nothing_checks_is_found_by_the_decoder(
+    codec_shards: Callable[[str], Path], tmp_path: Path, codec: str, backend: str
+) -> None:
+    damage = copied(codec_shards(codec), tmp_path)
+    damage.overwrite(garbage)
+    options = vidpipe.LoaderOptions(check="off")
+    with (
+        vidpipe.Loader(damage.folder, size=32, batch_size=4, backend=backend, options=options) as loader,
+        pytest.raises(BadSampleError, match=f"{damage.shard.name}: sample {damage.key}: can't be decoded"),
+    ):
+        keys(loader)
+
+
+@pytest.mark.parametrize("codec", ["tensor", "jpeg"])
+def test_damaged_samples_are_skipped_counted_and_logged_once(
+    codec_shards: Callable[[str], Path],
+    tmp_path: Path,
+    codec: str,
+    backend: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damage = copied(codec_shards(codec), tmp_path)
+    damage.overwrite(garbage)
+    with (
+        caplog.at_level(logging.WARNING, "vidpipe.loader"),
+        vidpipe.Loader(damage.folder, size=32, batch_size=4, backend=backend, options=SKIP) as loader,
+    ):
+        for _ in range(3):
+            assert sorted([*keys(loader), damage.key]) == sorted(damage.index.key.take(range(32)))
+        assert loader.stats().bad_samples == 1 and loader.stats().clips == 96
+        assert [error.key for error in loader.errors if isinstance(error, BadSampleError)] == [damage.key]
+    assert [damage.key in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("kind", ["deleted", "truncated", "unreadable"])
+def test_a_lost_shard_is_named_or_skipped_as_a_whole(
+    codec_shards: Callable[[str], Path], tmp_path: Path, kind: str, backend: str
+) -> None:
+    damage = copied(codec_shards("tensor"), tmp_path)
+    lost = set(damage.index.key.take((damage.index.shard == 1).nonzero()[0]))
+    if kind == "truncated":
+        damage.shard.write_bytes(damage.shard.read_bytes()[:-512])
+    else:
+        damage.shard.unlink()
+    if kind == "unreadable":
+        damage.shard.mkdir()
+    with (
+        vidpipe.Loader(damage.folder, size=32, backend=backend) as loader,
+        pytest.raises(ShardError, match=damage.shard.name),
+    ):
+        keys(loader)
+    with vidpipe.Loader(damage.folder, size=32, batch_size=4, backend=backend, options=SKIP) as loader:
+        for _ in range(2):
+            assert set(keys(loader)) == set(damage.index.key.take(range(32))) - lost
+        assert loader.stats().bad_samples == len(lost) and len(loader.errors) == 1
+        assert damage.shard.name in str(loader.errors[0])
+
+
+def test_more_damage_than_allowed_stops_even_when_skipping(
+    codec_shards: Callable[[str], Path], tmp_path: Path, backend: str
+) -> None:
+    damage = copied(codec_shards("tensor"), tmp_path)
+    damage.shard.unlink()
+    options = vidpipe.LoaderOptions(on_bad="skip")
+    message = r"of 32 samples can't be read, more than max_bad \(5%\) allows; .*00001.tar.*vidpipe verify"
+    with (
+        vidpipe.Loader(damage.folder, size=32, backend=backend, options=options) as loader,
+        pytest.raises(ShardError, match=message),
+    ):
+        keys(loader)
+
+
+def test_without_any_sound_sample_it_ends_with_an_error(codec_shards: Callable[[str], Path], tmp_path: Path) -> None:
+    damage = copied(codec_shards("tensor"), tmp_path)
+    for shard in damage.index.shards:
+        (damage.folder / shard).unlink()
+    options = vidpipe.LoaderOptions(on_bad="skip", max_bad=1.0)
+    with (
+        vidpipe.Loader(damage.folder, size=32, backend="torch", options=options) as loader,
+        pytest.raises(ShardError, match="no sound sample"),
+    ):
+        keys(loader)
+
+
+def test_the_same_stands_in_for_a_damaged_sample_every_time(
+    codec_shards: Callable[[str], Path], tmp_path: Path
+) -> None:
+    damage = copied(codec_shards("tensor"), tmp_path)
+    damage.shard.unlink()
+
+    def run(*, batch_size: int, threads: int) -> list[str]:
+        options = vidpipe.LoaderOptions(on_bad="skip", max_bad=0.5, threads=threads)
+        with vidpipe.Loader(
+            damage.folder, size=32, batch_size=batch_size, augment="train", backend="torch", options=options
+        ) as loader:
+            return [key for batch in loader for key in batch.key]
+
+    assert run(batch_size=4, threads=1) == run(batch_size=7, threads=4)
+
+
+@pytest.mark.parametrize("kind", ["deleted", "truncated"])
+def test_a_shard_lost_while_it_is_in_use(
+    codec_shards: Callable[[str], Path], tmp_path: Path, kind: str, backend: str
+) -> None:
+    """A deleted file goes on to be read where it is open; a truncated one is found at its first missing byte."""
+    damage = copied(codec_shards("tensor"), tmp_path)
+    options = vidpipe.LoaderOptions(on_bad="skip", max_bad=0.9, prefetch_batches=0)
+    with vidpipe.Loader(damage.folder, size=32, batch_size=1, backend=backend, options=options) as loader:
+        keys(loader)  # opens all shards
+        iterator = iter(loader)
+        seen = list(next(iterator).key)
+        if kind == "deleted":
+            damage.shard.unlink()
+        else:
+            damage.shard.write_bytes(b"")
+        for batch in iterator:
+            seen += [] if batch.is_padding.any() else batch.key
+        errors = loader.errors
+    if kind == "deleted":
+        assert sorted(seen) == sorted(damage.index.key.take(range(32))) and not errors
+    else:
+        assert errors and all("the shard was truncated while in use" in str(error) for error in errors)
+        assert {error.key for error in errors if isinstance(error, BadSampleError)} == set(
+            damage.index.key.take(range(32))
+        ) - set(seen)

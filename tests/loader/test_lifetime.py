@@ -1,0 +1,156 @@
+"""A loader's life in other people's programs: closed, dropped, pickled, left behind; and raw clips for their own transforms."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vidpipe
+from vidpipe.errors import UsageError
+from vidpipe.loader.index import load_index
+from vidpipe.loader.reader import ClipReader
+from vidpipe.shards.manifest import load_manifest
+
+
+def own_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("vidpipe")]
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("backend", ["torch", "dali"])
+def test_a_dropped_loader_leaves_neither_threads_nor_files(motion_shards: Path, backend: str) -> None:
+    if backend == "dali":
+        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    before, files = own_threads(), open_files()
+    for _ in range(3):
+        loader = vidpipe.Loader(motion_shards, size=32, batch_size=2, backend=backend)
+        iterator = iter(loader)
+        next(iterator)
+        del loader, iterator
+    gc.collect()
+    deadline = time.monotonic() + 20
+    while len(own_threads()) > len(before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    gc.collect()
+    assert own_threads() == before and open_files() <= files + 3
+
+
+@pytest.mark.parametrize("backend", ["torch", "dali"])
+def test_a_closed_loader_leaves_no_threads(motion_shards: Path, backend: str) -> None:
+    if backend == "dali":
+        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    before = own_threads()
+    loader = vidpipe.Loader(motion_shards, size=32, batch_size=2, backend=backend)
+    for _ in loader:
+        break
+    loader.close()
+    assert own_threads() == before
+
+
+_LEFT_OPEN = """
+import sys, vidpipe
+loader = vidpipe.Loader(sys.argv[1], size=32, batch_size=2, backend="torch")
+iterator = iter(loader)
+print(len(next(iterator)))
+"""
+
+
+def test_an_interpreter_ends_though_nobody_closed_the_loader(motion_shards: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LEFT_OPEN, str(motion_shards)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
+def _first_keys(loader: vidpipe.Loader) -> tuple[int, list[str]]:
+    with loader:
+        return loader.rank, next(iter(loader)).key
+
+
+@pytest.mark.slow
+def test_a_loader_is_sent_to_a_spawned_process(motion_shards: Path) -> None:
+    with (
+        vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch") as loader,
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+    ):
+        assert pool.apply(_first_keys, (loader,)) == (0, next(iter(loader)).key)
+
+
+def test_rank_and_world_size_come_from_the_environment(motion_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch") as loader:
+        assert (loader.rank, loader.world_size, len(loader)) == (1, 4, 4)
+    for rank in (-1, 4):
+        with pytest.raises(UsageError, match=f"rank: got {rank}, expected 0 to 3"):
+            vidpipe.Loader(motion_shards, rank=rank, world_size=4)
+
+
+def test_raw_clips_are_what_is_stored(motion_shards: Path) -> None:
+    folder = motion_shards / "train"
+    manifest = load_manifest(folder)
+    index = load_index(folder, manifest)
+    reader = ClipReader(folder, manifest, index)
+    with vidpipe.Loader(folder, batch_size=5, frames=3, stride=4, backend="torch", seed=1) as loader:
+        batches = list(loader.read_batches())
+        stats = loader.stats()
+        assert loader.epoch == 1 and stats.clips == 32 and stats.bytes_per_second > 0
+        later = [batch.key for batch in loader.read_batches()]
+    assert sorted(key for batch in batches for key in batch.key) == sorted(index.key.take(range(32)))
+    for batch in batches:
+        assert batch.video.shape[:2] == (len(batch), 3) and batch.video.dtype == np.uint8
+        assert not batch.video.flags.owndata  # the clips' own memory
+        for place, key in enumerate(batch.key):
+            sample = int(index.key.places(key)[0])
+            stored = reader.read(sample, range(16), np.empty(index.clip_bytes(sample), np.uint8))
+            first = (16 - 5 + 1) // 2
+            assert np.array_equal(batch.video[place], stored[first : first + 5 : 2])
+            assert np.array_equal(batch.clips[place], batch.video[place])
+            assert batch.label[place] == index.label[sample]
+    with vidpipe.Loader(folder, batch_size=5, size=32, frames=3, stride=4, backend="torch", seed=1) as loader:
+        assert [batch.key for batch in loader] == [batch.key for batch in batches]
+        assert [batch.key for batch in loader] == later
+
+
+def test_raw_clips_of_several_sizes_do_not_make_one_array(real_shards: Path) -> None:
+    with vidpipe.Loader(real_shards, batch_size=7, frames=4, backend="torch") as loader:
+        batch = next(loader.read_batches())
+    assert len({clip.shape for clip in batch.clips}) > 1 and all(len(clip) == 4 for clip in batch.clips)
+    with pytest.raises(UsageError, match=r"clips of \d+x\d+, .* in one batch: .*--crop"):
+        _ = batch.video
+
+
+def test_raw_batches_stay_as_they_were_given(motion_shards: Path) -> None:
+    with vidpipe.Loader(motion_shards, batch_size=4, backend="torch") as loader:
+        batches = list(loader.read_batches())
+        copies = [batch.video.copy() for batch in batches]
+        for _ in loader.read_batches():
+            pass
+    assert all(np.array_equal(batch.video, copy) for batch, copy in zip(batches, copies, strict=True))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")  # noqa: PTH110
+@pytest.mark.slow
+def test_memory_is_flat_over_fifty_epochs(motion_shards: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    with vidpipe.Loader(motion_shards, batch_size=8, size=64, augment="train", backend="torch") as loader:
+        used = []
+        for _ in range(50):
+            for _ in loader:
+                pass
+            used.append(resident())
+    assert max(used[25:]) - used[10] < 8 << 20, used

@@ -1,0 +1,107 @@
+"""Backends against each other: the same parameters give the same clips, whatever is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import vidpipe
+from vidpipe.loader.affine import Affine
+from vidpipe.loader.augment import Drawn
+from vidpipe.loader.color import ColorJitter
+from vidpipe.loader.engine import EngineSetup
+from vidpipe.loader.index import load_index
+from vidpipe.loader.pool import ReadPool
+from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.region import Region
+from vidpipe.loader.request import Take, make_request
+from vidpipe.loader.torch import TorchDeviceEngine, TorchEngine
+from vidpipe.loader.transform import ClipTransform, resize_in_floats
+from vidpipe.shards.manifest import load_manifest
+
+LEVEL = 0.0176  # one of 255, normalised by the smallest standard deviation that is used here
+COLOR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+AFFINE = Affine(rotation=30, shear=10, translation=0.1, scale=(0.5, 1.25), prob=0.7)
+
+
+@pytest.mark.parametrize(
+    ("options", "largest", "mean"),
+    [
+        pytest.param({"color_jitter": COLOR}, 6.0, 0.3, id="colour"),
+        pytest.param({"affine": AFFINE}, 6.0, 0.2, id="affine"),
+        pytest.param({"color_jitter": COLOR, "affine": AFFINE, "clips_per_sample": 2}, 9.0, 0.3, id="all"),
+    ],
+)
+def test_dali_gives_what_torch_gives(
+    real_shards: Path, options: dict[str, object], largest: float, mean: float
+) -> None:
+    """Within so many levels of 255, and so many on average; leaving out two pixels at the border, where filters end
+    differently. Both round after resizing, which a change of colours may multiply; an affine map shows the border inside.
+    """
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    batches = []
+    for backend in ("torch", "dali"):
+        with vidpipe.Loader(
+            real_shards,
+            batch_size=14,
+            frames=8,
+            size=112,
+            augment="train",
+            backend=backend,
+            seed=5,
+            options=vidpipe.LoaderOptions(**options),
+        ) as loader:
+            batches.append(next(iter(loader)))
+    ours, dali = batches
+    assert ours.key == dali.key and torch.equal(ours.view, dali.view)
+    difference = (ours.video - dali.video).abs()[..., 2:-2, 2:-2] / LEVEL
+    assert difference.max() <= largest and difference.mean() <= mean
+
+
+def test_the_device_pass_gives_what_the_threads_give(real_shards: Path) -> None:
+    """The engine that copies a batch to the device first, here with the CPU as the device."""
+    folder = real_shards / "train"
+    manifest = load_manifest(folder)
+    index = load_index(folder, manifest)
+    setup = EngineSetup(
+        size=64,
+        normalization=manifest.normalization,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        max_batch_size=8,
+        threads=1,
+        warps=False,
+        recolors=False,
+    )
+    takes = [
+        Take([0, 2, 4], Drawn(Region(3, 5, 100, 90, flip=True)), 0),
+        Take([9, 10, 15], Drawn(Region(0, 0, 64, 64)), 1),
+    ]
+    requests = [make_request(sample, takes[: sample + 1], is_padding=False) for sample in (1, 0)]
+    pool = ReadPool(ClipReader(folder, manifest, index), threads=2, frame_bytes=index.max_frame_bytes)
+    batches = []
+    for engine in (TorchEngine(pool, setup), TorchDeviceEngine(pool, setup)):
+        served, batch = engine.finish(engine.start(requests))
+        assert served == requests and batch.shape == (3, 3, 3, 64, 64)
+        batches.append(batch)
+    pool.close()
+    assert torch.equal(*batches)
+    alone = torch.empty(3, 3, 64, 64)
+    stored = ClipReader(folder, manifest, index).read(0, [0, 2, 4], np.empty(index.clip_bytes(0), np.uint8))
+    ClipTransform(size=64, normalization=manifest.normalization)(torch.from_numpy(stored), takes[0].drawn, out=alone)
+    assert torch.equal(batches[0][2], alone)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (70, 31), (200, 150)])
+def test_resizing_in_floats_is_within_a_level_of_eight_bits(size: tuple[int, int]) -> None:
+    """Devices have no antialiased resize of 8 bits; in 8 bits, the first of two passes is rounded too."""
+    frames = torch.randint(0, 256, (2, 90, 70, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    cut = frames[:, 5:85, 3:63].permute(0, 3, 1, 2)
+    in_bytes = F.interpolate(cut, size=size, mode="bilinear", antialias=True)
+    in_floats = resize_in_floats(cut, *size)
+    assert in_floats.shape == (2, 3, *size)
+    assert (in_bytes.float() - in_floats).abs().max() <= 1 and torch.equal(in_floats, in_floats.round().clamp(0, 255))

@@ -1,0 +1,309 @@
+"""Shards on a local S3 server: the same clips as from disk, whatever fails on the way, in a bounded cache that is shared."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loader.processes import batches, run_loader, start_loader
+
+import vidpipe
+from vidpipe.errors import MissingExtraError, ShardError, UsageError
+from vidpipe.loader import remote
+
+pytestmark = pytest.mark.timeout(240)
+
+LOADER = {"batch_size": 4, "size": 32, "augment": "train", "backend": "torch", "seed": 2}
+WINDOW = {"shuffle": "windowed", "shuffle_window": 1}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Address of an S3 server with a bucket named `data`."""
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    started = moto.ThreadedMotoServer(port=0)
+    started.start()
+    with pytest.MonkeyPatch.context() as patch:
+        host, port = started.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield f"http://{host}:{port}"
+    started.stop()
+
+
+@pytest.fixture
+def bucket(server: str, motion_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The `motion` data set at a URL of its own; the cache is in the test's folder."""
+    import s3fs
+
+    monkeypatch.setenv("VIDPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
+    s3fs.S3FileSystem.clear_instance_cache()
+    files = s3fs.S3FileSystem()
+    name = "b" + re.sub("[^a-z0-9]", "", tmp_path.name.lower())[-50:]
+    files.mkdir(name)
+    for split in ("train", "val"):
+        files.put(str(motion_shards / split), f"{name}/motion/{split}", recursive=True)
+    return f"s3://{name}/motion"
+
+
+@pytest.fixture
+def requests(caplog: pytest.LogCaptureFixture) -> Any:
+    """How often each file was asked of the server so far."""
+    caplog.set_level(logging.INFO, "werkzeug")
+
+    def count() -> Counter[str]:
+        lines = (re.search(r"GET /\S+/(\S+?)[? ]", record.getMessage()) for record in caplog.records)
+        return Counter(line.group(1) for line in lines if line)
+
+    return count
+
+
+def clips(shards: Any, *, epochs: int = 1, **options: Any) -> list[tuple[list[str], torch.Tensor]]:
+    with vidpipe.Loader(shards, options=vidpipe.LoaderOptions(**options), **LOADER) as loader:
+        return [(batch.key, batch.video) for _ in range(epochs) for batch in loader]
+
+
+def assert_equal(found: list[tuple[list[str], torch.Tensor]], expected: list[tuple[list[str], torch.Tensor]]) -> None:
+    assert [keys for keys, _ in found] == [keys for keys, _ in expected]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(found, expected, strict=True))
+
+
+def cached(folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / "shards").iterdir())
+
+
+def overwrite(url: str, name: str, content: bytes) -> None:
+    import s3fs
+
+    s3fs.S3FileSystem().pipe_file(f"{url.removeprefix('s3://')}/{name}", content)
+
+
+def fail_every(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every so-many-th read of a shard fail in the file system; those that did are listed in what is returned."""
+    import s3fs
+
+    read, count = s3fs.S3FileSystem._cat_file, 0
+    failed: list[str] = []
+
+    async def failing(files: Any, path: str, *arguments: Any, **named: Any) -> bytes:
+        nonlocal count
+        count += path.endswith(".tar")
+        if path.endswith(".tar") and count % number == 0:
+            failed.append(path)
+            raise ConnectionResetError("injected")
+        return bytes(await read(files, path, *arguments, **named))
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_cat_file", failing)
+    s3fs.S3FileSystem.clear_instance_cache()  # an instance keeps the methods that it was made with
+    return failed
+
+
+def test_a_url_gives_what_the_folder_gives(bucket: str, motion_shards: Path, tmp_path: Path, requests: Any) -> None:
+    assert_equal(clips(bucket, epochs=2), clips(motion_shards, epochs=2, shuffle="windowed"))
+    fetched = requests()
+    shards = [path.name for path in (motion_shards / "train").glob("*.tar")]
+    assert all(fetched[name] == 1 for name in [*shards, "samples.parquet"])
+    clips(f"{bucket}/train")
+    again = requests() - fetched
+    assert not any(again[name] for name in [*shards, "samples.parquet"])
+
+
+def test_what_is_not_there_is_named(bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"s3://.*/motion: no split 'test'; there are: train, val"):
+        vidpipe.Loader(bucket, split="test")
+    with pytest.raises(ShardError, match=r"s3://.*/absent: no shards here"):
+        vidpipe.Loader(f"{bucket}/absent")
+    with pytest.raises(UsageError, match="nosuch://"):
+        vidpipe.Loader("nosuch://bucket/x")
+
+
+def test_a_missing_package_is_named() -> None:
+    with pytest.raises(MissingExtraError, match="gcsfs"):
+        vidpipe.Loader("gs://bucket/x")
+
+
+def test_failing_reads_are_tried_again(bucket: str, motion_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PIECE_BYTES", 1 << 18)
+    failed = fail_every(3, monkeypatch)
+    assert_equal(clips(bucket), clips(motion_shards, shuffle="windowed"))
+    assert len(failed) > 5
+
+
+def test_reads_that_never_succeed_end_with_the_address(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_every(1, monkeypatch)
+    message = r"s3://\S+\.tar: can't be read, 8 times: ConnectionResetError: injected"
+    with vidpipe.Loader(bucket, **LOADER) as loader, pytest.raises(ShardError, match=message):
+        list(loader)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[:-512], r"bytes, but the manifest says \d+"),
+        (lambda content: content[:999] + b"x" + content[1000:], "another SHA-256 than the manifest says"),
+        (None, "missing; upload"),
+    ],
+)
+def test_a_shard_that_arrives_otherwise_is_refused_and_not_kept(
+    bucket: str, motion_shards: Path, tmp_path: Path, damage: Any, message: str
+) -> None:
+    shard = motion_shards / "train" / "00001.tar"
+    if damage:
+        overwrite(bucket, "train/00001.tar", damage(shard.read_bytes()))
+    else:
+        import s3fs
+
+        s3fs.S3FileSystem().rm(f"{bucket.removeprefix('s3://')}/train/00001.tar")
+    with vidpipe.Loader(bucket, **LOADER) as loader, pytest.raises(ShardError, match=rf"00001\.tar: .*{message}"):
+        list(loader)
+    options = vidpipe.LoaderOptions(on_bad="skip", max_bad=0.5)
+    with vidpipe.Loader(bucket, options=options, **LOADER) as loader:
+        kept = [k for batch in loader for k, padding in zip(batch.key, batch.is_padding, strict=True) if not padding]
+        assert 16 < len(kept) < 32 and loader.stats().bad_samples == 32 - len(kept)
+    assert len(list((tmp_path / "cache/shards").iterdir())) == len(list((motion_shards / "train").glob("*.tar"))) - 1
+
+
+def test_the_cache_stays_within_its_bound(bucket: str, motion_shards: Path, tmp_path: Path) -> None:
+    sizes = [path.stat().st_size for path in (motion_shards / "train").glob("*.tar")]
+    bound = 3 * max(sizes)
+    assert bound < sum(sizes)
+    largest = 0
+    options = vidpipe.LoaderOptions(**WINDOW, cache_gb=bound / 1e9)
+    with vidpipe.Loader(bucket, options=options, **LOADER) as loader:
+        found = []
+        for _ in range(3):
+            for batch in loader:
+                found.append((batch.key, batch.video))
+                largest = max(largest, cached(tmp_path / "cache"))
+    assert 0 < largest <= bound
+    assert_equal(found, clips(motion_shards, epochs=3, **WINDOW))
+
+
+def test_a_cache_that_is_too_small_for_the_order_is_refused(bucket: str) -> None:
+    with pytest.raises(UsageError, match=r"cache_gb: got 0.001, expected at least 0.0\d+.* take shuffle='windowed'"):
+        clips(bucket, shuffle="global", cache_gb=0.001)
+    with pytest.raises(UsageError, match=r"3 x shuffle_window = 3 shards of 2 MB.*smaller shuffle_window"):
+        clips(bucket, **WINDOW, cache_gb=0.001)
+
+
+def test_the_next_window_is_fetched_while_this_one_is_read(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = vidpipe.LoaderOptions(**WINDOW, prefetch_batches=0)
+    with vidpipe.Loader(bucket, options=options, **{**LOADER, "batch_size": 1}) as loader:
+        iterator = iter(loader)
+        next(iterator)
+        deadline = time.monotonic() + 30
+        while len(list((tmp_path / "cache/shards").glob("*.tar"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert len(list((tmp_path / "cache/shards").glob("*.tar"))) == 2
+        iterator.close()
+
+
+def test_an_epoch_of_slow_reads_is_whole(bucket: str, motion_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = remote.RemoteFolder._piece
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(0.05)
+        return read(*arguments)
+
+    monkeypatch.setattr(remote, "PIECE_BYTES", 1 << 19)
+    monkeypatch.setattr(remote.RemoteFolder, "_piece", slow)
+    assert_equal(clips(bucket, **WINDOW), clips(motion_shards, **WINDOW))
+
+
+def test_closing_does_not_wait_for_a_slow_fetch(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stalled(*_: Any) -> bytes:
+        time.sleep(0.2)
+        raise ConnectionResetError("injected")
+
+    loader = vidpipe.Loader(bucket, **LOADER)
+    monkeypatch.setattr(remote.RemoteFolder, "_piece", stalled)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 1000.0)
+    loader._source.prefetch(range(4), rank=0, world_size=1)
+    time.sleep(0.5)
+    loader.close()  # the test's time limit is the assertion
+
+
+_LEFT_WAITING = """
+import sys, threading, time, fsspec, vidpipe
+from vidpipe.loader import remote
+
+fsspec.filesystem("memory").put(sys.argv[1], "/data", recursive=True)
+loader = vidpipe.Loader("memory://data", size=32, backend="torch", options=vidpipe.LoaderOptions(cache_dir=sys.argv[2]))
+waiting = threading.Event()
+
+def stalled(*_):
+    waiting.set()
+    raise ConnectionResetError("injected")
+
+remote.RemoteFolder._piece, remote.FIRST_PAUSE_SECONDS = stalled, 1000.0
+threading.Thread(target=lambda: list(loader), daemon=True).start()
+waiting.wait(20)
+time.sleep(1)
+"""
+
+
+def test_an_interpreter_ends_though_shards_are_awaited(motion_shards: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", _LEFT_WAITING, str(motion_shards), str(tmp_path)]
+    assert subprocess.run(arguments, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def test_a_remote_and_a_local_data_set_can_be_mixed(bucket: str, motion_shards: Path) -> None:
+    weights = {bucket: 1.0, str(motion_shards / "val"): 1.0}
+    found = [key for keys, _ in clips(weights, **WINDOW) for key in keys]
+    expected = {str(motion_shards): 1.0, str(motion_shards / "val"): 1.0}
+    assert found == [key for keys, _ in clips(expected, **WINDOW) for key in keys]
+
+
+def test_any_file_system_of_fsspec_will_do(motion_shards: Path, tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(str(motion_shards), "/vidpipe-test", recursive=True)
+    found = clips("memory://vidpipe-test", cache_dir=tmp_path / "cache")
+    assert_equal(found, clips(motion_shards, shuffle="windowed"))
+    assert_equal(clips(f"file://{motion_shards}"), clips(motion_shards))
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_cache(bucket: str, motion_shards: Path, tmp_path: Path, requests: Any) -> None:
+    task = {"loader": LOADER, "options": WINDOW, "slow_fetch": 0.05}
+    ranks = run_loader(bucket, tmp_path, task, processes=2)
+    assert len({key for rank in ranks for line in rank for key in line["keys"]}) == 32
+    pieces = {p.name: -(-p.stat().st_size // (1 << 18)) for p in (motion_shards / "train").glob("*.tar")}
+    assert {name: count for name, count in requests().items() if name in pieces} == pieces
+
+
+@pytest.mark.slow
+def test_a_process_killed_in_mid_download_leaves_a_sound_cache(
+    bucket: str, motion_shards: Path, tmp_path: Path
+) -> None:
+    task = {"loader": LOADER, "options": WINDOW, "slow_fetch": 0.2}
+    process = start_loader(bucket, tmp_path / "killed", task)
+    cache = tmp_path / "cache/shards"
+    while not list(cache.glob("*.part")) or not batches(tmp_path / "killed"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert list(cache.glob("*.part"))
+    assert_equal(clips(bucket, **WINDOW), clips(motion_shards, **WINDOW))
+    assert not list(cache.glob("*.part"))
+    shutil.rmtree(cache)

@@ -1,0 +1,127 @@
+"""Going on from a state: exactly the next batch, after any death of the process; other data or clips are refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loader.processes import batches, run_loader, start_loader
+
+import vidpipe
+from vidpipe.errors import UsageError
+
+LOADER = {"batch_size": 3, "size": 32, "augment": "train", "backend": "torch", "seed": 11}
+
+
+def digests(lines: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    return [(line["digest"], line["keys"]) for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"shuffle": "windowed", "shuffle_window": 2, "balance": "class"}])
+def test_after_kill_9_the_next_batch_is_bit_identical(
+    motion_shards: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    (whole,) = run_loader(motion_shards, tmp_path / "whole", {"loader": LOADER, "options": options})
+    process = start_loader(motion_shards, tmp_path / "killed", {"loader": LOADER, "options": options, "pause": 0.3})
+    while len(batches(tmp_path / "killed")) < 4:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    killed = batches(tmp_path / "killed")
+    assert digests(killed) == digests(whole[: len(killed)]) and len(killed) < len(whole)
+    task = {"loader": LOADER, "options": options, "state": killed[-1]["state"]}
+    (rest,) = run_loader(motion_shards, tmp_path / "rest", task)
+    assert digests(killed + rest) == digests(whole)
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": "windowed", "shuffle_window": 1}])
+def test_any_sequence_of_world_sizes_covers_the_epoch(motion_shards: Path, options: dict[str, Any]) -> None:
+    state: dict[str, Any] | None = None
+    seen: list[str] = []
+    for world_size, steps in ((2, 2), (3, 1), (2, 3), (5, 100)):
+        states = []
+        for rank in range(world_size):
+            with vidpipe.Loader(
+                motion_shards,
+                batch_size=2,
+                size=32,
+                backend="torch",
+                rank=rank,
+                world_size=world_size,
+                options=vidpipe.LoaderOptions(**options),
+            ) as loader:
+                if state:
+                    loader.load_state_dict(state)
+                for _, batch in zip(range(steps), loader, strict=False):
+                    seen += [k for k, padding in zip(batch.key, batch.is_padding, strict=True) if not padding]
+                states.append(json.loads(json.dumps(loader.state_dict())))
+        assert all(other == states[0] for other in states)
+        state = states[0]
+    assert len(seen) == len(set(seen)) == 32
+    assert state is not None
+
+
+@pytest.mark.parametrize(
+    ("other", "options", "reason"),
+    [
+        ({"seed": 12}, {}, "seed 11 (this loader's is 12)"),
+        ({"split": "val"}, {}, "shards '"),
+        ({"size": 48}, {}, "size 32 (this loader's is 48)"),
+        ({"frames": 2}, {}, "frames 16 (this loader's is 2)"),
+        ({"frames": 2, "stride": 4}, {}, "frame_step [1] (this loader's is [2])"),
+        ({"augment": None}, {}, "augment 'train' (this loader's is None)"),
+        ({}, {"epoch_unit": "clip"}, "epoch_unit 'video' (this loader's is 'clip')"),
+        ({}, {"crop_scale": (0.5, 1.0)}, "crop_scale [0.08, 1.0] (this loader's is [0.5, 1.0])"),
+        ({}, {"shuffle": "windowed"}, "shuffle 'global' (this loader's is 'windows of 8 shards')"),
+        ({}, {"where": "label > 1"}, "where None (this loader's is 'label > 1')"),
+        ({}, {"balance": "class"}, "balance None (this loader's is 'class')"),
+    ],
+)
+def test_a_state_of_other_clips_is_refused_with_what_differs(
+    motion_shards: Path, other: dict[str, Any], options: dict[str, Any], reason: str
+) -> None:
+    with vidpipe.Loader(motion_shards, **LOADER) as loader:
+        next(iter(loader))
+        state = loader.state_dict()
+    loader = vidpipe.Loader(motion_shards, **{**LOADER, **other}, options=vidpipe.LoaderOptions(**options))
+    with loader, pytest.raises(UsageError) as caught:
+        loader.load_state_dict(state)
+    assert reason in str(caught.value)
+    assert loader.epoch == 0 and loader.state_dict()["consumed"] == 0
+
+
+def test_what_changes_no_clip_may_differ(motion_shards: Path) -> None:
+    with vidpipe.Loader(motion_shards, **LOADER) as loader:
+        iterator = iter(loader)
+        next(iterator)
+        state, following = loader.state_dict(), next(iterator)
+    options = vidpipe.LoaderOptions(threads=1, check="off", on_bad="skip", prefetch_batches=0)
+    with vidpipe.Loader(motion_shards, **{**LOADER, "batch_size": 2}, options=options) as loader:
+        loader.load_state_dict(state)
+        batch = next(iter(loader))
+    assert batch.key == following.key[:2] and torch.equal(batch.video, following.video[:2])
+
+
+def test_a_state_that_is_none_is_refused(motion_shards: Path) -> None:
+    with vidpipe.Loader(motion_shards, **LOADER) as loader:
+        for state in ({}, {**loader.state_dict(), "version": 99}):
+            with pytest.raises(UsageError, match="loader state: version"):
+                loader.load_state_dict(state)
+
+
+def test_a_pickled_loader_goes_on_where_it_was(motion_shards: Path) -> None:
+    with vidpipe.Loader(motion_shards, **LOADER) as loader:
+        iterator = iter(loader)
+        next(iterator)
+        content, following = pickle.dumps(loader), next(iterator)
+    with pickle.loads(content) as again:
+        batch = next(iter(again))
+    assert batch.key == following.key and torch.equal(batch.video, following.video)

@@ -1,0 +1,118 @@
+"""Test views: each video's T windows times S crops, as entries of the batches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vidpipe
+from vidpipe.errors import UsageError
+from vidpipe.loader.index import load_index
+from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.transform import normalization_tables
+from vidpipe.shards.manifest import load_manifest
+
+
+@pytest.fixture(scope="module")
+def four_clips(tmp_path_factory: pytest.TempPathFactory, session_command: object) -> Path:
+    """A `motion` split of 8 videos, with two stored clips of 12 frames of each, wider than high."""
+    out = tmp_path_factory.mktemp("views") / "shards"
+    settings = ("--set", "train_videos=1", "--set", "val_videos=1", "--frames", 12, "--clips", 2, "--crop", "48x32")
+    assert session_command("prep", "motion", "--out", out, *settings) == 0  # type: ignore[operator]
+    return out
+
+
+def _stored(folder: Path) -> dict[str, list[np.ndarray]]:
+    """Each video's stored clips, uint8 [T, H, W, 3], in order."""
+    manifest = load_manifest(folder)
+    index = load_index(folder, manifest)
+    reader = ClipReader(folder, manifest, index)
+    videos: dict[str, list[np.ndarray]] = defaultdict(list)
+    for sample in range(len(index)):
+        out = np.empty(index.clip_bytes(sample), np.uint8)
+        videos[str(index.video[sample])].append(reader.read(sample, range(int(index.shape[sample, 0])), out))
+    return videos
+
+
+@pytest.mark.parametrize("backend", ["torch", "dali"])
+def test_each_video_gives_its_windows_and_crops_once(four_clips: Path, backend: str) -> None:
+    """Four windows of 4 frames x 3 crops: frames 0-3 and 8-11 of each stored clip, at the left, the middle and the right."""
+    if backend == "dali":
+        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    stored = _stored(four_clips / "val")
+    options = vidpipe.LoaderOptions(views=(4, 3))
+    with vidpipe.Loader(
+        four_clips, split="val", batch_size=5, frames=4, size=32, backend=backend, options=options
+    ) as loader:
+        assert loader.num_samples == 8 * 12 and len(loader) == 20
+        scale, shift = normalization_tables(loader.manifest.normalization)
+        seen: dict[str, dict[int, torch.Tensor]] = defaultdict(dict)
+        for batch in loader:
+            assert not batch.is_padding.any()
+            for path, view, video in zip(batch.video_path, batch.view.tolist(), batch.video, strict=True):
+                assert view not in seen[path]
+                seen[path][view] = video
+    assert seen.keys() == stored.keys()
+    for path, views in seen.items():
+        assert sorted(views) == list(range(12))
+        for view, video in views.items():
+            window, crop = divmod(view, 3)
+            clip = stored[path][window // 2][8 * (window % 2) :][:4, :, 8 * crop : 8 * crop + 32]
+            expected = torch.from_numpy(clip.copy()).permute(3, 0, 1, 2) * scale + shift
+            torch.testing.assert_close(video, expected, atol=1e-5, rtol=0)
+
+
+def test_one_window_is_the_middle_of_the_middle_clip(four_clips: Path) -> None:
+    batches = []
+    for options in (vidpipe.LoaderOptions(views=(1, 1)), vidpipe.LoaderOptions()):
+        with vidpipe.Loader(
+            four_clips, split="val", batch_size=8, frames=4, size=32, backend="torch", options=options
+        ) as loader:
+            (batch,) = loader
+            batches.append(dict(zip(batch.key, batch.video, strict=True)))
+    views, plain = batches
+    assert views.keys() == plain.keys() and all(torch.equal(views[key], plain[key]) for key in plain)
+
+
+def test_views_resume_and_divide_among_ranks(four_clips: Path) -> None:
+    def loader(**settings: object) -> vidpipe.Loader:
+        options = vidpipe.LoaderOptions(views=(2, 3))
+        return vidpipe.Loader(four_clips, split="val", frames=4, size=32, backend="torch", options=options, **settings)
+
+    def entries(batch: vidpipe.Batch) -> list[tuple[str, int]]:
+        listed = zip(batch.video_path, batch.view.tolist(), batch.is_padding.tolist(), strict=True)
+        return [(path, view) for path, view, padding in listed if not padding]
+
+    with loader(batch_size=7) as begun:
+        iterator = iter(begun)
+        seen = entries(next(iterator)) + entries(next(iterator))
+        state = begun.state_dict()
+        iterator.close()
+    for rank in range(3):
+        with loader(batch_size=4, rank=rank, world_size=3) as resumed:
+            resumed.load_state_dict(state)
+            for batch in resumed:
+                seen += entries(batch)
+    assert len(seen) == 48 and len(set(seen)) == 48
+
+
+def test_views_that_dont_fit_are_refused(four_clips: Path) -> None:
+    def refused(message: str, **settings: object) -> None:
+        options = vidpipe.LoaderOptions(**{"views": (2, 3), **settings.pop("options", {})})  # type: ignore[call-overload]
+        with pytest.raises(UsageError, match=message):
+            vidpipe.Loader(
+                four_clips, split="val", size=32, backend="torch", options=options, **{"frames": 4, **settings}
+            )
+
+    refused(
+        r"20 windows, but 4 frames have 9 places in each of the 2 stored clips of 12.*18", options={"views": (20, 1)}
+    )
+    refused(r"4 windows, but 12 frames have 1 places", frames=12, options={"views": (4, 1)})
+    refused(r"expected at least \(1, 1\)", options={"views": (0, 1)})
+    refused("augment='train'", augment="train")
+    refused("window='center'", options={"window": "center"})
+    refused("epoch_unit='clip'", options={"epoch_unit": "clip"})

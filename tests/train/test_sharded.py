@@ -1,0 +1,100 @@
+"""FSDP2 on two processes: the losses of one, checkpoints in folders that any number of processes and any command reads."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.test_processes import finish, loss_curve, start
+from tests.train.toy import MakeRecipe
+from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.models.sharded import is_sharded
+from vidpipe.models.weights import read_weights
+from vidpipe.train.checkpoint import read_checkpoint
+from vidpipe.train.device import make_fabric
+from vidpipe.train.evaluate import evaluate
+from vidpipe.train.loop import train
+from vidpipe.train.runlog import read_metrics
+
+SECTIONS: dict[str, Any] = {
+    "strategy": "fsdp",
+    "model": {"dropout": 0.0},
+    "optim": {"accumulate": 2, "layer_decay": 0.8},
+    "schedule": {"name": "constant", "steps": 9},
+    "checkpoint": {"keep_last": 2, "every_steps": 2},
+    "ema": 0.9,
+}
+FIRST = {**SECTIONS, "schedule": {"name": "constant", "steps": 5}}
+
+
+@pytest.fixture(scope="module")
+def whole(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process."""
+    out = tmp_path_factory.mktemp("whole")
+    finish(start(toy_shards, out, SECTIONS))
+    return out
+
+
+def same(run: Path, whole: Path) -> None:
+    assert dict(loss_curve(run)) == pytest.approx(dict(loss_curve(whole)), rel=1e-4)
+    ours, theirs = read_checkpoint(run / "last.ckpt"), read_checkpoint(whole / "last.ckpt")
+    assert ours.step == theirs.step == 9
+    for mine, other in ((ours.weights, theirs.weights), (ours.best_weights(), theirs.best_weights())):
+        assert mine.keys() == other.keys()
+        for name, weight in other.items():
+            torch.testing.assert_close(mine[name], weight, atol=2e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_and_their_checkpoint_serves_every_command(
+    whole: Path, toy_shards: Path, tmp_path: Path
+) -> None:
+    finish(start(toy_shards, tmp_path, SECTIONS, processes=2))
+    same(tmp_path, whole)
+    for column in ("grad_norm", "val_loss"):
+        first, second = ([row[column] for row in read_metrics(run) if column in row] for run in (whole, tmp_path))
+        assert first == pytest.approx(second, rel=1e-3)
+    kept = sorted(path.name for path in tmp_path.glob("step-*"))
+    assert kept[-2:] == ["step-000008.ckpt", "step-000009.ckpt"] and is_sharded(tmp_path / kept[-1])
+    assert evaluate(tmp_path, shards=toy_shards, device="cpu", backend="torch", quiet=True).top1 >= 0.5
+    averaged = read_checkpoint(tmp_path / "last.ckpt").best_weights()
+    published = read_weights(str(tmp_path / "last.ckpt"))
+    assert published.keys() == averaged.keys()
+    assert all(torch.equal(published[name], averaged[name]) for name in averaged)
+
+    class Harm:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "harm",)
+
+    (tmp_path / "last.ckpt/.metadata").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(CheckpointError, match="its index asks for"):
+        read_checkpoint(tmp_path / "last.ckpt")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after", "strategy"), [(2, 1, "fsdp"), (1, 2, "fsdp"), (2, 2, "fsdp"), (2, 2, "ddp")]
+)
+def test_a_run_goes_on_with_other_processes_or_another_strategy(
+    whole: Path, toy_shards: Path, tmp_path: Path, before: int, after: int, strategy: str
+) -> None:
+    finish(start(toy_shards, tmp_path, FIRST, processes=before))
+    assert is_sharded(tmp_path / "last.ckpt") == (before == 2)
+    finish(start(toy_shards, tmp_path, {**SECTIONS, "strategy": strategy}, processes=after))
+    same(tmp_path, whole)
+
+
+def test_one_process_has_nothing_to_deal_out(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
+    result = train(toy_recipe(strategy="fsdp"), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    assert result.steps == 9 and (tmp_path / "last.ckpt").is_file()
+
+
+def test_fp16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="fp16"):
+        make_fabric(device="cpu", precision="fp16", strategy="fsdp")

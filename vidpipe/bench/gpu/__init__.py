@@ -1,0 +1,1 @@
+"""`vidpipe bench gpu`: copies, decoders, batches and training steps on a GPU, in one run."""

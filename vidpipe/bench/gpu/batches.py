@@ -1,0 +1,272 @@
+"""Ready batches on the device: by vidpipe's loader, codec by codec and backend by backend, and from the videos themselves."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidpipe.bench.arm import RANDOM_CROP, ArmSetup
+from vidpipe.bench.gpu.course import Course
+from vidpipe.bench.gpu.data import Shards
+from vidpipe.bench.gpu.measuring import Device, host_bytes, measure, profiled_gpu_seconds
+from vidpipe.bench.gpu.rows import BatchRow
+from vidpipe.errors import VidpipeError
+from vidpipe.loader import Loader, LoaderOptions
+from vidpipe.loader.batch import Augment, Backend
+
+# Limits of the difference to the reference on the CPU, in normalised units: an 8-bit level is 0.0175, bfloat16 rounds by 0.008.
+MAX_DIFFERENCE = 0.045
+MAX_MEAN_DIFFERENCE = 0.008
+EDGE_PIXELS = 2
+BACKENDS: tuple[Backend, ...] = ("dali", "torch")
+EPOCH_CLIPS = (
+    4_000  # at least so many, so that the end of an epoch, when nothing is prepared ahead, is as rare as in real ones
+)
+
+Batches = Callable[[], AbstractContextManager[Iterator[Tensor]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The batches that are wanted.
+
+    Attributes:
+        frames, size: of a clip.
+        workers: threads or processes.
+        seconds: least length of each measurement.
+    """
+
+    frames: int
+    size: int
+    batch_size: int
+    workers: int
+    seconds: float
+    scratch: Path
+
+
+def measure_on_the_fly(
+    shards: Mapping[str, Shards], device: Device, course: Course, wanted: Wanted
+) -> Iterator[BatchRow]:
+    """The stored clips from their videos, by decord in as many processes as there are workers."""
+    known = [one for one in shards.values() if one.source is not None]
+    if known:
+        name = f"on the fly: decord + DataLoader, {wanted.workers} workers"
+        yield from _row(name, partial(_decord, known[0], device, wanted), device, course, wanted)
+
+
+def measure_loader(shards: Mapping[str, Shards], device: Device, course: Course, wanted: Wanted) -> Iterator[BatchRow]:
+    """vidpipe's loader, after proof that its clips are those of the reference."""
+    for codec, one in shards.items():
+        for backend in BACKENDS:
+            yield from _row(
+                f"vidpipe, {codec}, {backend}",
+                partial(_loaded, one.folder, device, wanted, backend),
+                device,
+                course,
+                wanted,
+                check=partial(_largest_difference, one.folder, device, wanted, backend),
+            )
+
+
+def measure_video_reader(
+    shards: Mapping[str, Shards], device: Device, course: Course, wanted: Wanted
+) -> Iterator[BatchRow]:
+    """DALI's own reader on the videos, decoded by NVDEC."""
+    known = [one for one in shards.values() if one.source is not None]
+    if known:
+        name = "on the fly: DALI fn.readers.video (NVDEC)"
+        yield from _row(name, partial(_video_reader, known[0], device, wanted), device, course, wanted)
+
+
+def long_epoch(folder: Path, num_samples: int) -> list[Path]:
+    """A split's folder as often as it takes for an epoch of `EPOCH_CLIPS`."""
+    return [folder] * max(1, math.ceil(EPOCH_CLIPS / num_samples))
+
+
+def open_loader(
+    folder: Path | list[Path],
+    device: Device,
+    wanted: Wanted,
+    backend: Backend,
+    *,
+    augment: Augment | None = "train",
+    dtype: Any = "bfloat16",
+) -> Loader:
+    """The loader, for all stored clips."""
+    return Loader(
+        folder,
+        batch_size=wanted.batch_size,
+        frames=wanted.frames,
+        size=wanted.size,
+        augment=augment,
+        device=device.torch,
+        backend=backend,
+        dtype=dtype,
+        rank=0,
+        world_size=1,
+        options=LoaderOptions(epoch_unit="clip", threads=wanted.workers),
+    )
+
+
+def _row(
+    name: str,
+    batches: Batches,
+    device: Device,
+    course: Course,
+    wanted: Wanted,
+    *,
+    check: Callable[[], float] | None = None,
+) -> Iterator[BatchRow]:
+    row = course.row(name, partial(_measured, name, batches, device, wanted, check))
+    if row is not None:
+        yield row
+
+
+def _measured(
+    name: str, batches: Batches, device: Device, wanted: Wanted, check: Callable[[], float] | None
+) -> BatchRow:
+    difference = check() if check else None
+    device.clear()
+    begin = time.perf_counter()
+    with batches() as iterator:
+        first = next(iterator)
+        device.wait()
+        first_seconds = time.perf_counter() - begin
+        _check_ready(name, first, device, wanted)
+        for _ in range(
+            wanted.workers
+        ):  # what the workers have begun when the clock starts, they have begun when it stops
+            next(iterator)
+        rate = measure(lambda: len(next(iterator)), device, seconds=wanted.seconds)
+        gpu_seconds = profiled_gpu_seconds(iterator, device)
+        host = host_bytes()
+    return BatchRow(
+        name=name,
+        rate=rate,
+        gpu_seconds_per_clip=gpu_seconds,
+        host_bytes=host,
+        first_batch_seconds=first_seconds,
+        largest_difference=difference,
+    )
+
+
+def _check_ready(name: str, batch: Tensor, device: Device, wanted: Wanted) -> None:
+    shape = [3, wanted.frames, wanted.size, wanted.size]
+    if list(batch.shape[1:]) != shape or batch.dtype != torch.bfloat16 or batch.device != device.torch:
+        got = f"{batch.dtype} {list(batch.shape)} on {batch.device}"
+        raise VidpipeError(f"{name}: got {got}, expected {torch.bfloat16} [B, {str(shape)[1:]} on {device.torch}")
+
+
+@contextmanager
+def _loaded(folder: Path, device: Device, wanted: Wanted, backend: Backend) -> Iterator[Iterator[Tensor]]:
+    with open_loader(folder, device, wanted, backend) as probe:
+        folders = long_epoch(folder, probe.num_samples)
+    with open_loader(folders, device, wanted, backend) as loader:
+        yield (batch.video for _ in iter(int, 1) for batch in loader)
+
+
+def _largest_difference(folder: Path, device: Device, wanted: Wanted, backend: Backend) -> float:
+    """Between the first centred batch and the reference's, without their outermost pixels.
+
+    Raises:
+        VidpipeError: it is too large.
+    """
+    with open_loader(folder, Device("cpu"), wanted, "torch", augment=None, dtype="float32") as reference:
+        expected = next(iter(reference))
+    with open_loader(folder, device, wanted, backend, augment=None) as loader:
+        batch = next(iter(loader))
+    difference = (batch.video.float().cpu() - expected.video).abs()
+    inner = difference[..., EDGE_PIXELS:-EDGE_PIXELS, EDGE_PIXELS:-EDGE_PIXELS]
+    largest, mean = float(inner.max()), float(difference.mean())
+    if batch.key != expected.key or largest > MAX_DIFFERENCE or mean > MAX_MEAN_DIFFERENCE:
+        raise VidpipeError(
+            f"backend {backend} on {device.torch} differs from the reference by {largest:.3f} at most, {mean:.4f} in the mean; "
+            f"expected {MAX_DIFFERENCE:g} and {MAX_MEAN_DIFFERENCE:g}"
+        )
+    return largest
+
+
+@contextmanager
+def _decord(shards: Shards, device: Device, wanted: Wanted) -> Iterator[Iterator[Tensor]]:
+    from vidpipe.bench.arms.decord_on_the_fly import DecordArm
+
+    setup = ArmSetup(
+        folder=shards.folder,
+        source=shards.source,
+        scratch=wanted.scratch,
+        batch_size=wanted.batch_size,
+        workers=wanted.workers,
+        size=wanted.size,
+        crop=RANDOM_CROP,
+        frames=wanted.frames,
+        device=device.torch.type,
+    )
+    objection = DecordArm.objection(setup)
+    if objection:
+        raise VidpipeError(objection)
+    batches: Any = DecordArm(setup).batches("train")
+    try:
+        yield (batch.video.to(device.torch, non_blocking=True).bfloat16() for batch in batches)
+    finally:
+        batches.close()
+
+
+@contextmanager
+def _video_reader(shards: Shards, device: Device, wanted: Wanted) -> Iterator[Iterator[Tensor]]:
+    from nvidia.dali import fn, pipeline_def, types
+
+    assert shards.source is not None
+    names = sorted({str(shards.source / row) for row in _videos(shards)})
+    normalization = shards.manifest.normalization
+
+    @pipeline_def  # type: ignore[untyped-decorator]
+    def pipeline() -> Any:
+        video = fn.readers.video(
+            device="gpu" if device.on_gpu else "cpu",
+            filenames=names,
+            sequence_length=wanted.frames,
+            stride=shards.manifest.clip.stride,
+            random_shuffle=True,
+            initial_fill=2 * wanted.batch_size,
+        )
+        resized = fn.random_resized_crop(
+            video, size=[wanted.size, wanted.size], interp_type=types.INTERP_LINEAR, antialias=True
+        )
+        return fn.crop_mirror_normalize(
+            resized,
+            dtype=types.FLOAT,
+            output_layout="CFHW",
+            mean=[255 * value for value in normalization.mean],
+            std=[255 * value for value in normalization.std],
+            mirror=fn.random.coin_flip(),
+        )
+
+    built = pipeline(
+        batch_size=wanted.batch_size,
+        num_threads=wanted.workers,
+        device_id=device.torch.index if device.on_gpu else None,
+        exec_dynamic=True,
+    )
+    built.build()
+
+    def run() -> Tensor:
+        (output,) = built.run()
+        return torch.utils.dlpack.from_dlpack(output.as_tensor()).to(torch.bfloat16)
+
+    yield iter(run, None)
+
+
+def _videos(shards: Shards) -> list[str]:
+    from vidpipe.shards.index import read_samples
+
+    videos: list[str] = read_samples(shards.folder, ["video"]).column("video").to_pylist()
+    return videos

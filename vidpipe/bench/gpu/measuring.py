@@ -1,0 +1,98 @@
+"""Rates on a device: time, CPU time, and memory, of work that may still be under way there when a call returns."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from vidpipe.bench.gpu.rows import Rate
+from vidpipe.bench.usage import group_usage
+
+PROFILED_BATCHES = 4
+
+
+class Device:
+    """The device, and what of its memory was in use before.
+
+    Args:
+        name: `cpu` or `cuda`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.torch = torch.device(name, 0) if name == "cuda" else torch.device(name)
+        self.on_gpu = name == "cuda"
+        self._before = 0
+
+    def wait(self) -> None:
+        """Until all that was queued is done."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.torch)
+
+    def clear(self) -> None:
+        """Give back what torch keeps, and begin to count memory anew."""
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.torch)
+            self._before = self._used()
+
+    def bytes_in_use(self) -> int | None:
+        """Of all libraries, since `clear`; None without a GPU."""
+        return max(0, self._used() - self._before) if self.on_gpu else None
+
+    def tensor_bytes(self) -> int | None:
+        """Most that torch's tensors took since `clear`; None without a GPU."""
+        return torch.cuda.max_memory_allocated(self.torch) if self.on_gpu else None
+
+    def _used(self) -> int:
+        free, total = torch.cuda.mem_get_info(self.torch)
+        return total - free
+
+
+def measure(work: Callable[[], int], device: Device, *, seconds: float) -> Rate:
+    """Do something again and again for at least so long, after one time to warm up.
+
+    Args:
+        work: gives the number of clips that it has done, or has queued on the device.
+    """
+    work()
+    device.wait()
+    clips, cpu, begin = 0, cpu_seconds(), time.perf_counter()
+    used = device.bytes_in_use()
+    while time.perf_counter() - begin < seconds or not clips:
+        clips += work()
+    device.wait()
+    elapsed = time.perf_counter() - begin
+    used = None if used is None else max(used, device.bytes_in_use() or 0)
+    return Rate(clips, elapsed, cpu_seconds() - cpu, used)
+
+
+def cpu_seconds() -> float:
+    """Of this process's group."""
+    return group_usage(os.getpgrp()).cpu_seconds
+
+
+def host_bytes() -> int | None:
+    """Memory of this process's group, without mapped files; None where the system doesn't tell."""
+    return group_usage(os.getpgrp()).memory_bytes
+
+
+def profiled_gpu_seconds(batches: Iterator[Tensor], device: Device) -> float | None:
+    """Seconds of all kernels and copies for a clip, of whatever library; None without a GPU or a profiler."""
+    if not device.on_gpu:
+        return None
+    from torch.profiler import ProfilerActivity, profile
+
+    with suppress(RuntimeError):
+        clips = 0
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for _ in range(PROFILED_BATCHES):
+                clips += len(next(batches))
+            device.wait()
+        events = [event for event in profiler.key_averages() if event.device_type.name == "CUDA"]
+        return sum(event.self_device_time_total for event in events) / 1e6 / clips or None
+    return None

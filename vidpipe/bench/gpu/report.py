@@ -1,0 +1,180 @@
+"""The GPU benchmark's report: for people, for programs, and as a picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from vidpipe.bench.gpu.rows import BatchRow, CopyRow, DecoderRow, LeftOut, ModelRow
+from vidpipe.bench.machine import Machine
+from vidpipe.bench.tables import number, table
+from vidpipe.shards.layout import whole_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReport:
+    """What a run of the GPU benchmark found.
+
+    Attributes:
+        date: UTC, ISO 8601.
+        device: `cuda`, or `cpu` in a rehearsal.
+        shards: what was read, in words, codec by codec.
+        clip_bytes: of a clip's 8-bit frames.
+        workers: threads of the loader, processes of what decodes on the fly.
+        minutes: that the run took.
+        files: what was written.
+    """
+
+    date: str
+    quick: bool
+    device: str
+    machine: Machine
+    versions: dict[str, str]
+    shards: tuple[str, ...]
+    frames: int
+    size: int
+    clip_bytes: int
+    batch_size: int
+    workers: int
+    seconds: float
+    minutes: float
+    copies: tuple[CopyRow, ...]
+    decoders: tuple[DecoderRow, ...]
+    batches: tuple[BatchRow, ...]
+    models: tuple[ModelRow, ...]
+    left_out: tuple[LeftOut, ...]
+    files: tuple[Path, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; each rate with its clips per second."""
+        return {**_with_rates(asdict(self)), "files": [str(path) for path in self.files]}
+
+    def as_text(self) -> str:
+        """A table for each part, and how it was made."""
+        ready = f"bfloat16 [{self.batch_size}, 3, {self.frames}, {self.size}, {self.size}]"
+        lines = [*self.shards]
+        for title, rows in (
+            (f"copies ({self.clip_bytes / 1e6:.2f} MB a clip)", _copies(self.copies)),
+            ("decoders alone", _decoders(self.decoders)),
+            (f"ready batches on {self.device}, {ready}", _batches(self.batches)),
+            ("training steps", _models(self.models)),
+        ):
+            if len(rows) > 1:
+                lines += ["", title, *table(rows)]
+        lines += ["", *(f"left out: {row.name}: {row.reason}" for row in self.left_out)]
+        if self.device == "cpu":
+            lines.append("a rehearsal without a GPU: these figures say nothing of one")
+        lines.append("CPU: of all threads and processes; difference: to the reference on the CPU, in normalised units")
+        lines.append(f"at least {self.seconds:g} s each, {self.workers} workers or threads, files in the page cache")
+        lines.append(f"{self.machine}; load {self.machine.load:g} at the start; {self.minutes:.1f} minutes")
+        lines += [f"written: {', '.join(str(path) for path in self.files)}"] if self.files else []
+        return "\n".join(lines)
+
+    def write(self, folder: Path, name: str) -> tuple[Path, ...]:
+        """Write the numbers and the picture, each whole or not at all; folders are made. Gives the files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = (folder / f"{name}.json", folder / f"{name}.png")
+        content = {**self.to_json(), "files": [str(path) for path in files]}
+        with whole_file(files[0]) as stream:
+            stream.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        with whole_file(files[1]) as stream:
+            self._plot(stream)
+        return files
+
+    def _plot(self, stream: IO[bytes]) -> None:
+        """Clips per second: of ready batches beside the ceilings, and of training beside its cached step."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(15, 5.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        rates = {row.name: row.rate.clips_per_second for row in self.batches}
+        rates |= {row.name: row.rate.clips_per_second for row in self.decoders}
+        rates |= {row.name: row.clips_per_second for row in self.copies}
+        names = list(rates)[::-1]
+        colors = ["tab:blue" if name.startswith("vidpipe") else "tab:gray" for name in names]
+        bars = left.barh(names, [rates[name] for name in names], color=colors)
+        left.bar_label(bars, [number(rates[name]) for name in names], padding=4)
+        left.set(xscale="log", xlabel="clips per second", title="ready batches, decoders, copies")
+        left.margins(x=0.25)
+        rows = self.models[::-1]
+        places = range(len(rows))
+        cached = [row.cached.clips_per_second for row in rows]
+        right.barh([at + 0.2 for at in places], cached, height=0.4, color="tab:gray", label="cached batch")
+        ends = [row.end_to_end.clips_per_second for row in rows]
+        bars = right.barh([at - 0.2 for at in places], ends, height=0.4, color="tab:blue", label="end to end")
+        right.bar_label(bars, [f"{row.wait_share:.1%} wait" for row in rows], padding=4)
+        right.set_yticks(list(places), [f"{row.model}, {row.codec}" for row in rows])
+        right.set(xlabel="clips per second", title="training")
+        right.margins(x=0.2)
+        if rows:
+            right.legend(fontsize="small")
+        figure.suptitle(str(self.machine), fontsize="small")
+        figure.savefig(stream, format="png", dpi=110)
+
+
+def _copies(rows: tuple[CopyRow, ...]) -> list[tuple[str, ...]]:
+    cells = [(row.name, f"{row.gigabytes_per_second:.1f}", number(row.clips_per_second)) for row in rows]
+    return [("", "GB/s", "clips/s"), *cells]
+
+
+def _decoders(rows: tuple[DecoderRow, ...]) -> list[tuple[str, ...]]:
+    cells = [
+        (row.name, number(row.rate.clips_per_second), _milliseconds(row.rate.cpu_seconds, row.rate.clips))
+        for row in rows
+    ]
+    return [("", "clips/s", "CPU/clip"), *cells]
+
+
+def _batches(rows: tuple[BatchRow, ...]) -> list[tuple[str, ...]]:
+    cells = [
+        (
+            row.name,
+            number(row.rate.clips_per_second),
+            _milliseconds(row.rate.cpu_seconds, row.rate.clips),
+            "" if row.gpu_seconds_per_clip is None else f"{row.gpu_seconds_per_clip * 1e3:.3f} ms",
+            _megabytes(row.rate.gpu_bytes),
+            _megabytes(row.host_bytes),
+            f"{row.first_batch_seconds:.2f} s",
+            "" if row.largest_difference is None else f"{row.largest_difference:.3f}",
+        )
+        for row in rows
+    ]
+    return [("", "clips/s", "CPU/clip", "GPU/clip", "GPU memory", "host memory", "first batch", "difference"), *cells]
+
+
+def _models(rows: tuple[ModelRow, ...]) -> list[tuple[str, ...]]:
+    cells = [
+        (
+            f"{row.model}, {row.clip}, {row.codec}",
+            str(row.batch_size),
+            number(row.cached.clips_per_second),
+            number(row.end_to_end.clips_per_second),
+            f"{row.end_to_end.clips_per_second / row.cached.clips_per_second:.3f}",
+            f"{row.wait_share:.1%}",
+            _megabytes(row.gpu_bytes),
+        )
+        for row in rows
+    ]
+    return [("", "batch", "cached", "end to end", "of cached", "data wait", "GPU memory"), *cells]
+
+
+def _milliseconds(seconds: float, clips: int) -> str:
+    return f"{seconds / clips * 1e3:.2f} ms"
+
+
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:,.0f} MB"
+
+
+def _with_rates(value: Any) -> Any:
+    """Plain values, with the clips per second of everything that has clips and seconds."""
+    if isinstance(value, dict):
+        plain = {key: _with_rates(item) for key, item in value.items()}
+        if {"clips", "seconds"} <= value.keys():
+            plain["clips_per_second"] = value["clips"] / value["seconds"]
+        return plain
+    if isinstance(value, list | tuple):
+        return [_with_rates(item) for item in value]
+    return value

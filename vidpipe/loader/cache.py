@@ -1,0 +1,221 @@
+"""Shards from far away in a folder on this machine: bounded, and shared by all its processes.
+
+A shard's file is named after its SHA-256, so data sets, versions and runs never take one for another. A file that is used is
+held by a shared lock (flock), one that is being fetched by an exclusive one; a lock ends with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vidpipe.errors import ShardError
+from vidpipe.loader.stop import POLL_SECONDS, Stop
+from vidpipe.shards.manifest import ShardEntry
+
+PATIENCE_SECONDS = 60.0
+_WHOLE, _PART = ".tar", ".part"
+
+
+class ShardCache:
+    """Any number of threads and processes may use one folder at once.
+
+    Args:
+        folder: is made where it doesn't exist.
+        max_bytes: of all shards in it together; what was used longest ago goes first, and never what is in use.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+        self._stop = Stop()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def open(
+        self, entry: ShardEntry, fetch: Callable[[int], None], *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> int:
+        """A descriptor of a shard's file, which is fetched where it isn't there; the file stays until that is closed.
+
+        Args:
+            fetch: writes the shard to a descriptor, or raises.
+            patience_seconds: how long to wait for room while all that is there is in use.
+
+        Raises:
+            ShardError: there is no room, or the cache was closed in the meantime.
+        """
+        path = self._folder / f"{entry.sha256}{_WHOLE}"
+        while True:
+            descriptor = _open_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
+            if descriptor is not None:
+                os.utime(descriptor)
+                return descriptor
+            self._fetch(path, entry, fetch, time.monotonic() + patience_seconds)
+
+    def close(self) -> None:
+        """Let all that wait in other threads end soon, with an error."""
+        self._stop.set()
+
+    def _fetch(self, path: Path, entry: ShardEntry, fetch: Callable[[int], None], deadline: float) -> None:
+        """Put a shard in place, or wait for whoever does."""
+        part = path.with_suffix(_PART)
+        descriptor = self._begin(part)
+        if descriptor is None:
+            return
+        try:
+            if path.exists():  # whoever held the lock has brought it
+                part.unlink()
+                return
+            self._reserve(descriptor, entry.bytes, deadline)
+            fetch(descriptor)
+            os.fsync(descriptor)
+            part.rename(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _begin(self, part: Path) -> int | None:
+        """The locked file to fetch a shard into; None if someone else has fetched it while this waited."""
+        while True:
+            with suppress(BlockingIOError):
+                return _open_locked(part, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._pause()
+
+    def _reserve(self, descriptor: int, size: int, deadline: float) -> None:
+        """Give a new file its size, as soon as there is room for it."""
+        while True:
+            with folder_lock(self._folder):
+                if self._make_room(size):
+                    os.ftruncate(descriptor, size)
+                    return
+            if time.monotonic() > deadline:
+                raise ShardError(
+                    f"{self._folder}: no room for {size / 1e6:.0f} MB within {self._max_bytes / 1e9:g} GB: all that is there is "
+                    "in use, by this or other processes; raise cache_gb, or use a cache_dir of its own"
+                )
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._stop.wait(POLL_SECONDS):
+            raise ShardError(f"{self._folder}: the loader was closed while a shard was fetched")
+
+    def _make_room(self, size: int) -> bool:
+        """Remove what an ended process left half fetched, then the least recently used, until `size` bytes fit."""
+        for part in self._folder.glob(f"*{_PART}"):
+            _remove_unused(part)
+        files = sorted(_sizes(self._folder.iterdir()), key=lambda file: file[0])
+        used = sum(bytes_ for _, bytes_, _ in files)
+        for _, bytes_, path in files:
+            if used + size <= self._max_bytes:
+                break
+            if path.suffix == _WHOLE and _remove_unused(path):
+                used -= bytes_
+        return used + size <= self._max_bytes
+
+
+class Prefetcher:
+    """Threads that bring shards into the cache before they are wanted.
+
+    Args:
+        fetch: brings one, by its number.
+    """
+
+    def __init__(self, fetch: Callable[[int], None], *, threads: int) -> None:
+        self._fetch = fetch
+        self._wanted: deque[int] = deque()
+        self._asked: tuple[int, ...] = ()
+        self._changed = threading.Condition()
+        self._closed = False
+        # Daemons, so that a loader that nobody closed doesn't keep the interpreter until a download has ended.
+        self._threads = [threading.Thread(target=self._run, name="vidpipe-fetch", daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def want(self, shards: Iterable[int]) -> None:
+        """Bring these next, in this order, instead of what was wanted before."""
+        asked = tuple(shards)
+        if asked == self._asked:
+            return
+        with self._changed:
+            already = set(self._asked) - set(self._wanted)
+            self._asked = asked
+            self._wanted = deque(shard for shard in asked if shard not in already)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Let the threads end, once what they are fetching has ended."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait until the threads have ended."""
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._wanted and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                shard = self._wanted.popleft()
+            with suppress(ShardError, OSError):  # whoever reads the shard meets the same, and reports it
+                self._fetch(shard)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, waiting for it; it ends with the process, however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_locked(path: Path, flags: int, lock: int) -> int | None:
+    """A locked descriptor; None if there is no such file, or none any more once the lock was had."""
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, lock)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a file that nobody holds."""
+    try:
+        descriptor = _open_locked(path, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    if descriptor is None:
+        return False
+    path.unlink()
+    os.close(descriptor)
+    return True
+
+
+def _sizes(paths: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
+    """Time of last use, bytes, and path of those files that are still there."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            yield stat.st_mtime, stat.st_size, path

@@ -1,0 +1,176 @@
+"""What is read and made at each position of an epoch: samples, their frames, crops and what else is drawn, all of it pure
+functions of (seed, epoch, position).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.errors import UsageError
+from vidpipe.loader.augment import Augmentation, Drawn, sample_rng
+from vidpipe.loader.batch import LoaderOptions
+from vidpipe.loader.color import expected_grey
+from vidpipe.loader.order import Integers
+from vidpipe.loader.region import center_region
+from vidpipe.loader.request import Request, Take, make_request
+from vidpipe.loader.sampling import Sampling
+from vidpipe.loader.source import Source
+from vidpipe.loader.views import Views
+from vidpipe.loader.window import FrameWindow
+from vidpipe.shards.manifest import Manifest
+
+
+class Planner:
+    """Makes requests.
+
+    Args:
+        windows: of each split.
+        augmentation: None for centred crops.
+        views: None for one clip, or `clips_per_sample`, of each sample.
+        size: side of the model's input.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sampling: Sampling,
+        windows: Sequence[FrameWindow],
+        *,
+        augmentation: Augmentation | None,
+        views: Views | None,
+        clips_per_sample: int,
+        size: int,
+        seed: int,
+    ) -> None:
+        self._source = source
+        self._index = source.index
+        self._sampling = sampling
+        self._windows = windows
+        self._augmentation = augmentation
+        self._views = views
+        self._clips_per_sample = clips_per_sample
+        self._size = size
+        self._seed = seed
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of an epoch: samples or, with views, these."""
+        return self._sampling.size * self._per_unit
+
+    def requests(self, positions: Integers, padding: NDArray[np.bool_], epoch: int) -> list[Request]:
+        """What is asked for at some positions of an epoch, in their order; successive views of a clip are one read."""
+        drawn = self._sampling.draw(positions // self._per_unit, epoch)
+        if self._views is None:
+            samples = self._sampling.samples(drawn, epoch, random=self._augmentation is not None)
+            entries = zip(samples.tolist(), drawn.repeats.tolist(), padding.tolist(), strict=True)
+            return [self.request(sample, epoch, repeat=repeat, is_padding=p) for sample, repeat, p in entries]
+        videos, views = self._sampling.units.videos(drawn.units), positions % self._per_unit
+        places = zip(videos.tolist(), padding.tolist(), views.tolist(), strict=True)
+        return [
+            request
+            for (video, is_padding), group in groupby(places, key=lambda place: place[:2])
+            for request in self.view_requests(video, [view for *_, view in group], is_padding=is_padding)
+        ]
+
+    def shards_ahead(self, position: int, epoch: int) -> list[int]:
+        """The shards that are read at a position and soon after; none where the order is global."""
+        return self._sampling.shards_ahead(position // self._per_unit, epoch)
+
+    def request(self, sample: int, epoch: int, *, repeat: int = 0, is_padding: bool = False) -> Request:
+        """A sample's clips in an epoch.
+
+        Args:
+            repeat: how often the sample came before in the epoch; it gets other clips each time.
+        """
+        first = repeat * self._clips_per_sample
+        takes = [self._take(sample, epoch, first + number, number) for number in range(self._clips_per_sample)]
+        return make_request(sample, takes, is_padding=is_padding)
+
+    def view_requests(self, video: int, views: Sequence[int], *, is_padding: bool = False) -> list[Request]:
+        """Some of a video's views; those of one stored clip are one read."""
+        assert self._views is not None
+        first, end = (int(place) for place in self._index.first_clip[video : video + 2])
+        samples = [first + self._views.clip(view, end - first) for view in views]
+        return [
+            make_request(sample, [self._view(sample, view) for _, view in group], is_padding=is_padding)
+            for sample, group in groupby(zip(samples, views, strict=True), key=lambda pair: pair[0])
+        ]
+
+    def stand_in(self, damaged: Request, attempt: int, epoch: int) -> Request:
+        """As many clips of another sample, as padding: the `attempt`-th that could take the damaged one's place."""
+        sample = self._sampling.stand_in(damaged.sample, attempt, epoch)
+        if self._views is None:
+            return self.request(sample, epoch, is_padding=True)
+        return make_request(sample, [self._view(sample, take.view) for take in damaged.takes], is_padding=True)
+
+    @property
+    def _per_unit(self) -> int:
+        return 1 if self._views is None else len(self._views)
+
+    def _window(self, sample: int) -> FrameWindow:
+        return self._windows[self._source.split_number(sample)]
+
+    def _take(self, sample: int, epoch: int, draw: int, number: int) -> Take:
+        rng = sample_rng(seed=self._seed, epoch=epoch, sample=sample, draw=draw)
+        stored, height, width = (int(n) for n in self._index.shape[sample])
+        frames = self._window(sample).pick(rng, stored)
+        if self._augmentation is None:
+            return Take(frames, Drawn(center_region(height, width)), number)
+        return Take(frames, self._augmentation.draw(rng, height=height, width=width, size=self._size), number)
+
+    def _view(self, sample: int, view: int) -> Take:
+        assert self._views is not None
+        video = int(np.searchsorted(self._index.first_clip, sample, side="right"))
+        clips = int(self._index.first_clip[video] - self._index.first_clip[video - 1])
+        stored, height, width = (int(n) for n in self._index.shape[sample])
+        frames = self._views.frames(view, clips, self._window(sample), stored)
+        return Take(frames, Drawn(self._views.region(view, height, width)), view)
+
+
+def make_augmentation(options: LoaderOptions, manifest: Manifest) -> Augmentation:
+    """The augmentation that the options ask for, on clips of these shards."""
+    flip = manifest.horizontal_flip if options.horizontal_flip is None else options.horizontal_flip
+    return Augmentation(
+        crop_scale=options.crop_scale,
+        crop_ratio=options.crop_ratio,
+        flip=flip,
+        color=options.color_jitter,
+        affine=options.affine,
+        grey=expected_grey(manifest.normalization.mean),
+    )
+
+
+def check_takes(options: LoaderOptions, *, augmented: bool, batch_size: int) -> None:
+    """Refuse options about the clips of a sample that exclude each other.
+
+    Raises:
+        UsageError: the message names them.
+    """
+    if options.views is not None:
+        if min(options.views) < 1:
+            raise UsageError(f"views: got {options.views}, expected at least (1, 1)")
+        for name, clash in (
+            ("augment='train'", augmented),
+            (f"window={options.window!r}", options.window is not None),
+            ("epoch_unit='clip'", options.epoch_unit == "clip"),
+        ):
+            if clash:
+                raise UsageError(f"views: got {options.views} with {name}, which they exclude; leave one of them out")
+    clips = options.clips_per_sample
+    if clips < 1 or batch_size % clips:
+        raise UsageError(
+            f"clips_per_sample: got {clips} with batches of {batch_size} clips: expected a divisor of that"
+        )
+    for name, wanted in (
+        ("clips_per_sample", clips > 1),
+        ("color_jitter", options.color_jitter is not None),
+        ("affine", options.affine is not None),
+    ):
+        if wanted and not augmented:
+            raise UsageError(
+                f"{name}: got {getattr(options, name)} without augmentation, which it belongs to; add augment='train'"
+            )

@@ -1,0 +1,89 @@
+"""Damaged samples that are passed over: which there are, what stands in for them, and when there are too many."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from vidpipe.errors import BadSampleError, ShardError
+from vidpipe.loader.index import SampleIndex
+from vidpipe.loader.request import Request
+
+MAX_ATTEMPTS = 1000  # enough even where almost all are damaged
+
+logger = logging.getLogger("vidpipe.loader")
+
+
+class Quarantine:
+    """What is known to be damaged in this process. Any number of threads may use it.
+
+    A sample whose own bytes are damaged is out; one whose shard can't be opened takes the whole shard out. Neither is read
+    again. Each is logged once, as a warning.
+
+    Args:
+        max_share: of all samples that may be out, 0 to 1, though one always may; None allows none.
+    """
+
+    def __init__(self, index: SampleIndex, *, max_share: float | None) -> None:
+        self._index, self._max_share = index, max_share
+        self._errors: dict[tuple[str, int], ShardError] = {}
+        self._shard_samples = 0
+        self._lock = threading.Lock()
+
+    @property
+    def errors(self) -> tuple[ShardError, ...]:
+        """One for each damaged sample (`BadSampleError`) and for each shard that is out, in the order of their discovery."""
+        return tuple(self._errors.values())
+
+    @property
+    def num_samples(self) -> int:
+        """Samples that are out, counting all of a shard's."""
+        alone = [number for kind, number in tuple(self._errors) if kind == "sample" and not self._shard_is_out(number)]
+        return len(alone) + self._shard_samples
+
+    def __contains__(self, sample: int) -> bool:
+        known = ("sample", sample) in self._errors or self._shard_is_out(sample)
+        return known and self._max_share is not None
+
+    def add(self, sample: int, error: ShardError) -> None:
+        """Put out a sample, or its shard.
+
+        Raises:
+            ShardError: `error` itself if no sample may be out, or that there are too many.
+        """
+        whole = not isinstance(error, BadSampleError)
+        shard = int(self._index.shard[sample])
+        key = ("shard", shard) if whole else ("sample", sample)
+        with self._lock:
+            new = key not in self._errors
+            self._errors[key] = error
+            if new and whole:
+                self._shard_samples += int(np.count_nonzero(self._index.shard == shard))
+        if self._max_share is None:
+            raise error
+        if new:
+            logger.warning("%s: %s", "shard left out" if whole else "sample left out", error)
+        total = len(self._index)
+        if self.num_samples > max(1.0, self._max_share * total):
+            raise ShardError(
+                f"{self.num_samples} of {total} samples can't be read, more than max_bad ({self._max_share:.0%}) allows; the "
+                f"last one: {error}; run `vidpipe verify`, then prepare the shards again or raise max_bad"
+            ) from error
+
+    def stand_in(self, candidate: Callable[[int], Request]) -> Request:
+        """The first of the candidates number 1, 2, ... whose sample isn't known to be damaged.
+
+        Raises:
+            ShardError: there is none among the first thousand.
+        """
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            request = candidate(attempt)
+            if request.sample not in self:
+                return request
+        raise ShardError(f"no sound sample found in {MAX_ATTEMPTS} attempts; run `vidpipe verify`")
+
+    def _shard_is_out(self, sample: int) -> bool:
+        return ("shard", int(self._index.shard[sample])) in self._errors

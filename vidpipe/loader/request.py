@@ -1,0 +1,59 @@
+"""What the backends are asked for: a sample to read, and the clips to make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidpipe.loader.augment import Drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """One clip of a batch.
+
+    Attributes:
+        frames: of the stored clip.
+        drawn: what is done to them.
+        view: its number among the clips of its video or sample.
+    """
+
+    frames: Sequence[int]
+    drawn: Drawn
+    view: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One read and what is made of it.
+
+    Attributes:
+        sample: place in the index.
+        frames: of the stored clip, to be read.
+        takes: clips that are made of them, all with the same number of frames.
+        is_padding: whether they only fill up the batch.
+    """
+
+    sample: int
+    frames: Sequence[int]
+    takes: tuple[Take, ...]
+    is_padding: bool
+
+
+def make_request(sample: int, takes: Sequence[Take], *, is_padding: bool) -> Request:
+    """One read of all the frames that some clips of a sample need."""
+    frames = takes[0].frames if len(takes) == 1 else sorted(set().union(*(take.frames for take in takes)))
+    return Request(sample, frames, tuple(takes), is_padding)
+
+
+def places_of(take: Take, request: Request) -> slice | list[int]:
+    """Where the frames of one clip are among those that were read; a slice where their distances are all the same."""
+    if len(request.takes) == 1:
+        return slice(None)
+    places = np.searchsorted(request.frames, take.frames)
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    if step > 0 and (np.diff(places) == step).all():
+        return slice(int(places[0]), int(places[-1]) + 1, step)
+    return [int(place) for place in places]

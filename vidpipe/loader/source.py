@@ -1,0 +1,215 @@
+"""All that a loader reads, as one: the samples of one data set or of several, whatever folder each lies in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.errors import BadSampleError, ShardError, UsageError
+from vidpipe.loader.batch import LoaderOptions, Window
+from vidpipe.loader.cache import Prefetcher
+from vidpipe.loader.index import SampleIndex, load_index, unite_indexes
+from vidpipe.loader.order import Integers
+from vidpipe.loader.reader import MAX_OPEN_SHARDS, ClipReader
+from vidpipe.loader.splits import Shards, Split, default_cache_dir, named_folders, open_split
+from vidpipe.loader.where import matching_rows
+from vidpipe.loader.window import FrameWindow, frame_window
+from vidpipe.shards.codecs import stores_whole_videos
+from vidpipe.shards.codecs.base import Frames
+
+FETCH_THREADS = 4
+
+
+class Source:
+    """Random access to the samples of all splits, which are numbered one split after the other.
+
+    Attributes:
+        splits: in the order given.
+        weights: of the splits, None where none were given.
+        index: of all samples; labels are those of `classes`.
+        classes: of all splits, those of the first one first; classes of one name are one.
+        manifest: the first split's, with these classes, and a horizontal flip where all of them allow it.
+        split_of_shard: which split each shard of the index is of.
+        matching: bool [samples], those that fulfil `options.where`; None without a condition.
+        shard_window: shards that are shuffled together; None shuffles globally.
+
+    Raises:
+        ShardError: a split is absent, unfinished or damaged, or has no samples.
+        UsageError: the options don't fit the splits, or these don't fit together.
+    """
+
+    def __init__(self, shards: Shards, split: str, *, options: LoaderOptions) -> None:
+        folders, self.weights = named_folders(shards)
+        cache_dir = Path(options.cache_dir) if options.cache_dir is not None else default_cache_dir()
+        max_bytes = int(options.cache_gb * 1e9)
+        self.splits = tuple(open_split(folder, split, cache_dir=cache_dir, max_bytes=max_bytes) for folder in folders)
+        manifests = [split.manifest for split in self.splits]
+        self.classes = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.classes))
+        self.index = _load(self.splits, self.classes)
+        flip = all(manifest.horizontal_flip for manifest in manifests)
+        self.manifest = manifests[0].model_copy(update={"classes": self.classes, "horizontal_flip": flip})
+        counts = [len(manifest.shards) for manifest in manifests]
+        self.split_of_shard = np.repeat(np.arange(len(counts)), counts)
+        _check_agreement(self.splits)
+        remote = sum(split.remote for split in self.splits)
+        self.matching = _matching(self.splits, options.where)
+        windowed = (options.shuffle or ("windowed" if remote else "global")) == "windowed"
+        self.shard_window = options.shuffle_window if windowed else None
+        if remote:
+            _check_room(self.splits, self.shard_window, max_bytes)
+        self._readers = [
+            ClipReader(
+                split.folder,
+                split.manifest,
+                self.index,
+                open_shard=split.open_shard,
+                check_crc=options.check == "crc",
+                # What is open can't leave the cache: of all remote splits together no more than a window.
+                max_open=max(1, options.shuffle_window // remote) if split.remote and windowed else MAX_OPEN_SHARDS,
+            )
+            for split in self.splits
+        ]
+        self._prefetcher = Prefetcher(self._fetch, threads=FETCH_THREADS) if windowed else None
+
+    @property
+    def split_of_sample(self) -> Integers:
+        """Which split each sample is of."""
+        return self.split_of_shard[self.index.shard]
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of the shards' content."""
+        content = "".join(entry.sha256 for split in self.splits for entry in split.manifest.shards)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def split_number(self, sample: int) -> int:
+        """Which split a sample is of."""
+        return int(self.split_of_shard[self.index.shard[sample]])
+
+    def split_numbers(self, samples: Sequence[int]) -> Integers:
+        """Which split each of some samples is of."""
+        return self.split_of_shard[self.index.shard[samples]]
+
+    def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
+        """Some frames of a sample's clip; see `ClipReader.read`."""
+        number = self.split_number(sample)
+        try:
+            return self._readers[number].read(sample, frames, out)
+        except BadSampleError as error:
+            if len(self.splits) == 1:
+                raise
+            raise BadSampleError(f"{self.splits[number].name}/{error.shard}", error.key, error.message) from error
+
+    def prefetch(self, shards: Sequence[int], *, rank: int, world_size: int) -> None:
+        """Have these shards of the index near before they are read; the processes of a machine begin at different ones."""
+        if self._prefetcher:
+            turn = len(shards) * rank // world_size
+            self._prefetcher.want([*shards[turn:], *shards[:turn]])
+
+    @property
+    def bytes_read(self) -> int:
+        """From the shards, as they are stored."""
+        return sum(reader.bytes_read for reader in self._readers)
+
+    def stop(self) -> None:
+        """Let whatever is fetched in other threads end soon."""
+        for split in self.splits:
+            split.close()
+        if self._prefetcher:
+            self._prefetcher.stop()
+
+    def close(self) -> None:
+        """Close all shards, and end what fetches them."""
+        self.stop()
+        if self._prefetcher:
+            self._prefetcher.join()
+        for reader in self._readers:
+            reader.close()
+
+    def _fetch(self, shard: int) -> None:
+        self.splits[int(self.split_of_shard[shard])].prefetch(self.index.shards[shard])
+
+
+def split_windows(
+    splits: Sequence[Split], *, frames: int | None, stride: int | None, window: Window
+) -> tuple[FrameWindow, ...]:
+    """Each split's own window, of the same number of frames at the same spacing in time; see `frame_window`.
+
+    Raises:
+        UsageError: the splits are stored differently and it isn't said which to take, or it doesn't fit all of them.
+    """
+    clips = [split.manifest.clip for split in splits]
+    stored = {
+        "frames": [None if frames else f"{clip.frames}" for clip in clips],
+        "stride": [None if stride else f"{clip.sampling} {clip.fps or clip.stride}" for clip in clips],
+    }
+    for name, values in stored.items():
+        if len(set(values)) > 1:
+            each = ", ".join(f"{split.name} {value}" for split, value in zip(splits, values, strict=True))
+            raise UsageError(f"{name}: the data sets are stored with different ones ({each}); say which to take")
+    return tuple(
+        frame_window(
+            split.manifest.clip,
+            whole_videos=stores_whole_videos(split.manifest.codec),
+            frames=frames,
+            stride=stride,
+            window=window,
+        )
+        for split in splits
+    )
+
+
+def _load(splits: Sequence[Split], classes: tuple[str, ...]) -> SampleIndex:
+    indexes = []
+    for split in splits:
+        index = load_index(split.folder, split.manifest)
+        if len(index) == 0:
+            raise ShardError(f"{split.name}: holds no samples; all its videos were rejected, see rejects.jsonl")
+        indexes.append(index)
+    label = {name: number for number, name in enumerate(classes)}
+    return unite_indexes(indexes, [[label[name] for name in split.manifest.classes] for split in splits])
+
+
+def _matching(splits: Sequence[Split], where: str | None) -> NDArray[np.bool_] | None:
+    if where is None:
+        return None
+    found = []
+    for split in splits:
+        rows = matching_rows(split.folder, where)
+        if not rows.any():
+            raise UsageError(f"where: {where!r} holds for none of the {len(rows)} samples of {split.name}")
+        found.append(rows)
+    return np.concatenate(found)
+
+
+def _check_agreement(splits: Sequence[Split]) -> None:
+    """Data sets that are mixed have to be normalised alike."""
+    first = splits[0]
+    for other in splits[1:]:
+        ours, theirs = first.manifest.normalization, other.manifest.normalization
+        if ours != theirs:
+            raise UsageError(
+                f"shards: {first.name} is normalised with mean {ours.mean} and std {ours.std}, {other.name} with mean "
+                f"{theirs.mean} and std {theirs.std}; prepare both with the same"
+            )
+
+
+def _check_room(splits: Sequence[Split], window: int | None, max_bytes: int) -> None:
+    """Refuse a cache that would fetch the same shards over and over."""
+    sizes = [entry.bytes for split in splits if split.remote for entry in split.manifest.shards]
+    # In use are a window's shards, those of the next one which are being fetched, and those of the last one still open.
+    need = sum(sizes) if window is None else min(sum(sizes), 3 * window * max(sizes))
+    if need > max_bytes:
+        what = (
+            "all shards, since shuffle='global' reads from all of them all the time"
+            if window is None
+            else (f"3 x shuffle_window = {3 * window} shards of {max(sizes) / 1e6:.0f} MB")
+        )
+        hint = "take shuffle='windowed'" if window is None else "take a smaller shuffle_window"
+        raise UsageError(
+            f"cache_gb: got {max_bytes / 1e9:g}, expected at least {need / 1e9:.2f}, to hold {what}; raise it, or {hint}"
+        )

@@ -1,0 +1,139 @@
+"""A subset by a condition on the columns of samples.parquet, such as `label_name in ('a', 'b') and end_seconds < 10`.
+
+The condition is Python's syntax of comparisons, read by `ast` and turned into an Arrow expression; nothing of it is ever run
+as code.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from vidpipe.errors import UsageError
+from vidpipe.recipes import nearest
+from vidpipe.shards.index import SCHEMA, read_samples
+
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_EXAMPLE = "expected a condition such as label_name in ('a', 'b') and end_seconds - start_seconds > 2"
+
+
+def matching_rows(folder: Path, where: str) -> NDArray[np.bool_]:
+    """Which rows of a split's samples.parquet fulfil a condition; where a value is missing, it doesn't.
+
+    Args:
+        where: comparisons (`== != < <= > >= in`, `not in`, `is None`, `is not None`) of columns, numbers, strings and sums
+            or products of them, joined by `and`, `or`, `not`.
+
+    Raises:
+        UsageError: it is not such a condition, names a column that isn't there, or compares what can't be compared.
+        ShardError: samples.parquet is absent or damaged.
+    """
+    condition = _Condition(where)
+    table = read_samples(folder, sorted(condition.columns) or ["frames"])
+    numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
+    try:
+        found = numbered.filter(condition.expression).column(_ROW).to_numpy()
+    except pa.ArrowException as error:
+        types = ", ".join(f"{name} is {SCHEMA.field(name).type}" for name in sorted(condition.columns))
+        raise UsageError(f"where: {where!r} can't be evaluated: {' '.join(str(error).split())}; {types}") from error
+    matching = np.zeros(table.num_rows, bool)
+    matching[found] = True
+    return matching
+
+
+_ROW = " row"  # no column that a condition could name
+
+
+class _Condition:
+    """A parsed condition: its Arrow expression and the columns that it names."""
+
+    def __init__(self, where: str) -> None:
+        self.columns: set[str] = set()
+        self._where = where
+        try:
+            tree = ast.parse(where.strip(), mode="eval")
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise self._refused(f"{getattr(error, 'msg', error)} (equality is ==)") from error
+        self.expression = self._condition(tree.body)
+
+    def _condition(self, node: ast.expr) -> pc.Expression:
+        match node:
+            case ast.BoolOp(op=op, values=values):
+                parts = [self._condition(value) for value in values]
+                result = parts[0]
+                for part in parts[1:]:
+                    result = result & part if isinstance(op, ast.And) else result | part
+                return result
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return ~self._condition(operand)
+            case ast.Compare(left=left, ops=ops, comparators=comparators):
+                sides = [left, *comparators]
+                result = self._comparison(sides[0], ops[0], sides[1])
+                for number in range(1, len(ops)):
+                    result = result & self._comparison(sides[number], ops[number], sides[number + 1])
+                return result
+        raise self._refused(f"{ast.unparse(node)} is not a comparison")
+
+    def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pc.Expression:
+        if isinstance(op, ast.Is | ast.IsNot):
+            if not (isinstance(right, ast.Constant) and right.value is None):
+                raise self._refused(f"{ast.unparse(right)} after `is`, where only None can stand")
+            missing = self._value(left).is_null()
+            return missing if isinstance(op, ast.Is) else ~missing
+        if isinstance(op, ast.In | ast.NotIn):
+            value = self._value(left)
+            # Arrow finds a missing value in no list; here it is missing from the comparison too, as from all others.
+            among = pc.if_else(value.is_valid(), value.isin(self._constants(right)), pa.scalar(None, pa.bool_()))
+            return among if isinstance(op, ast.In) else ~among
+        return _COMPARE[type(op)](self._value(left), self._value(right))
+
+    def _value(self, node: ast.expr) -> pc.Expression:
+        match node:
+            case ast.Name(id=name):
+                if name not in SCHEMA.names:
+                    raise self._refused(f"no column {name!r}{nearest(name, SCHEMA.names)}")
+                self.columns.add(name)
+                return pc.field(name)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                return _ARITHMETIC[type(op)](self._value(left), self._value(right))
+        return pc.scalar(self._constant(node))
+
+    def _constants(self, node: ast.expr) -> Sequence[str | float]:
+        """The values behind `in`; as in SQL, one alone needs no comma."""
+        items = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+        values = [self._constant(item) for item in items]
+        if len({isinstance(value, str) for value in values}) != 1:
+            raise self._refused(f"{ast.unparse(node)} after `in`, where numbers or strings have to stand")
+        return values
+
+    def _constant(self, node: ast.expr) -> str | float:
+        match node:
+            case ast.Constant(value=str() | int() | float() as value):
+                return value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return -value
+        raise self._refused(f"{ast.unparse(node)} is neither a column nor a number or a quoted string")
+
+    def _refused(self, problem: str) -> UsageError:
+        return UsageError(f"where: {self._where!r}: {problem}; {_EXAMPLE}")

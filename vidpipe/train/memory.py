@@ -1,0 +1,54 @@
+"""What to say when a GPU's memory runs out: the numbers, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from vidpipe.errors import TrainingError
+from vidpipe.train.recipe import TrainRecipe
+
+
+@contextmanager
+def memory_advice(where: str, device: torch.device, advice: str) -> Iterator[None]:
+    """Turn running out of GPU memory into one line.
+
+    Args:
+        where: what was going on, with how many clips at a time.
+        advice: what would help.
+
+    Raises:
+        TrainingError: in place of torch's OutOfMemoryError.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"{where}: out of memory{_numbers(device)}; {advice}") from error
+
+
+def step_advice(recipe: TrainRecipe, *, world_size: int) -> str:
+    """What helps a training step that doesn't fit, what leaves the result as it is first."""
+    accumulate, share = recipe.optim.accumulate, recipe.data.batch_size // world_size
+    smaller_parts = [n for n in range(accumulate + 1, share + 1) if share % n == 0]
+    advice = []
+    if smaller_parts:
+        advice.append(f"optim.accumulate={smaller_parts[0]} (the same batch in smaller parts)")
+    if not recipe.model.config.get("checkpointing"):
+        advice.append("model.checkpointing=true (about a third more time)")
+    if recipe.precision == "fp32":
+        advice.append("precision=bf16")
+    if world_size > 1 and recipe.strategy != "fsdp":
+        advice.append("strategy=fsdp")
+    advice.append("a smaller --batch-size, --frames or --size")
+    return f"try --set {', --set '.join(advice[:-1])}, or {advice[-1]}" if advice[:-1] else f"try {advice[-1]}"
+
+
+def _numbers(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    own, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_allocated(device)
+    gib = [f"{n / 2**30:.1f}" for n in (total, own, peak, max(0, total - free - own))]
+    return f" ({gib[0]} GiB on the GPU; {gib[1]} held by this process, {gib[2]} at most in tensors; {gib[3]} by others)"

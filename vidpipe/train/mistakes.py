@@ -1,0 +1,90 @@
+"""Frames of the videos that a model takes for another class, for a picture of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vidpipe.loader import Batch
+from vidpipe.shards.manifest import Normalization
+from vidpipe.train.device import gathered
+from vidpipe.train.pictures import FRAMES, write_strips
+from vidpipe.train.scores import Evaluation
+
+MISTAKES = "misclassified.png"
+_KEPT = 64
+_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Some frames of a clip, uint8 [3, n, H, W], and how sure the model is of the wrong class."""
+
+    probability: float
+    frames: Tensor
+
+
+class Mistakes:
+    """Keeps, as clips go by, a few frames of those of whose wrong class a model is most certain.
+
+    Args:
+        normalization: that the clips have.
+    """
+
+    def __init__(self, normalization: Normalization) -> None:
+        self._mean, self._std = (
+            torch.tensor(values).view(3, 1, 1, 1) for values in (normalization.mean, normalization.std)
+        )
+        self._strips: dict[str, _Strip] = {}
+
+    def add(self, batch: Batch, probabilities: Tensor, *, real: Tensor) -> None:
+        """Look at a batch.
+
+        Args:
+            probabilities: [B, K] on the CPU.
+            real: bool [B], False for clips that don't count.
+        """
+        sure, said = probabilities.max(dim=1)
+        for row in (real.cpu() & (said != batch.label.cpu())).nonzero().flatten().tolist():
+            path, probability = batch.video_path[row], float(sure[row])
+            before = self._strips.get(path)
+            full = len(self._strips) >= _KEPT
+            bar = before.probability if before else self._strips[self._least()].probability if full else -1.0
+            if probability <= bar:
+                continue
+            clip = batch.video[row]
+            shown = torch.linspace(0, clip.shape[1] - 1, min(clip.shape[1], FRAMES)).round().long()
+            pixels = clip[:, shown.to(clip.device)].float().cpu() * self._std + self._mean
+            self._strips[path] = _Strip(probability, (pixels.clamp(0, 1) * 255).round().to(torch.uint8))
+            if len(self._strips) > _KEPT:
+                del self._strips[self._least()]
+
+    def gather(self, world_size: int) -> None:
+        """Take over what the other processes kept; every process must call it."""
+        for strips in gathered(self._strips, world_size):
+            self._strips = {**strips, **self._strips}
+
+    def draw(self, evaluation: Evaluation, path: Path) -> Path | None:
+        """Draw those that are wrong as whole videos, the most certain first; None if there is none.
+
+        Args:
+            evaluation: of the clips that went by.
+        """
+        names = [score.name for score in evaluation.classes]
+        wrong = [score for score in evaluation.scores if score.label != score.predicted and score.video in self._strips]
+        rows = []
+        for score in sorted(wrong, key=lambda score: -score.probability)[:_SHOWN]:
+            title = (
+                f"is {names[score.label]}, taken for {names[score.predicted]} ({score.probability:.0%}): {score.video}"
+            )
+            rows.append((title, self._strips[score.video].frames.float() / 255))
+        if not rows:
+            return None
+        write_strips(rows, path)
+        return path
+
+    def _least(self) -> str:
+        return min(self._strips, key=lambda path: self._strips[path].probability)

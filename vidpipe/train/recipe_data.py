@@ -1,0 +1,93 @@
+"""What a training run's clips are: the section `data` of the recipes in train/."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ColorJitterSection(_Section):
+    """Random colours, the same for all frames of a clip; see `vidpipe.loader.color.ColorJitter`.
+
+    Attributes:
+        brightness, contrast, saturation: factors are drawn from 1 - value to 1 + value.
+        hue: in turns, either way.
+        prob: share of the clips that are changed at all.
+    """
+
+    brightness: float = Field(default=0.0, ge=0)
+    contrast: float = Field(default=0.0, ge=0)
+    saturation: float = Field(default=0.0, ge=0)
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    prob: float = Field(default=1.0, ge=0, le=1)
+
+
+class AffineSection(_Section):
+    """Random affine maps, the same for all frames of a clip; see `vidpipe.loader.affine.Affine`.
+
+    Attributes:
+        rotation, shear: in degrees, either way.
+        translation: share of the frame's sides, either way.
+        scale: range of the factor.
+        prob: share of the clips that are mapped at all.
+    """
+
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    shear: float = Field(default=0.0, ge=0, lt=90)
+    translation: float = Field(default=0.0, ge=0, lt=1)
+    scale: tuple[float, float] = (1.0, 1.0)
+    prob: float = Field(default=1.0, ge=0, le=1)
+
+
+class DataSection(_Section):
+    """What a clip is and how many go into one step.
+
+    Attributes:
+        frames: frames of a clip, None as stored.
+        stride: native source frames between two frames of a clip, a multiple of the stored stride; None as stored.
+        size: side of the square crop in pixels.
+        batch_size: clips of one optimiser step, over all processes and accumulation steps together.
+        eval_batch_size: clips of one evaluation step on one process; None is the same number as in one training step.
+        augment: `train` for random crops and flips, None for centre crops.
+        backend: the loader's engine.
+        epoch_unit: one clip of each `video` an epoch, or every `clip`.
+        where: condition on the columns of samples.parquet; only clips for which it holds are learned from.
+        balance: `class` draws every class equally often; None takes every clip once.
+        shuffle: `global` or, for storage with slow seeks, `windowed`.
+        drop_last: leave an incomplete last batch of an epoch out.
+        crop_scale, crop_ratio: ranges of a random crop's share of the area and of its width to height.
+        horizontal_flip: mirror half of the clips; None is what the data set allows.
+        color_jitter, affine: further random changes; None is none. They need `augment: train`.
+        clips_per_sample: clips that are made of each sample that is read, each augmented for itself; a batch holds as many
+            fewer samples, an epoch as many more steps.
+        on_bad: `raise` stops at a damaged sample, `skip` leaves it out and counts it.
+        max_bad: share of the samples that may be damaged before `skip` stops too.
+        threads: of the loader; None is one for each core.
+    """
+
+    frames: int | None = Field(default=None, ge=1)
+    stride: int | None = Field(default=None, ge=1)
+    size: int = Field(default=224, ge=16)
+    batch_size: int = Field(default=32, ge=1)
+    eval_batch_size: int | None = Field(default=None, ge=1)
+    augment: Literal["train"] | None = "train"
+    backend: Literal["auto", "dali", "torch"] = "auto"
+    epoch_unit: Literal["video", "clip"] = "video"
+    where: str | None = None
+    balance: Literal["class"] | None = None
+    shuffle: Literal["global", "windowed"] = "global"
+    drop_last: bool = True
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    horizontal_flip: bool | None = None
+    color_jitter: ColorJitterSection | None = None
+    affine: AffineSection | None = None
+    clips_per_sample: int = Field(default=1, ge=1)
+    on_bad: Literal["raise", "skip"] = "raise"
+    max_bad: float = Field(default=0.05, ge=0, le=1)
+    threads: int | None = Field(default=None, ge=1)
