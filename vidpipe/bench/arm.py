@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,13 @@ class ArmBatch:
 
     keys: Sequence[str]
     video: Sequence[NDArray[np.uint8]] | NDArray[np.float32] | Tensor
+
+
+def close_batches(batches: Iterator[ArmBatch]) -> None:
+    """End what gives batches, with all that it has started."""
+    close: Any = getattr(batches, "close", None)
+    if close is not None:
+        close()
 
 
 class Arm(ABC):

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-from vidpipe.bench.arm import CENTER_CROP, JOBS, Arm, ArmBatch, ArmSetup, Job
+from vidpipe.bench.arm import CENTER_CROP, JOBS, Arm, ArmBatch, ArmSetup, Job, close_batches
 from vidpipe.bench.proof import Proof, prove
 from vidpipe.errors import VidpipeError
 
@@ -102,7 +101,7 @@ class _Host:
                 try:
                     return prove(arm, job, batches, num_batches=num_batches)
                 finally:
-                    _end(batches)
+                    close_batches(batches)
             case Open(job):
                 begin = time.perf_counter()
                 self._batches = self._make(centred=False).batches(job)
@@ -112,7 +111,7 @@ class _Host:
                 return self._measure(seconds)
             case Close():
                 if self._batches is not None:
-                    _end(self._batches)
+                    close_batches(self._batches)
                 self._batches = None
                 return None
 
@@ -144,12 +143,6 @@ class _Host:
             elapsed = time.perf_counter() - begin
             if elapsed >= seconds and count % self._setup.workers == 0:
                 return Window(clips, elapsed, before + clips)
-
-
-def _end(batches: Iterator[ArmBatch]) -> None:
-    close: Any = getattr(batches, "close", None)
-    if close is not None:
-        close()
 
 
 def serve(pipe: Connection[Reply, Request], log_path: str) -> None:

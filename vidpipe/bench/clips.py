@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from vidpipe.loader.window import frame_window
 from vidpipe.shards.codecs import make_codec, stores_whole_videos
+from vidpipe.shards.codecs.jpeg import DEFAULT_QUALITY
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import Manifest, load_manifest
 from vidpipe.shards.tar import place_members
@@ -100,6 +102,13 @@ class StoredClips:
         """The sample's payload, file by file, as it is stored."""
         places = place_members([""] * len(clip.payload_sizes), clip.payload_offset, clip.payload_sizes)
         return [self._bytes(clip.shard, place.offset, place.size) for place in places]
+
+    def filmstrip(self, clip: StoredClip) -> bytes:
+        """The wanted frames of codec `jpeg` compressed again, with the same quality, one below the other in one picture."""
+        tall = self.frames(clip).reshape(-1, clip.width, 3)
+        quality = self.manifest.codec.quality or DEFAULT_QUALITY
+        strip: bytes = simplejpeg.encode_jpeg(tall, quality=quality, colorsubsampling="420")
+        return strip
 
     def model_input(self, clip: StoredClip, *, size: int) -> Tensor:
         """What the loader's torch reference makes of them with a centre crop: float32 [3, T, size, size]."""

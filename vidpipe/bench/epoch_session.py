@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vidpipe.bench.arm import CENTER_CROP, RANDOM_CROP, Arm, ArmBatch, ArmSetup
+from vidpipe.bench.arm import CENTER_CROP, RANDOM_CROP, Arm, ArmBatch, ArmSetup, close_batches
 from vidpipe.bench.arms.decord_native import DecordAllFramesArm, DecordIndicesFirstArm
 from vidpipe.bench.arms.vidpipe_loader import VidpipeArm
 from vidpipe.bench.epoch_report import EpochRow, EpochRun
@@ -138,7 +138,7 @@ class EpochSession:
         try:
             prove(arm, "train", batches, num_batches=1)
         finally:
-            _close(batches)
+            close_batches(batches)
 
     def _run(self, way: _Way, step: Step | None, *, steps: int) -> EpochRun:
         """Some steps on a way's batches, once it is in full flow; without a step the batches are only taken."""
@@ -165,7 +165,7 @@ class EpochSession:
         try:
             yield (self._batch(batch) for batch in arm_batches)
         finally:
-            _close(arm_batches)
+            close_batches(arm_batches)
 
     def _batch(self, batch: ArmBatch) -> Batch:
         video: Any = batch.video
@@ -185,9 +185,3 @@ class EpochSession:
 def _wait(step: Step | None) -> None:
     if step is not None:
         step.wait()
-
-
-def _close(batches: Iterator[ArmBatch]) -> None:
-    close: Any = getattr(batches, "close", None)
-    if close is not None:
-        close()

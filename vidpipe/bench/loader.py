@@ -132,16 +132,21 @@ def run_loader_benchmark(options: LoaderBenchmark, *, progress: Progress | None 
 def _folders(options: LoaderBenchmark, scratch: Path, progress: Progress) -> Iterator[tuple[Path, Path | None]]:
     """The folders of shards, each with that of its videos: those named, then those that are prepared here."""
     found = [find_shards(shards, options.source) for shards in options.shards or (None,)]
-    yield from found
     first, source = found[0]
     manifest = load_manifest(find_split(first, options.split))
     others = tuple(name for name in CODECS if name != manifest.codec.name)
     default = others if not options.shards and not options.quick else ()
-    for codec in default if options.codecs is None else options.codecs:
+    codecs = default if options.codecs is None else options.codecs
+    if source is None and codecs:
+        raise UsageError(f"codec {codecs[0]}: preparing it needs the videos; name their folder with --source")
+    yield from found
+    for codec in codecs:
+        assert source is not None
         progress(f"preparing the videos with codec {codec}")
         folder = scratch / codec
         folder.mkdir()
-        yield prepare_again(manifest, source, codec=codec, folder=folder, limit=_num_videos(manifest, options)), source
+        limit = _num_videos(manifest, options)
+        yield prepare_again(manifest, source, codec=codec, folder=folder, limit=limit), source
 
 
 def _measure(options: LoaderBenchmark, selection: Selection, scratch: Path, progress: Progress) -> LoaderTable:

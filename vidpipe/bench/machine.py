@@ -13,7 +13,8 @@ from pathlib import Path
 
 from vidpipe.cores import usable_cores
 
-PACKAGES = ("vidpipe", "torch", "torchvision", "numpy", "webdataset", "decord2", "decord")
+PACKAGES = ("vidpipe", "torch", "torchvision", "timm", "numpy", "simplejpeg", "decord2", "decord", "av")
+_PEERS = ("webdataset", "litdata", "mosaicml-streaming", "torchcodec")
 _DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 
 
@@ -58,7 +59,7 @@ def describe_machine() -> Machine:
 def package_versions() -> dict[str, str]:
     """Versions of Python and of what the arms use; packages that aren't installed are left out."""
     versions = {"python": platform.python_version()}
-    for name in (*PACKAGES, *_DALI):
+    for name in (*PACKAGES, *_DALI, *_PEERS):
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import yaml
 
-from vidpipe.errors import UsageError
 from vidpipe.prep.command import RunOptions, run_prep
 from vidpipe.prep.plan import nominal_video_bytes
 from vidpipe.prep.recipe import load_prep_recipe
@@ -15,9 +14,7 @@ from vidpipe.shards.manifest import Manifest, find_split
 SHARDS = 8  # so that sequential readers, which deal shards out to their workers, have enough for all
 
 
-def prepare_again(
-    manifest: Manifest, source: Path | None, *, codec: str, folder: Path, limit: int | None = None
-) -> Path:
+def prepare_again(manifest: Manifest, source: Path, *, codec: str, folder: Path, limit: int | None = None) -> Path:
     """Prepare a split as its manifest says, but with another codec.
 
     Args:
@@ -29,11 +26,9 @@ def prepare_again(
         the new split's folder.
 
     Raises:
-        UsageError: no source, or no such codec.
+        UsageError: no such codec.
         VidpipeError: as `vidpipe prep` would.
     """
-    if source is None:
-        raise UsageError(f"codec {codec}: preparing it needs the videos; name their folder with --source")
     name = folder / f"{manifest.dataset}.yaml"
     name.write_text(yaml.safe_dump(manifest.recipe))
     # What only goes with the codec that the recipe was for.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import simplejpeg
 from nvidia.dali import fn, types
 
 from vidpipe.bench.arm import ArmSetup
 from vidpipe.bench.arms.dali_reader import DaliReaderArm, some_frames
 from vidpipe.bench.clips import StoredClips
-from vidpipe.shards.codecs.jpeg import DEFAULT_QUALITY
 from vidpipe.shards.tar import open_shard
 
 MAX_JPEG_SIDE = 65_535
@@ -41,12 +39,10 @@ class DaliFilmstripArm(DaliReaderArm):
     def prepare(self) -> None:
         """Write the filmstrips, with the quality of the frames, to shards like those that they come from."""
         stored = StoredClips(self.setup.folder)
-        quality = stored.manifest.codec.quality or DEFAULT_QUALITY
         for entry in stored.manifest.shards:
             with open_shard(self.setup.scratch / entry.name) as writer:
                 for clip in (clip for clip in stored.clips if clip.shard == entry.name):
-                    tall = np.ascontiguousarray(stored.frames(clip)).reshape(-1, clip.width, 3)
-                    writer.add(clip.key, {"jpg": simplejpeg.encode_jpeg(tall, quality=quality, colorsubsampling="420")})
+                    writer.add(clip.key, {"jpg": stored.filmstrip(clip)})
 
     def shards(self, stored: StoredClips) -> list[str]:
         """Those that `prepare` wrote."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 CHUNK_BYTES = 64 << 20  # the size of chunk that both LitData and MosaicML Streaming take by default
-EPOCH_CLIPS = (
-    50_000  # at least so many: the clips are repeated within an epoch, since beginning a new one costs these arms much
-)
+# An epoch has at least so many: the clips are repeated within it, since beginning a new one costs these arms much.
+EPOCH_CLIPS = 50_000
 
 
 def repeats(num_clips: int) -> int:

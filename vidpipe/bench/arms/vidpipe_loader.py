@@ -12,9 +12,8 @@ from vidpipe.loader import Loader, LoaderOptions
 from vidpipe.loader.batch import Backend
 from vidpipe.shards.manifest import load_manifest
 
-EPOCH_CLIPS = (
-    2_000  # at least so many: between two epochs nothing is prepared ahead, which real, long ones don't notice
-)
+# An epoch has at least so many: between two of them nothing is prepared ahead, which real, long ones don't notice.
+LONG_EPOCH_CLIPS = 400
 
 
 class VidpipeArm(Arm):
@@ -86,9 +85,9 @@ class VidpipeUncheckedReadArm(VidpipeReadArm):
     check: ClassVar[Literal["crc", "off"]] = "off"
 
 
-def long_epoch(folder: Path) -> list[Path]:
-    """A split's folder as often as it takes for an epoch of `EPOCH_CLIPS`."""
-    return [folder] * max(1, math.ceil(EPOCH_CLIPS / load_manifest(folder).num_samples))
+def long_epoch(folder: Path, *, clips: int = LONG_EPOCH_CLIPS) -> list[Path]:
+    """A split's folder as often as it takes for an epoch of so many clips, for `Loader`."""
+    return [folder] * max(1, math.ceil(clips / load_manifest(folder).num_samples))
 
 
 def open_loader(

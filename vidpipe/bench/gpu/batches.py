@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vidpipe.bench.arm import RANDOM_CROP, ArmSetup
+from vidpipe.bench.arms.vidpipe_loader import long_epoch
 from vidpipe.bench.gpu.course import Course
 from vidpipe.bench.gpu.data import Shards
 from vidpipe.bench.gpu.measuring import Device, host_bytes, measure, profiled_gpu_seconds
@@ -85,11 +85,6 @@ def measure_video_reader(
     if known:
         name = "on the fly: DALI fn.readers.video (NVDEC)"
         yield from _row(name, partial(_video_reader, known[0], device, wanted), device, course, wanted)
-
-
-def long_epoch(folder: Path, num_samples: int) -> list[Path]:
-    """A split's folder as often as it takes for an epoch of `EPOCH_CLIPS`."""
-    return [folder] * max(1, math.ceil(EPOCH_CLIPS / num_samples))
 
 
 def open_loader(
@@ -168,9 +163,7 @@ def _check_ready(name: str, batch: Tensor, device: Device, wanted: Wanted) -> No
 
 @contextmanager
 def _loaded(folder: Path, device: Device, wanted: Wanted, backend: Backend) -> Iterator[Iterator[Tensor]]:
-    with open_loader(folder, device, wanted, backend) as probe:
-        folders = long_epoch(folder, probe.num_samples)
-    with open_loader(folders, device, wanted, backend) as loader:
+    with open_loader(long_epoch(folder, clips=EPOCH_CLIPS), device, wanted, backend) as loader:
         yield (batch.video for _ in iter(int, 1) for batch in loader)
 
 

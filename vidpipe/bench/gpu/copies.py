@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from vidpipe.bench.gpu.batches import Wanted
 from vidpipe.bench.gpu.course import Course
 from vidpipe.bench.gpu.measuring import Device, measure
 from vidpipe.bench.gpu.rows import CopyRow
@@ -16,15 +17,13 @@ from vidpipe.bench.gpu.rows import CopyRow
 CLIPS = 32
 
 
-def measure_copies(
-    device: Device, course: Course, *, clip_bytes: int, threads: int, seconds: float
-) -> Iterator[CopyRow]:
+def measure_copies(device: Device, course: Course, wanted: Wanted, *, clip_bytes: int) -> Iterator[CopyRow]:
     """Host memory to host memory by all threads; page-locked and pageable memory to the device, and back.
 
     Args:
         clip_bytes: of a clip's stored 8-bit frames.
     """
-    total = CLIPS * clip_bytes
+    total, threads, seconds = CLIPS * clip_bytes, wanted.workers, wanted.seconds
     rows = {f"memcpy on the host, {threads} threads": partial(_host, total, threads, device, seconds)}
     if device.on_gpu:
         copy = partial(_device, total, device, seconds)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from vidpipe.bench.clips import StoredClips
+from vidpipe.bench.gpu.batches import Wanted
 from vidpipe.bench.gpu.course import Course
 from vidpipe.bench.gpu.data import Shards
 from vidpipe.bench.gpu.measuring import Device, measure
 from vidpipe.bench.gpu.rows import DecoderRow, Rate
-from vidpipe.shards.codecs.jpeg import DEFAULT_QUALITY
 
 HARDWARE_SHARES = (0.0, 0.65, 1.0)  # of the pictures; 0.65 is DALI's default
 MAX_CLIPS = 64
@@ -25,31 +24,21 @@ Encoded = NDArray[np.uint8]
 
 
 def measure_decoders(
-    shards: Mapping[str, Shards],
-    device: Device,
-    course: Course,
-    *,
-    batch_size: int,
-    threads: int,
-    frames: int,
-    seconds: float,
+    shards: Mapping[str, Shards], device: Device, course: Course, wanted: Wanted
 ) -> Iterator[DecoderRow]:
-    """Clips per second of each decoder of DALI that the device has.
-
-    Args:
-        frames: of a clip.
-    """
-    common: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "frames": frames, "seconds": seconds}
+    """Clips per second of each decoder of DALI that the device has."""
     rows: dict[str, Callable[[], Rate]] = {}
     if "jpeg" in shards:
         for layout in ("frames", "filmstrips"):
             for share in HARDWARE_SHARES if device.on_gpu else (0.0,):
                 what = f"nvJPEG, {share:.0%} by its hardware" if device.on_gpu else "libjpeg-turbo"
-                work = partial(_jpeg, shards["jpeg"].folder, device, strips=layout == "filmstrips", hardware=share)
-                rows[f"{layout}: {what}"] = partial(work, **common)
+                strips = layout == "filmstrips"
+                rows[f"{layout}: {what}"] = partial(
+                    _jpeg, shards["jpeg"].folder, device, wanted, strips=strips, hardware=share
+                )
     if "mp4" in shards:
         name = "mp4: NVDEC" if device.on_gpu else "mp4: DALI on the CPU"
-        rows[name] = partial(_mp4, shards["mp4"].folder, device, **common)
+        rows[name] = partial(_mp4, shards["mp4"].folder, device, wanted)
     for name, row in rows.items():
         rate = course.row(name, row)
         if rate is not None:
@@ -58,37 +47,19 @@ def measure_decoders(
 
 def _frames(stored: StoredClips) -> list[list[Encoded]]:
     """The files of some clips, as they are stored: of each the wanted frames."""
-    return [
-        [np.frombuffer(stored.payload(clip)[frame], np.uint8) for frame in stored.window(clip)]
-        for clip in stored.clips[:MAX_CLIPS]
-    ]
+    payloads = ((stored.payload(clip), stored.window(clip)) for clip in stored.clips[:MAX_CLIPS])
+    return [[np.frombuffer(files[frame], np.uint8) for frame in window] for files, window in payloads]
 
 
 def _filmstrips(stored: StoredClips) -> list[list[Encoded]]:
     """The same frames, all of a clip in one tall file."""
-    quality = stored.manifest.codec.quality or DEFAULT_QUALITY
-    strips = []
-    for clip in stored.clips[:MAX_CLIPS]:
-        tall = stored.frames(clip).reshape(-1, clip.width, 3)
-        content = simplejpeg.encode_jpeg(tall, quality=quality, colorsubsampling="420")
-        strips.append([np.frombuffer(content, np.uint8)])
-    return strips
+    return [[np.frombuffer(stored.filmstrip(clip), np.uint8)] for clip in stored.clips[:MAX_CLIPS]]
 
 
-def _jpeg(
-    folder: Path,
-    device: Device,
-    *,
-    strips: bool,
-    hardware: float,
-    batch_size: int,
-    threads: int,
-    frames: int,
-    seconds: float,
-) -> Rate:
+def _jpeg(folder: Path, device: Device, wanted: Wanted, *, strips: bool, hardware: float) -> Rate:
     from nvidia.dali import fn, pipeline_def, types
 
-    stored = StoredClips(folder, frames=frames)
+    stored = StoredClips(folder, frames=wanted.frames)
     clips = _filmstrips(stored) if strips else _frames(stored)
     files = len(clips[0])
 
@@ -99,8 +70,8 @@ def _jpeg(
             return fn.decoders.image(encoded, device="mixed", output_type=types.RGB, hw_decoder_load=hardware)
         return fn.decoders.image(encoded, output_type=types.RGB)
 
-    built = _build(pipeline, device, batch_size=batch_size * files, threads=threads)
-    batches = _cycle(clips, batch_size)
+    built = _build(pipeline, device, batch_size=wanted.batch_size * files, threads=wanted.workers)
+    batches = _cycle(clips, wanted.batch_size)
 
     def work() -> int:
         batch = next(batches)
@@ -108,13 +79,13 @@ def _jpeg(
         built.run()
         return len(batch)
 
-    return measure(work, device, seconds=seconds)
+    return measure(work, device, seconds=wanted.seconds)
 
 
-def _mp4(folder: Path, device: Device, *, batch_size: int, threads: int, frames: int, seconds: float) -> Rate:
+def _mp4(folder: Path, device: Device, wanted: Wanted) -> Rate:
     from nvidia.dali import fn, pipeline_def
 
-    stored = StoredClips(folder, frames=frames)
+    stored = StoredClips(folder, frames=wanted.frames)
     clips = [
         [np.frombuffer(stored.payload(clip)[0], np.uint8), np.array(stored.window(clip), np.int32)]
         for clip in stored.clips[:MAX_CLIPS]
@@ -123,11 +94,11 @@ def _mp4(folder: Path, device: Device, *, batch_size: int, threads: int, frames:
     @pipeline_def  # type: ignore[untyped-decorator]
     def pipeline() -> Any:
         encoded = fn.external_source(name="encoded", batch=True, no_copy=True)
-        wanted = fn.external_source(name="frames", batch=True, no_copy=True)
-        return fn.decoders.video(encoded, device="mixed" if device.on_gpu else "cpu", frames=wanted)
+        numbers = fn.external_source(name="frames", batch=True, no_copy=True)
+        return fn.decoders.video(encoded, device="mixed" if device.on_gpu else "cpu", frames=numbers)
 
-    built = _build(pipeline, device, batch_size=batch_size, threads=threads)
-    batches = _cycle(clips, batch_size)
+    built = _build(pipeline, device, batch_size=wanted.batch_size, threads=wanted.workers)
+    batches = _cycle(clips, wanted.batch_size)
 
     def work() -> int:
         batch = next(batches)
@@ -136,7 +107,7 @@ def _mp4(folder: Path, device: Device, *, batch_size: int, threads: int, frames:
         built.run()
         return len(batch)
 
-    return measure(work, device, seconds=seconds)
+    return measure(work, device, seconds=wanted.seconds)
 
 
 def _build(pipeline: Any, device: Device, *, batch_size: int, threads: int) -> Any:

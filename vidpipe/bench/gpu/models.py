@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from vidpipe.bench.gpu.batches import Wanted, long_epoch
+from vidpipe.bench.arms.vidpipe_loader import long_epoch
+from vidpipe.bench.gpu.batches import EPOCH_CLIPS, Wanted
 from vidpipe.bench.gpu.course import Course
 from vidpipe.bench.gpu.data import Shards
 from vidpipe.bench.gpu.measuring import Device, measure
@@ -87,7 +88,7 @@ def _measured(model: _Model, shards: Shards, device: Device, wanted: Wanted, *, 
     )
     section = step.recipe.data
     with Loader(
-        long_epoch(shards.folder, shards.manifest.num_samples),
+        long_epoch(shards.folder, clips=EPOCH_CLIPS),
         batch_size=batch_size,
         frames=section.frames,
         stride=section.stride,

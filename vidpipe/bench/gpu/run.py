@@ -59,20 +59,8 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress | None = None
             seconds=options.measured_seconds,
             scratch=Path(temporary),
         )
-        copies = measure_copies(device, course, clip_bytes=clip_bytes, threads=workers, seconds=wanted.seconds)
-        copied = tuple(copies)
         batches = [*measure_on_the_fly(shards, device, course, wanted), *measure_loader(shards, device, course, wanted)]
-        batches += measure_video_reader(shards, device, course, wanted)
-        models = tuple(measure_models(shards, device, course, wanted, narrow=name == "cpu" and options.quick))
-        decoders = measure_decoders(
-            shards,
-            device,
-            course,
-            batch_size=wanted.batch_size,
-            threads=workers,
-            frames=wanted.frames,
-            seconds=wanted.seconds,
-        )
+        narrow = name == "cpu" and options.quick
         report = GpuReport(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             quick=options.quick,
@@ -86,10 +74,10 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress | None = None
             batch_size=wanted.batch_size,
             workers=workers,
             seconds=wanted.seconds,
-            copies=copied,
-            decoders=tuple(decoders),
-            batches=tuple(batches),
-            models=models,
+            copies=tuple(measure_copies(device, course, wanted, clip_bytes=clip_bytes)),
+            batches=(*batches, *measure_video_reader(shards, device, course, wanted)),
+            models=tuple(measure_models(shards, device, course, wanted, narrow=narrow)),
+            decoders=tuple(measure_decoders(shards, device, course, wanted)),
             left_out=tuple(course.left_out),
             minutes=(time.monotonic() - begin) / 60,
         )
