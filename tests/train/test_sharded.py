@@ -77,9 +77,7 @@ def test_two_processes_equal_one_and_their_checkpoint_serves_every_command(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("before", "after", "strategy"), [(2, 1, "fsdp"), (1, 2, "fsdp"), (2, 2, "ddp")]
-)
+@pytest.mark.parametrize(("before", "after", "strategy"), [(2, 1, "fsdp"), (1, 2, "fsdp"), (2, 2, "ddp")])
 def test_a_run_goes_on_with_other_processes_or_another_strategy(
     whole: Path, toy_shards: Path, tmp_path: Path, before: int, after: int, strategy: str
 ) -> None:
