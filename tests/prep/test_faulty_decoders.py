@@ -23,6 +23,7 @@ from vidpipe.video.ffmpeg import ffmpeg_path, run_ffmpeg
 FAULTY_DECORD = Path(__file__).parent / "faulty_decord"
 NEIGHBOURS = ("before", "between", "beyond", "later", "last")
 CLIP = ("--frames", "4", "--clips", "1", "--height", "48", "--max-rejects", "60%")
+DECORD = ("--set", "decoder=decord")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,20 @@ def test_videos_over_which_decord_hangs_or_dies(
 ) -> None:
     source = folder("hangs", "segfaults", "killed-once", "killed-always")
     out = tmp_path / "out"
-    command = ("prep", "folder", "--source", source, "--out", out, *CLIP, "--shard-size-mb", 0.12, "--workers", 2)
+    command = (
+        "prep",
+        "folder",
+        "--source",
+        source,
+        "--out",
+        out,
+        *CLIP,
+        *DECORD,
+        "--shard-size-mb",
+        0.12,
+        "--workers",
+        2,
+    )
     result = vidpipe(*command, "--timeout", 4, "--json")
     assert result.code == 0, result.err
     written, rejects = outcome(out)
@@ -156,8 +170,8 @@ def test_children_are_replaced_before_they_leak_too_much(
     vidpipe: RunCommand,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vidpipe.prep.decoder.RECYCLE_AFTER_VIDEOS", 2)
-    command = ("prep", "folder", "--source", folder(), "--out", tmp_path / "out", *CLIP, "--workers", 1)
+    monkeypatch.setattr("vidpipe.video.child.RECYCLE_AFTER_VIDEOS", 2)
+    command = ("prep", "folder", "--source", folder(), "--out", tmp_path / "out", *CLIP, *DECORD, "--workers", 1)
     assert vidpipe(*command).code == 0
     assert sorted(Counter(pid for pid, _ in decord_log()).values()) == [1, 2, 2]
 

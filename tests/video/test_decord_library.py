@@ -25,7 +25,7 @@ def test_decord_and_decord2_together_are_refused(ffmpeg_video: MakeVideo, monkey
     path = ffmpeg_video("x.mp4", "-c:v", "libx264")
     monkeypatch.setattr(decord_library, "distribution_version", lambda name: "1.0")
     with pytest.raises(VidpipeError, match="pip uninstall -y decord decord2 && pip install decord2"):
-        extract_clips(path, ClipSpec(), key="k")
+        extract_clips(path, ClipSpec(), key="k", decoder="decord")
 
 
 def test_known_and_unknown_codecs() -> None:

@@ -16,7 +16,7 @@ from vidpipe.video.ffmpeg import ffmpeg_path, ffmpeg_version, run_ffmpeg
 from vidpipe.video.probe import probe
 from vidpipe.video.spec import ClipSpec
 
-BOTH: tuple[Decoder, ...] = ("decord", "ffmpeg")
+ALL: tuple[Decoder, ...] = ("pyav", "decord", "ffmpeg")
 H264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
 NAMES = [
     "with space.mp4",
@@ -95,7 +95,7 @@ def test_any_file_name_works(
     monkeypatch.chdir(tmp_path)
     for given in (path, Path(name), name):
         assert probe(given).num_frames == 20
-    for decoder in BOTH:
+    for decoder in ALL:
         (clip,) = extract_clips(name, ClipSpec(frames=4, height=128), key=name, decoder=decoder).clips
         assert read_numbers(clip.video) == clip.frame_indices.tolist()
 

@@ -42,7 +42,7 @@ def test_probe(name: str, videos_dir: Path) -> None:
     assert info.duration_seconds == pytest.approx(info.num_frames / info.fps, abs=0.005)
 
 
-@pytest.mark.parametrize("decoder", ["decord", "ffmpeg"])
+@pytest.mark.parametrize("decoder", ["pyav", "decord", "ffmpeg"])
 @pytest.mark.parametrize("name", CLIPS)
 def test_frames_are_ffmpegs(name: str, decoder: Decoder, videos_dir: Path) -> None:
     spec = ClipSpec(frames=8, stride=4, clips=2, height=240)
@@ -56,7 +56,7 @@ def test_frames_are_ffmpegs(name: str, decoder: Decoder, videos_dir: Path) -> No
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("decoder", ["auto", "decord", "ffmpeg"])
+@pytest.mark.parametrize("decoder", ["auto", "pyav", "decord", "ffmpeg"])
 def test_the_corrupted_clip_is_damaged(decoder: Decoder, strict: bool, videos_dir: Path) -> None:
     with pytest.raises(VideoError) as raised:
         extract_clips(

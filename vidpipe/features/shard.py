@@ -130,7 +130,7 @@ class ShardMaker:
         more = {"crop": crop, "features": {"backbone": self._spec.backbone, "weights": self._spec.weights}}
         text = json.dumps({**description, **more}, sort_keys=True, ensure_ascii=False).encode()
         label = label_bytes(row["label"], len(self.manifest.classes))
-        cls, about, array = writer.add(key, {"cls": label, "json": text, "npy": payload})
+        cls, about, array = writer.add(key, {"cls": (label,), "json": (text,), "npy": (payload,)})
         return {
             **row,
             "key": key,

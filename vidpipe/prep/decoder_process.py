@@ -1,37 +1,29 @@
-"""The child that decodes: one video after the other, until its pipe closes or it is killed.
-
-It is a process of its own because decoders hang, leak and crash on damaged input; whoever started it enforces the time
-limit with SIGKILL. Payloads go back through memory that both share, everything else through a pipe.
-"""
+"""What prep's decoding child does: a video's clips, encoded, in a shared buffer, and what is to be known of them."""
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
-import signal
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import VideoError, VidpipeError
+from vidpipe.errors import VideoError
 from vidpipe.shards.codecs import Codec, CodecSpec, make_codec
 from vidpipe.shards.codecs.base import EncodedClip, Frames, VideoCodec
 from vidpipe.shards.manifest import ChannelSums
-from vidpipe.video.decode import Clip, extract_clips
+from vidpipe.video.child import serve
+from vidpipe.video.clips import Clip, private_memory
 from vidpipe.video.decode import Decoder as DecoderChoice
+from vidpipe.video.decode import extract_clips
 from vidpipe.video.probe import VideoInfo
 from vidpipe.video.spec import ClipSpec
 
 STATISTICS_STEP = 4
 STATISTICS_FRAME_STEP = 8
-READY = "ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +44,31 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredMember:
+    """One file of a payload, in the shared buffer.
+
+    Attributes:
+        extension: what follows the key and a dot.
+        pieces: offset and size in bytes of the pieces whose concatenation is its content.
+    """
+
+    extension: str
+    pieces: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ClipResult:
     """One encoded clip, or a whole video; its payload lies in the shared buffer.
 
     Attributes:
-        members: extension, offset in the buffer and size in bytes of each of the payload's files.
+        members: the payload's files.
         shape: (T, H, W) of the frames.
         frame_indices: of each frame in the source; None for a whole video.
         times_seconds: of each frame, after the video's first one.
         channels: sums over the sampled pixels.
     """
 
-    members: tuple[tuple[str, int, int], ...]
+    members: tuple[StoredMember, ...]
     crc32: tuple[int, ...]
     shape: tuple[int, int, int]
     frame_indices: tuple[int, ...] | None
@@ -88,46 +93,40 @@ def main(pipe_fd: int, *buffer_fds: int) -> None:
         pipe_fd: descriptor of the pipe to the parent.
         buffer_fds: descriptors of the shared buffers.
     """
-    _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe: Connection[Decoded | VidpipeError | str, Job] = Connection(pipe_fd)
-    pipe.send(READY)
     codecs: dict[CodecSpec, Codec] = {}
-    while True:
-        try:
-            job = pipe.recv()
-        except (EOFError, ConnectionResetError):
-            return
+
+    def decode(job: Job) -> Decoded:
         codec = codecs.setdefault(job.codec, make_codec(job.codec))
-        answer: Decoded | VidpipeError
         try:
-            answer = _decode(job, codec, buffer_fds[job.buffer])
+            return _decode(job, codec, _SharedMemory(buffer_fds[job.buffer]))
         except VideoError as error:
-            answer = Decoded(
-                error=VideoError(error.reason, error.message.replace(str(job.path), job.key), stage=error.stage)
-            )
-        except VidpipeError as error:
-            answer = error
-        try:
-            pipe.send(answer)
-        except (BrokenPipeError, ConnectionResetError):
-            return
+            message = error.message.replace(str(job.path), job.key)
+            raise VideoError(error.reason, message, stage=error.stage) from error
+
+    serve(pipe_fd, decode)
 
 
-def _decode(job: Job, codec: Codec, buffer_fd: int) -> Decoded:
+def _decode(job: Job, codec: Codec, memory: _SharedMemory) -> Decoded:
     if isinstance(codec, VideoCodec):
-        return _encode_whole(job, codec, buffer_fd)
-    extraction = extract_clips(job.path, job.spec, key=job.key, decoder=job.decoder, strict=job.strict)
-    encoded = [codec.encode(clip.video) for clip in extraction.clips]
-    places = _store(encoded, buffer_fd)
-    clips = zip(extraction.clips, encoded, places, strict=True)
+        return _encode_whole(job, codec, memory)
+    extraction = extract_clips(
+        job.path,
+        job.spec,
+        key=job.key,
+        decoder=job.decoder,
+        strict=job.strict,
+        allocate=memory.allocate if codec.raw_parts else private_memory,
+    )
+    clips = extraction.clips
+    encoded = [codec.encode(clip.video) for clip in clips]
+    places = [memory.place(item) for item in encoded]
     return Decoded(
-        tuple(_result(clip, members, item.crc32) for clip, item, members in clips),
+        tuple(_result(clip, place, item.crc32) for clip, item, place in zip(clips, encoded, places, strict=True)),
         _describe(extraction.info, extraction.decoder),
     )
 
 
-def _encode_whole(job: Job, codec: VideoCodec, buffer_fd: int) -> Decoded:
+def _encode_whole(job: Job, codec: VideoCodec, memory: _SharedMemory) -> Decoded:
     """Encode the whole video, and decode the result, which proves it and gives its statistics."""
     made = codec.encode_file(job.path, job.spec)
     channels = ChannelSums()
@@ -136,9 +135,8 @@ def _encode_whole(job: Job, codec: VideoCodec, buffer_fd: int) -> Decoded:
             channels = channels.plus(channel_sums(frames))
     except ValueError as error:
         raise VideoError("encode", f"what was encoded can't be decoded: {error}", stage="encode") from error
-    (members,) = _store([made.payload], buffer_fd)
     result = ClipResult(
-        members=members,
+        members=memory.place(made.payload),
         crc32=made.payload.crc32,
         shape=made.shape,
         frame_indices=None,
@@ -149,23 +147,45 @@ def _encode_whole(job: Job, codec: VideoCodec, buffer_fd: int) -> Decoded:
     return Decoded((result,), _describe(made.info, "ffmpeg"))
 
 
-def _store(encoded: Sequence[EncodedClip], buffer_fd: int) -> list[tuple[tuple[str, int, int], ...]]:
-    """Put payloads into the shared buffer; where each file of each of them lies."""
-    total = sum(item.size for item in encoded)
-    if os.fstat(buffer_fd).st_size < total:
-        os.ftruncate(buffer_fd, total)
-    places, offset = [], 0
-    with mmap.mmap(buffer_fd, total) as memory:
-        for item in encoded:
-            members = []
-            for member in item.members:
-                members.append((member.extension, offset, member.size))
-                for piece in member.pieces:
-                    size = memoryview(piece).nbytes
-                    memory[offset : offset + size] = piece
-                    offset += size
-            places.append(tuple(members))
-    return places
+class _SharedMemory:
+    """The shared buffer while it is filled for one job: frames first, where the codec stores them as they are.
+
+    Args:
+        descriptor: of the buffer, a file that grows as needed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._frames = np.empty(0, np.uint8)
+        self._end = 0
+
+    def allocate(self, size: int) -> NDArray[np.uint8]:
+        """Its beginning, for frames; what was allocated before is given up."""
+        if os.fstat(self._descriptor).st_size < size:
+            os.ftruncate(self._descriptor, size)
+        flags = mmap.MAP_SHARED | getattr(
+            mmap, "MAP_POPULATE", 0
+        )  # all pages at once, not one by one when first written
+        self._frames = np.frombuffer(mmap.mmap(self._descriptor, size, flags=flags), np.uint8)
+        self._end = size
+        return self._frames
+
+    def place(self, payload: EncodedClip) -> tuple[StoredMember, ...]:
+        """Where a payload's files lie; what doesn't lie in the buffer yet is copied behind what does."""
+        return tuple(
+            StoredMember(member.extension, tuple(self._place(piece) for piece in member.pieces))
+            for member in payload.members
+        )
+
+    def _place(self, piece: bytes | memoryview) -> tuple[int, int]:
+        view = np.frombuffer(piece, np.uint8)
+        offset = view.ctypes.data - self._frames.ctypes.data
+        if not 0 <= offset < self._frames.size:
+            offset, self._end = self._end, self._end + view.size
+            written = 0
+            while written < view.size:
+                written += os.pwrite(self._descriptor, view[written:].data, offset + written)
+        return offset, view.size
 
 
 def _describe(info: VideoInfo, decoder: str) -> dict[str, Any]:
@@ -182,7 +202,7 @@ def _describe(info: VideoInfo, decoder: str) -> dict[str, Any]:
     }
 
 
-def _result(clip: Clip, members: tuple[tuple[str, int, int], ...], crc32: tuple[int, ...]) -> ClipResult:
+def _result(clip: Clip, members: tuple[StoredMember, ...], crc32: tuple[int, ...]) -> ClipResult:
     frames, height, width, _ = clip.video.shape
     return ClipResult(
         members=members,
@@ -201,13 +221,9 @@ def _rounded(times_seconds: NDArray[np.float64]) -> tuple[float, ...]:
 
 def channel_sums(video: Frames) -> ChannelSums:
     """Sums over every 4th pixel of both axes."""
-    sample = video[:, ::STATISTICS_STEP, ::STATISTICS_STEP].reshape(-1, 3).astype(np.int64)
-    red, green, blue = (int(value) for value in sample.sum(axis=0))
-    red2, green2, blue2 = (int(value) for value in np.einsum("pc,pc->c", sample, sample))
-    return ChannelSums(pixels=len(sample), sums=(red, green, blue), squares=(red2, green2, blue2))
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process with its parent, whatever the parent dies of."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    sample = np.ascontiguousarray(video.view("V3")[:, ::STATISTICS_STEP, ::STATISTICS_STEP])  # whole pixels copy faster
+    levels = np.arange(256)
+    counts = [np.bincount(channel, minlength=256) for channel in sample.view(np.uint8).reshape(-1, 3).T]
+    red, green, blue = (int(count @ levels) for count in counts)
+    red2, green2, blue2 = (int(count @ levels**2) for count in counts)
+    return ChannelSums(pixels=sample.size, sums=(red, green, blue), squares=(red2, green2, blue2))

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
-from vidpipe.prep.decoder import Decoder, Interrupted
+from vidpipe.prep.decoder import Decoder
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
+from vidpipe.video.child import Interrupted
 
 
 def run_local(

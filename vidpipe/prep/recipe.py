@@ -65,7 +65,7 @@ class PrepRecipe(BaseModel):
     normalize: Normalization = Normalization()
     shard_size_mb: float = Field(512, gt=0)
     seed: int = 0
-    decoder: Literal["auto", "decord", "ffmpeg"] = "auto"
+    decoder: Literal["auto", "pyav", "decord", "ffmpeg"] = "auto"
     strict: bool = False
     timeout_seconds: float = Field(120, gt=0)
     max_rejects: Annotated[float, BeforeValidator(_fraction)] = Field(0.01, ge=0, le=1)

@@ -108,7 +108,7 @@ def _write_video(
     for number, clip in enumerate(outcome.clips):
         key = sample_key(video.number, number)
         description = _description(video, number, clip, source)
-        members = writer.add(key, {"cls": label, "json": description, **decoder.payload(job, clip)})
+        members = writer.add(key, {"cls": (label,), "json": (description,), **decoder.payload(job, clip)})
         row = _row(
             key, part.name, video, number=number, clip=clip, members=members, description=description, source=source
         )

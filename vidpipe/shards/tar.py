@@ -68,15 +68,21 @@ class TarWriter:
         self._hash = hashlib.sha256()
         self.summary = TarSummary()
 
-    def add(self, key: str, members: Mapping[str, Buffer]) -> tuple[Member, ...]:
-        """Write one sample; members go in the order of their extensions. Returns where each lies."""
+    def add(self, key: str, members: Mapping[str, Sequence[Buffer]]) -> tuple[Member, ...]:
+        """Write one sample; members go in the order of their extensions. Returns where each lies.
+
+        Args:
+            members: by extension, the pieces of bytes whose concatenation is the content.
+        """
         placed = []
         for extension in sorted(members):
-            content = memoryview(members[extension]).cast("B")
-            self._write(header(f"{key}.{extension}", len(content)))
-            placed.append(Member(extension, self.summary.bytes, len(content)))
-            self._write(content)
-            self._write(bytes(-len(content) % BLOCK))
+            pieces = members[extension]
+            size = sum(len(piece) for piece in pieces)
+            self._write(header(f"{key}.{extension}", size))
+            placed.append(Member(extension, self.summary.bytes, size))
+            for piece in pieces:
+                self._write(piece)
+            self._write(bytes(-size % BLOCK))
         self.summary.samples.append((key, tuple(placed)))
         return tuple(placed)
 

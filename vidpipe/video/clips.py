@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,18 @@ from numpy.typing import NDArray
 
 from vidpipe.video.probe import VideoInfo
 from vidpipe.video.sampling import ClipPlan
+
+Allocate = Callable[[int], NDArray[np.uint8]]
+"""Memory of so many bytes: uint8 [bytes], of any content."""
+
+
+def private_memory(size: int) -> NDArray[np.uint8]:
+    """Memory of this process alone."""
+    return np.empty(size, np.uint8)
+
+
+class DecodingStoppedError(Exception):
+    """A decoder gave up; it may have met damage that the wanted frames need, or run into some that follows them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +47,7 @@ class Extraction:
 
     Attributes:
         info: the video stream.
-        decoder: `decord` or `ffmpeg`, whichever it was given to.
+        decoder: `pyav`, `decord` or `ffmpeg`, whichever it was given to.
         clips: in the order of their numbers.
     """
 
@@ -50,17 +62,20 @@ class ClipBuffers:
     Args:
         plans: which frames the clips hold.
         size: width and height of the clips.
+        allocate: gives the memory that the frames of all clips are written to.
 
     Attributes:
         size: width and height of the clips.
         wanted: the distinct frames that are needed, ascending.
     """
 
-    def __init__(self, plans: Sequence[ClipPlan], size: tuple[int, int]) -> None:
+    def __init__(self, plans: Sequence[ClipPlan], size: tuple[int, int], allocate: Allocate) -> None:
         width, height = size
         self.size = size
         self._plans = plans
-        self._videos = [np.empty((len(plan.frame_indices), height, width, 3), np.uint8) for plan in plans]
+        ends = np.cumsum([len(plan.frame_indices) for plan in plans]).tolist()
+        frames = allocate(ends[-1] * height * width * 3).reshape(ends[-1], height, width, 3)
+        self._videos = np.split(frames, ends[:-1])
         self._places: dict[int, list[NDArray[np.uint8]]] = {}
         for plan, video in zip(plans, self._videos, strict=True):
             for place, frame_index in zip(video, plan.frame_indices.tolist(), strict=True):

@@ -1,31 +1,45 @@
 """From a video file to its clips: probe, plan, choose a decoder, decode once, and believe nothing that looks damaged.
 
-decord decodes what it can be trusted with, the ffmpeg program the rest. Neither is ever used to rescue what the other
-finds damaged. On the same machine both give the same bytes.
+PyAV decodes what it can be trusted with, the ffmpeg program the rest; decord does where it is asked for by name. None of
+them is ever used to rescue what another finds damaged. On the same machine all give the same bytes.
+
+Why not decord by default: PyAV can leave out the packets that the wanted frames don't need, which decord can't, and meets the
+same damage in every run, while decord decodes ahead by an amount that varies.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Literal
 
 from vidpipe.errors import VideoError
-from vidpipe.video.clips import Clip, ClipBuffers, Extraction
-from vidpipe.video.decord_backend import DecordStoppedError, decode_with_decord, why_not_decord
+from vidpipe.video.clips import Allocate, Clip, ClipBuffers, DecodingStoppedError, Extraction, private_memory
+from vidpipe.video.decord_backend import decode_with_decord, why_not_decord
 from vidpipe.video.decord_library import decord_version, distribution_version
 from vidpipe.video.ffmpeg import ffmpeg_version
 from vidpipe.video.ffmpeg_backend import decode_with_ffmpeg, find_damage, measured
 from vidpipe.video.probe import IndexedVideo, index_video
+from vidpipe.video.pyav_backend import decode_with_pyav, why_not_pyav
 from vidpipe.video.sampling import plan_clips
 from vidpipe.video.spec import ClipSpec
 
 __all__ = ["Clip", "Decoder", "Extraction", "decoder_versions", "extract_clips"]
 
-Decoder = Literal["auto", "decord", "ffmpeg"]
+Decoder = Literal["auto", "pyav", "decord", "ffmpeg"]
+_Library = Literal["pyav", "decord"]
+_NewBuffers = Callable[[IndexedVideo], ClipBuffers]
+_LIBRARIES = {"pyav": (why_not_pyav, decode_with_pyav), "decord": (why_not_decord, decode_with_decord)}
 
 
 def extract_clips(
-    path: str | os.PathLike[str], spec: ClipSpec, *, key: str, decoder: Decoder = "auto", strict: bool = False
+    path: str | os.PathLike[str],
+    spec: ClipSpec,
+    *,
+    key: str,
+    decoder: Decoder = "auto",
+    strict: bool = False,
+    allocate: Allocate = private_memory,
 ) -> Extraction:
     """Decode all clips of one video in a single pass.
 
@@ -36,55 +50,66 @@ def extract_clips(
         path: the file; its name may be anything that the system allows.
         spec: which frames, at what size.
         key: names the video (its path relative to the source); with `spec.seed` it keys the jitter.
-        decoder: `auto` takes decord unless it can't be trusted with a sound video of this kind.
-        strict: decode to the end of the video instead of the last frame that is needed.
+        decoder: `auto` takes PyAV unless it can't be trusted with a sound video of this kind.
+        strict: decode all of the video instead of what the wanted frames need.
+        allocate: gives the memory of all clips together; it may be asked twice, when a video has to be decoded again.
 
     Raises:
         VideoError: the video can't be used: those of `probe`; at stage `decode`: `damaged`, `truncated`, `no-frames`,
-            `unsupported` (decord was asked for by name and can't).
+            `unsupported` (a decoder was asked for by name and can't).
         VidpipeError: the installation of decord is broken.
     """
     video = index_video(path)
-    objection = "" if decoder == "ffmpeg" else why_not_decord(video)
-    if decoder == "decord" and objection:
-        raise VideoError("unsupported", f"decord can't be used: {objection}", stage="decode")
-    if decoder == "ffmpeg" or objection:
-        return _by_ffmpeg(path, video, spec, key=key, strict=strict)
-    return _by_decord(path, video, spec, key=key, strict=strict)
+
+    def new_buffers(video: IndexedVideo) -> ClipBuffers:
+        plans = plan_clips(spec, video.times_seconds, key=key)
+        return ClipBuffers(plans, spec.output_size(video.info.width, video.info.height), allocate)
+
+    if decoder == "ffmpeg":
+        return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
+    library: _Library = "pyav" if decoder == "auto" else decoder
+    objection = _LIBRARIES[library][0](video)
+    if objection and decoder != "auto":
+        raise VideoError("unsupported", f"{decoder} can't be used: {objection}", stage="decode")
+    if objection:
+        return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
+    return _by_library(library, path, video, spec, new_buffers, strict=strict)
 
 
-def _by_decord(
-    path: str | os.PathLike[str], video: IndexedVideo, spec: ClipSpec, *, key: str, strict: bool
+def _by_library(
+    library: _Library,
+    path: str | os.PathLike[str],
+    video: IndexedVideo,
+    spec: ClipSpec,
+    new_buffers: _NewBuffers,
+    *,
+    strict: bool,
 ) -> Extraction:
-    """ffmpeg, limited to the packets that are needed, is the judge of what decord complains of or stops at."""
-    buffers = _buffers(video, spec, key)
+    """ffmpeg, limited to the packets up to the last one that is needed, is the judge of what the library complains of."""
+    buffers = new_buffers(video)
+    _, decode = _LIBRARIES[library]
     try:
-        if not decode_with_decord(path, video, spec, buffers, strict=strict):
+        if not decode(path, video, spec, buffers, strict=strict):
             find_damage(path, video, last=video.info.num_frames - 1 if strict else buffers.wanted[-1])
-    except DecordStoppedError:
+    except DecodingStoppedError:
         if not decode_with_ffmpeg(path, video, spec, buffers, strict=strict):
-            return _by_ffmpeg(path, video, spec, key=key, strict=strict)
-        # The damage lies behind what is needed; another time decord might not have reached it, and given these frames.
-    return Extraction(video.info, "decord", buffers.clips(video.times_seconds))
+            return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
+        # The damage lies behind what is needed; another time the library might not have reached it, and given these frames.
+    return Extraction(video.info, library, buffers.clips(video.times_seconds))
 
 
 def _by_ffmpeg(
-    path: str | os.PathLike[str], video: IndexedVideo, spec: ClipSpec, *, key: str, strict: bool
+    path: str | os.PathLike[str], video: IndexedVideo, spec: ClipSpec, new_buffers: _NewBuffers, *, strict: bool
 ) -> Extraction:
     if not video.doubt:
-        buffers = _buffers(video, spec, key)
+        buffers = new_buffers(video)
         if decode_with_ffmpeg(path, video, spec, buffers, strict=strict):
             return Extraction(video.info, "ffmpeg", buffers.clips(video.times_seconds))
     video = measured(path, video)
-    buffers = _buffers(video, spec, key)
+    buffers = new_buffers(video)
     if not decode_with_ffmpeg(path, video, spec, buffers, strict=strict):
         raise VideoError("damaged", "ffmpeg gives other frames when it decodes the video again", stage="decode")
     return Extraction(video.info, "ffmpeg", buffers.clips(video.times_seconds))
-
-
-def _buffers(video: IndexedVideo, spec: ClipSpec, key: str) -> ClipBuffers:
-    plans = plan_clips(spec, video.times_seconds, key=key)
-    return ClipBuffers(plans, spec.output_size(video.info.width, video.info.height))
 
 
 def decoder_versions() -> dict[str, str]:

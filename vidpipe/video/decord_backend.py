@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.video.clips import ClipBuffers
+from vidpipe.video.clips import ClipBuffers, DecodingStoppedError
 from vidpipe.video.decord_library import can_decode, captured_complaints, load_decord
 from vidpipe.video.files import library_path
 from vidpipe.video.probe import IndexedVideo
@@ -42,10 +42,6 @@ def why_not_decord(video: IndexedVideo) -> str:
     return ""
 
 
-class DecordStoppedError(Exception):
-    """decord gave up; it may have met damage that is needed for the wanted frames, or run into some that follows them."""
-
-
 def decode_with_decord(
     path: str | os.PathLike[str], video: IndexedVideo, spec: ClipSpec, buffers: ClipBuffers, *, strict: bool
 ) -> bool:
@@ -61,7 +57,7 @@ def decode_with_decord(
         Whether its libav did not complain; if it did, a frame may have been concealed.
 
     Raises:
-        DecordStoppedError: not all frames came.
+        DecodingStoppedError: not all frames came.
     """
     decord = load_decord()
     left, top = spec.crop_origin(video.info.width, video.info.height)
@@ -75,7 +71,7 @@ def decode_with_decord(
                     buffers.place(index)[...] = frame[top : top + height, left : left + width]
                     buffers.share(index)
             except (decord.DECORDError, decord.DECORDLimitReachedError) as error:
-                raise DecordStoppedError(str(error)) from error
+                raise DecodingStoppedError(str(error)) from error
             finally:
                 del reader  # ends its thread while complaints are still captured
     return not complaints
@@ -86,7 +82,7 @@ def _open(decord: Any, name: str, size: tuple[int, int]) -> Any:
     try:
         return decord.VideoReader(name, width=width, height=height, num_threads=1, fault_tol=_NO_REPEATED_FRAMES)
     except (decord.DECORDError, RuntimeError, AssertionError) as error:
-        raise DecordStoppedError(str(error)) from error
+        raise DecodingStoppedError(str(error)) from error
 
 
 def _forward(
@@ -127,7 +123,7 @@ def _next(reader: Any) -> NDArray[np.uint8]:
     try:
         frame = reader.next()
     except StopIteration as error:
-        raise DecordStoppedError("there is no further frame") from error
+        raise DecodingStoppedError("there is no further frame") from error
     view: Any = np.from_dlpack(frame if hasattr(frame, "__dlpack__") else _Exported(frame))
     height, width, channels = view.shape
     if channels != 3:  # decord takes the padding at the ends of the rows of a very narrow picture for further channels

@@ -85,7 +85,10 @@ def measured(path: str | os.PathLike[str], video: IndexedVideo) -> IndexedVideo:
         message = f"{missing} of {video.info.promised_frames} promised frames are missing"
         raise VideoError("truncated", message, stage="decode")
     info = replace(video.info, num_frames=len(times), start_seconds=float(times[0]))
-    return IndexedVideo(info, times, np.full(len(times), _ALL_PACKETS), has_guessed_times=True, doubt="")
+    packets_before = np.full(len(times), _ALL_PACKETS)
+    return replace(
+        video, info=info, times_seconds=times, packets_before=packets_before, has_guessed_times=True, doubt=""
+    )
 
 
 def are_same_frames(video: IndexedVideo, arriving: Sequence[int], times_seconds: NDArray[np.float64]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 INDEXED_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
 _VOP_START = b"\x00\x00\x01\xb6"
 _TINY_VOP_BYTES = 8
+_START_CODE = b"\x00\x00\x01"
+_IDR = 5
 _MAX_REORDERED = 20  # frames that a decoder may hold back: 16 by H.264 and HEVC, and some to spare
 TOLERANCE = 0.02
 
@@ -29,6 +32,7 @@ class Packet(NamedTuple):
         hidden: decoded, never shown, as the codec says (VP8's alternate references).
         num_pictures: pictures in it that are coded; 1, but for MPEG-4's packed bitstreams and skipped frames.
         is_reordered: its decoding time is not its presentation time.
+        is_restart: nothing behind it, in the order of the file, needs what is before it or is shown before it.
     """
 
     ticks: int | None
@@ -39,6 +43,7 @@ class Packet(NamedTuple):
     hidden: bool = False
     num_pictures: int = 1
     is_reordered: bool = False
+    is_restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class FrameIndex:
 
     Attributes:
         ticks: int64 [N], presentation times in units of the time base, ascending.
+        packets: int64 [N], numbers, in the order of the file, of the packets that hold them.
+        restarts: numbers of the packets at which decoding can begin as if nothing had been before; 0 is one.
         packets_before: int64 [N], packets in the order of the file that must be decoded to show the frames up to this one.
         last_duration_ticks: how long the last frame is shown.
         num_unshown: packets that are flagged for discard or hidden.
@@ -57,6 +64,8 @@ class FrameIndex:
     """
 
     ticks: NDArray[np.int64]
+    packets: NDArray[np.int64]
+    restarts: tuple[int, ...]
     packets_before: NDArray[np.int64]
     last_duration_ticks: int
     num_unshown: int
@@ -89,7 +98,7 @@ def index_frames(packets: Sequence[Packet], *, container: str, ticks_per_frame: 
     if all(p.ticks is None for p in packets):
         packets = [p._replace(ticks=i * ticks_per_frame) for i, p in enumerate(packets)]
     timed = sorted(
-        (p.ticks, place + 1, p.duration_ticks)
+        (p.ticks, place, p.duration_ticks)
         for place, p in enumerate(packets)
         if p.ticks is not None and not p.is_discard and not p.hidden
     )
@@ -97,11 +106,13 @@ def index_frames(packets: Sequence[Packet], *, container: str, ticks_per_frame: 
     duration = int(durations[-1]) if len(ticks) else 0
     if duration <= 0 and len(ticks) > 1:
         duration = int(np.median(np.diff(ticks)))
-    packets_before = np.maximum.accumulate(places)
+    packets_before = np.maximum.accumulate(places) + 1
     if container == "avi":  # its packets have decoding times only, so a frame may need some that follow
         packets_before = np.minimum(packets_before + _MAX_REORDERED, len(packets))
     return FrameIndex(
         ticks=ticks,
+        packets=places,
+        restarts=(0, *(place for place, p in enumerate(packets) if p.is_restart and place)),
         packets_before=packets_before,
         last_duration_ticks=duration,
         num_unshown=num_unshown,
@@ -138,6 +149,31 @@ def mpeg4_pictures(data: bytes) -> int:
 def is_hidden_vp8(data: bytes) -> bool:
     """Whether a VP8 frame is not to be shown (RFC 6386, 9.1: the show_frame bit)."""
     return bool(data) and not (data[0] >> 4) & 1
+
+
+def needed_packets(index: FrameIndex, frames: Sequence[int]) -> list[range]:
+    """The packets that must be decoded for some frames: runs, in the order of the file, that need nothing before them."""
+    stops: dict[int, int] = {}
+    for packet in sorted(index.packets[frames].tolist()):
+        stops[index.restarts[bisect_right(index.restarts, packet) - 1]] = packet + 1
+    return [range(start, stop) for start, stop in stops.items()]
+
+
+def is_idr_h264(data: bytes, *, length_bytes: int) -> bool:
+    """Whether an H.264 packet holds an IDR picture (ITU-T H.264, 7.4.1: NAL units of type 5).
+
+    Args:
+        length_bytes: of the length before each NAL unit (ISO/IEC 14496-15); 0 where start codes divide them instead.
+    """
+    if not length_bytes:
+        return any(unit[0] & 31 == _IDR for unit in data.split(_START_CODE)[1:] if unit)
+    at = 0
+    while at + length_bytes < len(data):
+        size = int.from_bytes(data[at : at + length_bytes], "big")
+        if data[at + length_bytes] & 31 == _IDR:
+            return True
+        at += length_bytes + size
+    return False
 
 
 def promised_frames(index: FrameIndex, *, header_frames: int, duration_ticks: float | None) -> int | None:

@@ -86,6 +86,7 @@ class IndexedVideo:
         info: the stream.
         times_seconds: float64 [N], presentation times in the file's own clock, ascending.
         packets_before: int64 [N], how many packets, in the order of the file, show the frames up to this one.
+        frames: what the packets tell of the frames.
         has_guessed_times: decoders may give frames other times than the packets have.
         doubt: why a decoder may give other frames than the packets tell; empty when it can't.
     """
@@ -93,6 +94,7 @@ class IndexedVideo:
     info: VideoInfo
     times_seconds: NDArray[np.float64]
     packets_before: NDArray[np.int64]
+    frames: FrameIndex
     has_guessed_times: bool
     doubt: str
 
@@ -141,7 +143,7 @@ def _index(
     info = _info(container, stream, found.picture, index, promised)
     times_seconds = index.ticks.astype(np.float64) * tick_seconds
     has_guessed_times = index.is_reordered and (container.format.name == "avi" or codec == "mpeg4")
-    return IndexedVideo(info, times_seconds, index.packets_before, has_guessed_times, index.doubt)
+    return IndexedVideo(info, times_seconds, index.packets_before, index, has_guessed_times, index.doubt)
 
 
 def _check_whole(

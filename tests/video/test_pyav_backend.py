@@ -1,0 +1,85 @@
+"""Packets that wanted frames don't need are left out, and the frames are the same bytes all the same."""
+
+from __future__ import annotations
+
+import random
+
+import av
+import numpy as np
+import pytest
+from video.numbered import HEIGHT, WIDTH, MakeVideo, ffmpeg_frames, numbered_frames
+
+from vidpipe.errors import VideoError
+from vidpipe.video.decode import extract_clips
+from vidpipe.video.packets import Packet, index_frames, is_idr_h264, needed_packets
+from vidpipe.video.spec import ClipSpec
+
+H264 = ("-c:v", "libx264", "-preset", "medium", "-crf", "23", "-pix_fmt", "yuv420p")
+STRUCTURES = {
+    "one-gop.mp4": (*H264, "-g", "250", "-bf", "3"),
+    "closed-gops.mp4": (*H264, "-x264-params", "keyint=24:min-keyint=24:scenecut=0:bframes=3"),
+    "closed-gops-annexb.avi": (*H264, "-x264-params", "keyint=24:min-keyint=24:scenecut=0:bframes=0"),
+    "open-gops.mkv": (*H264, "-x264-params", "keyint=24:min-keyint=24:scenecut=0:bframes=3:open-gop=1"),
+    "no-b-frames.mp4": (*H264, "-g", "24", "-bf", "0"),
+    "intra-refresh.mkv": (*H264, "-x264-params", "keyint=24:intra-refresh=1"),
+    "interlaced.mp4": (*H264, "-x264-params", "keyint=24:interlaced=1:bframes=2"),
+    "hevc.mp4": ("-c:v", "libx265", "-preset", "fast", "-x265-params", "log-level=error:keyint=24:pools=1:temporal-layers=3"),
+    "vp9.webm": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-g", "24", "-b:v", "1M"),
+}  # fmt: skip
+
+
+def moving_frames(num_frames: int) -> np.ndarray:
+    """Numbered frames under a drifting texture, so that every frame refers to others."""
+    texture = np.random.default_rng(0).integers(0, 60, (HEIGHT, WIDTH, 3))
+    drift = np.stack([np.roll(texture, (number, 2 * number), axis=(0, 1)) for number in range(num_frames)])
+    return np.clip(numbered_frames(num_frames).astype(int) - drift, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_frames_are_those_of_a_whole_decode(name: str, ffmpeg_video: MakeVideo) -> None:
+    path = ffmpeg_video(name, *STRUCTURES[name], picture=moving_frames(100))
+    reference = ffmpeg_frames(path, size=(WIDTH, HEIGHT))
+    for spec in (
+        ClipSpec(frames=8, stride=3, clips=3, jitter=True, height=HEIGHT),
+        ClipSpec(frames=2, stride=1, clips=2, height=HEIGHT),
+        ClipSpec(frames=16, sampling="uniform", height=HEIGHT),
+    ):
+        extraction = extract_clips(path, spec, key=name)
+        assert extraction.decoder == "pyav"
+        for clip in extraction.clips:
+            np.testing.assert_array_equal(clip.video, reference[clip.frame_indices])
+
+
+def test_damage_in_packets_that_are_not_needed_matters_only_when_strict(ffmpeg_video: MakeVideo) -> None:
+    path = ffmpeg_video("x.mp4", *STRUCTURES["closed-gops.mp4"], picture=moving_frames(100))
+    with av.open(str(path)) as container:
+        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data, begin, end = bytearray(path.read_bytes()), positions[2], positions[20]
+    assert begin is not None and end is not None
+    data[begin:end] = random.Random(1).randbytes(end - begin)
+    path.write_bytes(data)
+    late = ClipSpec(frames=4, stride=2, clips=1, height=HEIGHT)  # the middle, two groups of pictures behind the damage
+    extract_clips(path, late, key="x")
+    with pytest.raises(VideoError, match="damage"):
+        extract_clips(path, late, key="x", strict=True)
+
+
+def test_needed_packets() -> None:
+    """Frames 0 to 8 in packets I P B B, I P B B, P: a group of pictures from its restart to the last packet that is needed."""
+    ticks = [0, 3, 1, 2, 4, 7, 5, 6, 8]
+    packets = [Packet(t, 1, n in (0, 4), is_restart=n in (0, 4)) for n, t in enumerate(ticks)]
+    index = index_frames(packets, container="mp4")
+    assert needed_packets(index, [1]) == [range(3)]
+    assert needed_packets(index, [3]) == [range(2)]
+    assert needed_packets(index, [2, 5]) == [range(4), range(4, 7)]
+    assert needed_packets(index, [8]) == [range(4, 9)]
+
+
+def test_idr_pictures_of_h264() -> None:
+    sei, idr, other = b"\x06\x01\x80", b"\x65\x88\x84", b"\x41\x9a\x24"
+    for first, second, expected in ((sei, idr, True), (sei, other, False), (idr, other, True)):
+        assert is_idr_h264(b"\0\0\0\1" + first + b"\0\0\1" + second, length_bytes=0) is expected
+        for length in (1, 2, 4):
+            data = b"".join(len(unit).to_bytes(length, "big") + unit for unit in (first, second))
+            assert is_idr_h264(data, length_bytes=length) is expected
+    assert not is_idr_h264(b"", length_bytes=4)
