@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from vidpipe.bench.arm import Arm, ArmBatch, Job
-from vidpipe.bench.arms.vidpipe_loader import VidpipeReadArm, VidpipeTorchArm
+from vidpipe.bench.loader.arms.base import Arm, ArmBatch, Job
+from vidpipe.bench.loader.arms.vidpipe_loader import VidpipeReadArm, VidpipeTorchArm
 
 
 class OneBit(VidpipeReadArm):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from vidpipe.bench.prep_arms.base import Done, Work
-from vidpipe.bench.prep_arms.ffmpeg_program import NeededFrames, WholeVideos
+from vidpipe.bench.prep.arms.base import Done, Work
+from vidpipe.bench.prep.arms.ffmpeg_program import NeededFrames, WholeVideos
 
 
 class OneFrame(WholeVideos):

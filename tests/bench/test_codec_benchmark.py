@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from command_line import RunCommand
 
-from vidpipe.bench.codec_quality import Quality
-from vidpipe.bench.codec_variants import VARIANTS, find_variants
-from vidpipe.bench.codecs import CodecBenchmark, run_codec_benchmark
-from vidpipe.bench.codecs_report import CodecReport
-from vidpipe.bench.filmstrip import measure_filmstrip
+from vidpipe.bench.codecs.filmstrip import measure_filmstrip
+from vidpipe.bench.codecs.quality import Quality
+from vidpipe.bench.codecs.report import CodecReport
+from vidpipe.bench.codecs.run import CodecBenchmark, run_codec_benchmark
+from vidpipe.bench.codecs.variants import VARIANTS, find_variants
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.shards.codecs import CODECS
 
@@ -87,7 +87,7 @@ def test_all_variants_keep_their_promises(tiny: CodecBenchmark) -> None:
 
 @pytest.mark.slow
 def test_a_lossless_codec_that_loses_stops_everything(tiny: CodecBenchmark, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidpipe.bench.codec_contest.measure_quality", lambda *_: Quality(8, 60.0, 48.1))
+    monkeypatch.setattr("vidpipe.bench.codecs.contest.measure_quality", lambda *_: Quality(8, 60.0, 48.1))
     with pytest.raises(VidpipeError, match=r"tensor: a stored frame is not the decoded one \(PSNR 48\.1 dB\)"):
         _run(tiny)
     assert not tiny.out.exists()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from command_line import RunCommand
 
-from vidpipe.bench import doctor_stages
-from vidpipe.bench.doctor_report import Facts, Stage, StageName, judge
+from vidpipe.bench.doctor import stages
+from vidpipe.bench.doctor.report import Facts, Stage, StageName, judge
 from vidpipe.loader.transform import ClipTransform
 
 QUICK = ("--size", 32, "--frames", 2, "--batch-size", 2, "--seconds", 0.05, "--device", "cpu")
@@ -30,7 +30,7 @@ def slowed(function: Callable[..., Any], seconds: float = 0.02) -> Callable[...,
 @pytest.mark.parametrize(
     ("stage", "owner", "name", "advice"),
     [
-        ("CRC-32", doctor_stages, "crc32", "check='off'"),
+        ("CRC-32", stages, "crc32", "check='off'"),
         ("storage, warm", os, "preadv", "read fewer frames"),
         ("augmentation", ClipTransform, "__call__", "device='cuda'"),
     ],

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from command_line import RunCommand
 
-from vidpipe.bench import epoch_session
-from vidpipe.bench.arm import ArmSetup
-from vidpipe.bench.arms.decord_native import DecordIndicesFirstArm
-from vidpipe.bench.arms.on_the_fly import SourceClip
-from vidpipe.bench.epoch import EpochBenchmark, run_epoch_benchmark
+from vidpipe.bench.epoch import session
+from vidpipe.bench.epoch.decord_native import DecordIndicesFirstArm
+from vidpipe.bench.epoch.run import EpochBenchmark, run_epoch_benchmark
+from vidpipe.bench.loader.arms.base import ArmSetup
+from vidpipe.bench.loader.arms.on_the_fly import SourceClip
 from vidpipe.errors import UsageError, VidpipeError
 
 WAYS = ["decord, all frames first", "decord, indices first", "vidpipe, jpeg", "vidpipe, tensor"]
@@ -70,8 +70,8 @@ def test_every_way_in_front_of_a_stand_in_and_of_a_true_step(
 def test_a_way_that_gives_other_clips_stops_everything(
     motion_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    way = replace(epoch_session.WAYS[1], kind=NextFrames)
-    monkeypatch.setattr(epoch_session, "WAYS", (way, *epoch_session.WAYS[2:]))
+    way = replace(session.WAYS[1], kind=NextFrames)
+    monkeypatch.setattr(session, "WAYS", (way, *session.WAYS[2:]))
     options = EpochBenchmark(
         shards=motion_shards,
         source=motion_shards / "videos",

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from command_line import RunCommand
 
-from vidpipe.bench.arms import ARMS, ArmEntry
-from vidpipe.bench.loader import LoaderBenchmark, run_loader_benchmark
-from vidpipe.bench.loader_report import LoaderReport
+from vidpipe.bench.loader.arms import ARMS, ArmEntry
+from vidpipe.bench.loader.report import LoaderReport
+from vidpipe.bench.loader.run import LoaderBenchmark, run_loader_benchmark
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.shards.manifest import load_manifest
 
@@ -57,7 +57,7 @@ def test_a_run_proves_times_and_reports_every_arm_and_every_codec(tiny: LoaderBe
     }
     assert [table.geometry.codec for table in report.tables] == list(peers)
     for table in report.tables:
-        skipped = {skip.arm for skip in table.skipped}
+        skipped = {skip.name for skip in table.skipped}
         assert skipped <= ABSENT | {"torchcodec"}  # which also needs FFmpeg's shared libraries
         for job in ("read", "train"):
             assert {result.arm for result in table.of(job)} == (ours[job] | peers[table.geometry.codec]) - skipped
@@ -123,7 +123,7 @@ def test_an_arm_that_cant_run_is_left_out_with_the_reason(
     monkeypatch.setitem(ARMS, "uninstalled", ArmEntry("bench.falsified_arms:Uninstalled"))
     report = _run(replace(tiny, source=None, quick=True, jobs=("read",), arms=("uninstalled", "decord", "vidpipe")))
     (table,) = report.tables
-    reasons = {skip.arm: skip.reason for skip in table.skipped}
+    reasons = {skip.name: skip.reason for skip in table.skipped}
     assert set(reasons) == {"uninstalled", "decord"}
     assert "a_package_that_nobody_has" in reasons["uninstalled"] and "--source" in reasons["decord"]
     assert [result.arm for result in table.results] == ["vidpipe"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from command_line import RunCommand
 
-from vidpipe.bench.prep import PrepBenchmark, run_prep_benchmark
-from vidpipe.bench.prep_arms import REFERENCES
-from vidpipe.bench.prep_report import PrepReport
+from vidpipe.bench.prep.arms import REFERENCES
+from vidpipe.bench.prep.report import PrepReport
+from vidpipe.bench.prep.run import PrepBenchmark, run_prep_benchmark
 from vidpipe.errors import UsageError, VidpipeError
 
 
@@ -99,7 +99,7 @@ def test_an_arm_that_does_other_work_stops_everything(
 @pytest.mark.slow
 def test_clips_that_differ_from_decords_are_not_timed(tiny: PrepBenchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     black = np.zeros((4, 240, 320, 3), np.uint8)
-    monkeypatch.setattr("vidpipe.bench.prep_session.read_frames", lambda _videos, _work: black)
+    monkeypatch.setattr("vidpipe.bench.prep.session.read_frames", lambda _videos, _work: black)
     with pytest.raises(VidpipeError, match=r"no video is left .* get_batch gives other frames than prep \(PSNR \d"):
         _run(replace(tiny, limit=2))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from vidpipe.bench.selection import warm_up
@@ -13,14 +12,6 @@ from vidpipe.datasets.tree import SourceTree
 from vidpipe.errors import DatasetError
 
 CLASS_FOLDER = "videos"
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A video or a contestant that was left out, and why."""
-
-    name: str
-    reason: str
 
 
 def choose_videos(source: Path, *, limit: int) -> tuple[list[str], int]:

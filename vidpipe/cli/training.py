@@ -145,7 +145,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> int:
     """Why is my GPU idle? Measure every stage from the disk to the model's step, and name the one that limits."""
-    from vidpipe.bench.doctor import Examination, examine
+    from vidpipe.bench.doctor.run import Examination, examine
 
     what = Examination(
         shards=shards,

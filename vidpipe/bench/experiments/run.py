@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,12 +17,11 @@ from typing import Any
 
 from vidpipe.bench.experiments.definitions import EXPERIMENTS, Experiment, Variant
 from vidpipe.bench.machine import package_versions
+from vidpipe.bench.progress import Progress, to_stderr
+from vidpipe.bench.reports import write_json
 from vidpipe.bench.tables import table
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.recipes import nearest
-from vidpipe.shards.layout import whole_file
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class ExperimentsReport:
 
 
 def run_experiments(
-    names: Sequence[str] = (), *, out: Path, seeds: int = 3, progress: Progress | None = None
+    names: Sequence[str] = (), *, out: Path, seeds: int = 3, progress: Progress = to_stderr
 ) -> ExperimentsReport:
     """Run experiments, or what is left of them.
 
@@ -89,15 +88,13 @@ def run_experiments(
     for name in names:
         if name not in EXPERIMENTS:
             raise UsageError(f"bench experiments: no experiment {name!r}{nearest(name, EXPERIMENTS)}")
-    say = progress or (lambda line: print(f"experiments: {line}", file=sys.stderr))
     results = [
-        _run_variant(name, variant, out=out, seeds=seeds, say=say)
+        _run_variant(name, variant, out=out, seeds=seeds, say=progress)
         for name in names or EXPERIMENTS
         for variant in EXPERIMENTS[name].variants
     ]
     report = ExperimentsReport(seeds, package_versions(), tuple(results))
-    with whole_file(out / "experiments.json") as stream:
-        stream.write((json.dumps(report.to_json(), indent=1) + "\n").encode())
+    write_json(out / "experiments.json", report.to_json())
     return report
 
 
@@ -116,8 +113,7 @@ def _run_variant(name: str, variant: str, *, out: Path, seeds: int, say: Progres
             evaluation = _train(
                 experiment, chosen, shards=shards, source=source, run=folder / f"{slug}-{seed}", seed=seed
             )
-            with whole_file(saved) as stream:
-                stream.write(json.dumps(evaluation).encode())
+            write_json(saved, evaluation)
         top1.append(float(json.loads(saved.read_bytes())["top1"]))
     return VariantResult(name, variant, tuple(top1), command(experiment, chosen))
 

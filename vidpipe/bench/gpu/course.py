@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from vidpipe.bench.gpu.rows import LeftOut
 from vidpipe.bench.guard import Guard
+from vidpipe.bench.progress import Progress
+from vidpipe.bench.reports import LeftOut
 from vidpipe.errors import VidpipeError
 
 ROW_SECONDS = 120.0
@@ -27,7 +28,6 @@ _PRELOADED = (
     "vidpipe.bench.gpu.models",
 )  # once for all rows, which are forks; nothing that might ask for a GPU
 
-Progress = Callable[[str], None]
 T = TypeVar("T")
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from vidpipe.bench.arms.vidpipe_loader import long_epoch
 from vidpipe.bench.gpu.batches import EPOCH_CLIPS, Wanted
 from vidpipe.bench.gpu.course import Course
 from vidpipe.bench.gpu.data import Shards
 from vidpipe.bench.gpu.measuring import Device, measure
 from vidpipe.bench.gpu.rows import ModelRow, Rate
+from vidpipe.bench.loader.arms.vidpipe_loader import long_epoch
 from vidpipe.bench.train_step import TrainStep
 from vidpipe.errors import UsageError
 from vidpipe.loader import Batch, Loader

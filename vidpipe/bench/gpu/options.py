@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidpipe.errors import UsageError
+from vidpipe.bench.options import require_positive
 from vidpipe.train.device import Device
 
 MINUTES = 7.5
@@ -47,10 +47,7 @@ class GpuBenchmark:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("frames", "size", "batch_size", "seconds", "minutes", "workers"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"bench gpu: {name}: got {value}, expected more than 0")
+        require_positive(self, "gpu", "frames", "size", "batch_size", "seconds", "minutes", "workers")
 
     @property
     def clips_per_batch(self) -> int:

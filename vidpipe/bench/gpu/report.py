@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, Any
 
-from vidpipe.bench.gpu.rows import BatchRow, CopyRow, DecoderRow, LeftOut, ModelRow
-from vidpipe.bench.machine import Machine
+from vidpipe.bench.gpu.rows import BatchRow, CopyRow, DecoderRow, ModelRow
+from vidpipe.bench.reports import Draw, LeftOut, Report
 from vidpipe.bench.tables import number, table
-from vidpipe.shards.layout import whole_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpuReport:
+class GpuReport(Report):
     """What a run of the GPU benchmark found.
 
     Attributes:
-        date: UTC, ISO 8601.
         device: `cuda`, or `cpu` in a rehearsal.
         shards: what was read, in words, codec by codec.
         clip_bytes: of a clip's 8-bit frames.
         workers: threads of the loader, processes of what decodes on the fly.
         minutes: that the run took.
-        files: what was written.
     """
 
-    date: str
-    quick: bool
     device: str
-    machine: Machine
-    versions: dict[str, str]
     shards: tuple[str, ...]
     frames: int
     size: int
@@ -45,7 +36,6 @@ class GpuReport:
     batches: tuple[BatchRow, ...]
     models: tuple[ModelRow, ...]
     left_out: tuple[LeftOut, ...]
-    files: tuple[Path, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; each rate with its clips per second."""
@@ -67,21 +57,13 @@ class GpuReport:
         if self.device == "cpu":
             lines.append("a rehearsal without a GPU: these figures say nothing of one")
         lines.append("CPU: of all threads and processes; difference: to the reference on the CPU, in normalised units")
-        lines.append(f"at least {self.seconds:g} s each, {self.workers} workers or threads, files in the page cache")
-        lines.append(f"{self.machine}; load {self.machine.load:g} at the start; {self.minutes:.1f} minutes")
-        lines += [f"written: {', '.join(str(path) for path in self.files)}"] if self.files else []
-        return "\n".join(lines)
+        taking = f"{self.workers} workers or threads, files in the page cache"
+        lines.append(f"at least {self.seconds:g} s each, {taking}; {self.minutes:.1f} minutes in all")
+        return "\n".join([*lines, *self.closing_lines()])
 
-    def write(self, folder: Path, name: str) -> tuple[Path, ...]:
-        """Write the numbers and the picture, each whole or not at all; folders are made. Gives the files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = (folder / f"{name}.json", folder / f"{name}.png")
-        content = {**self.to_json(), "files": [str(path) for path in files]}
-        with whole_file(files[0]) as stream:
-            stream.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-        with whole_file(files[1]) as stream:
-            self._plot(stream)
-        return files
+    def pictures(self) -> dict[str, Draw]:
+        """Rates of everything."""
+        return {".png": self._plot}
 
     def _plot(self, stream: IO[bytes]) -> None:
         """Clips per second: of ready batches beside the ceilings, and of training beside its cached step."""
@@ -96,8 +78,10 @@ class GpuReport:
         colors = ["tab:blue" if name.startswith("vidpipe") else "tab:gray" for name in names]
         bars = left.barh(names, [rates[name] for name in names], color=colors)
         left.bar_label(bars, [number(rates[name]) for name in names], padding=4)
-        left.set(xscale="log", xlabel="clips per second", title="ready batches, decoders, copies")
+        left.set(xlabel="clips per second", title="ready batches, decoders, copies")
         left.margins(x=0.25)
+        if names:
+            left.set_xscale("log")
         rows = self.models[::-1]
         places = range(len(rows))
         cached = [row.cached.clips_per_second for row in rows]

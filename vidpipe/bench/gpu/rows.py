@@ -92,11 +92,3 @@ class ModelRow:
     end_to_end: Rate
     wait_share: float
     gpu_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What could not be measured, and why."""
-
-    name: str
-    reason: str

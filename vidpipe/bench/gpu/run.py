@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from vidpipe.bench.clips import StoredClips
 from vidpipe.bench.gpu.batches import Wanted, measure_loader, measure_on_the_fly, measure_video_reader
 from vidpipe.bench.gpu.copies import measure_copies
-from vidpipe.bench.gpu.course import Course, Progress
+from vidpipe.bench.gpu.course import Course
 from vidpipe.bench.gpu.data import Shards, find_or_make_shards
 from vidpipe.bench.gpu.decoders import measure_decoders
 from vidpipe.bench.gpu.measuring import Device
@@ -20,12 +17,13 @@ from vidpipe.bench.gpu.models import measure_models
 from vidpipe.bench.gpu.options import GpuBenchmark
 from vidpipe.bench.gpu.report import GpuReport
 from vidpipe.bench.machine import describe_machine, package_versions
+from vidpipe.bench.progress import Progress, to_stderr
 from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError
 from vidpipe.train.device import pick_device
 
 
-def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress | None = None) -> GpuReport:
+def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress = to_stderr) -> GpuReport:
     """Measure, and write the JSON and the plot. A row that fails is left out with its reason.
 
     Args:
@@ -35,7 +33,6 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress | None = None
         UsageError: there is no GPU, or no shards where they should be.
         ShardError: the shards are unfinished or damaged.
     """
-    progress = progress or (lambda line: print(f"bench: {line}", file=sys.stderr))
     begin, machine = time.monotonic(), describe_machine()
     name = pick_device(options.device)
     if name == "cpu" and options.device != "cpu":
@@ -62,7 +59,6 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress | None = None
         batches = [*measure_on_the_fly(shards, device, course, wanted), *measure_loader(shards, device, course, wanted)]
         narrow = name == "cpu" and options.quick
         report = GpuReport(
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
             quick=options.quick,
             device=name,
             machine=machine,
@@ -81,7 +77,7 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress | None = None
             left_out=tuple(course.left_out),
             minutes=(time.monotonic() - begin) / 60,
         )
-    return replace(report, files=report.write(options.out, "gpu-quick" if options.quick else "gpu"))
+    return report.written(options.out, "gpu")
 
 
 def _describe(shards: Shards) -> str:

@@ -1,0 +1,1 @@
+"""`vidpipe bench codecs`: bytes, fidelity and speed of every codec."""

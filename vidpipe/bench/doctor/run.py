@@ -1,0 +1,140 @@
+"""`vidpipe doctor`: why is my GPU idle? Every stage from the disk to the model's step, each measured alone, in one run."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vidpipe.bench.doctor.report import Diagnosis, Facts, judge
+from vidpipe.bench.doctor.stages import Stages
+from vidpipe.bench.machine import describe_machine
+from vidpipe.cores import usable_cores
+from vidpipe.errors import UsageError
+from vidpipe.loader import Loader
+from vidpipe.loader.loader import MAX_THREADS
+from vidpipe.shards.manifest import find_split
+from vidpipe.train.data import open_train_loader
+from vidpipe.train.device import Device, pick_device
+from vidpipe.train.dry_run import dry_run
+from vidpipe.train.recipe import load_train_recipe
+from vidpipe.train.recipe_data import DataSection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What to measure.
+
+    Attributes:
+        shards: a data-set folder, or its train split's.
+        model: name or path of a train recipe, whose clips and step are taken; None measures the data alone.
+        batch_size: clips of a batch; by default the recipe's on a GPU, else 2 with a model and 8 without.
+        frames, stride, size: of the clips; by default the recipe's, or as stored and 224.
+        seconds: for each stage.
+    """
+
+    shards: Path
+    model: str | None = None
+    batch_size: int | None = None
+    frames: int | None = None
+    stride: int | None = None
+    size: int | None = None
+    device: Device = "auto"
+    seconds: float = 1.0
+
+
+def examine(what: Examination) -> Diagnosis:
+    """Measure all stages and name the limit.
+
+    Raises:
+        UsageError, ShardError: the shards or the recipe can't be used, as `vidpipe train` would say.
+    """
+    device = pick_device(what.device)
+    section = _section(what, device)
+    folder = find_split(what.shards, "train")
+    threads = section.threads or min(MAX_THREADS, usable_cores())
+    with (
+        torch.inference_mode(),
+        Stages(folder, section, device=device, threads=threads, seconds=what.seconds) as stages,
+    ):
+        measured = stages.measure()
+    loader_rate, backend = _loader_rate(what.shards, section, device=device, seconds=what.seconds)
+    step, step_note = _step(what, section, device)
+    facts = Facts(
+        codec=stages.manifest.codec.name,
+        backend=backend,
+        on_gpu=device == "cuda",
+        dataset_bytes=sum(entry.bytes for entry in stages.manifest.shards),
+        free_bytes=_free_memory(),
+        clip_bytes=stages.clip_bytes,
+        threads=threads,
+    )
+    return Diagnosis(
+        shards=str(folder),
+        machine=str(describe_machine()),
+        clips=f"{stages.geometry}, codec {facts.codec}, {facts.dataset_bytes / 1e9:.2f} GB, {threads} threads",
+        facts=facts,
+        stages=tuple(measured.values()),
+        loader=loader_rate,
+        step=step,
+        step_note=step_note,
+        verdict=judge(measured, loader=loader_rate, step=step, facts=facts),
+        notes=_notes(facts),
+    )
+
+
+def _section(what: Examination, device: str) -> DataSection:
+    if what.model is None:
+        section, default = DataSection(frames=what.frames, stride=what.stride, size=what.size or 224), 8
+    else:
+        section = load_train_recipe(what.model, frames=what.frames, stride=what.stride, size=what.size).data
+        default = section.batch_size if device == "cuda" else 2
+    return section.model_copy(update={"batch_size": what.batch_size or default, "drop_last": False})
+
+
+def _loader_rate(shards: Path, section: DataSection, *, device: str, seconds: float) -> tuple[float, str]:
+    """Clips a second of the loader as training opens it, and its backend's name."""
+    with open_train_loader(shards, section, accumulate=1, device=device, seed=0) as loader:
+        if not isinstance(loader, Loader):
+            raise UsageError(f"{shards}: holds features, which need no doctor: they are read as they are")
+        for _ in loader:  # what has to be made once, and what isn't in memory yet
+            break
+        clips, start = 0, time.perf_counter()
+        while clips == 0 or time.perf_counter() < start + seconds:
+            for batch in loader:
+                clips += len(batch)
+                if time.perf_counter() > start + seconds:
+                    break
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return clips / (time.perf_counter() - start), loader.backend
+
+
+def _step(what: Examination, section: DataSection, device: str) -> tuple[float | None, str]:
+    if what.model is None:
+        return None, "no --model"
+    recipe = load_train_recipe(what.model, frames=what.frames, stride=what.stride, size=what.size)
+    trial = dry_run(recipe, shards=what.shards, batch_size=section.batch_size, device=what.device)
+    seconds = trial.mixing_seconds + trial.forward_seconds + trial.backward_seconds + trial.optimizer_seconds
+    note = f"{trial.model}, batch {section.batch_size}, {trial.device}, {trial.precision}"
+    return section.batch_size / seconds, note
+
+
+def _notes(facts: Facts) -> tuple[str, ...]:
+    if facts.free_bytes is None:
+        return ()
+    stays = "stays in" if facts.stays_in_memory else "doesn't fit into"
+    size, free = facts.dataset_bytes / 1e9, facts.free_bytes / 1e9
+    counted = "warm" if facts.stays_in_memory else "cold"
+    return (f"{size:.2f} GB of shards {stays} {free:.1f} GB of free memory: storage counts {counted}",)
+
+
+def _free_memory() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
