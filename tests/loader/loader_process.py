@@ -1,6 +1,6 @@
-"""`python loader_process.py SHARDS OUT JSON`: a loader in a process of its own; under torchrun, one rank of a DDP training.
+"""A loader in a process of its own; where the environment tells of several, one rank of a DDP training.
 
-JSON has `loader` (arguments of Loader), `options` (of LoaderOptions), `state` (to go on from), `batches` (how many, None for the
+The task has `loader` (arguments of Loader), `options` (of LoaderOptions), `state` (to go on from), `batches` (how many, None for the
 epoch's), `pause` (seconds after each) and `slow_fetch` (seconds for each piece of a remote shard). Every batch becomes a line of OUT/RANK.jsonl as soon as it is there.
 """
 
@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import distributed, nn
 
 import vidpipe
@@ -33,7 +31,7 @@ def slow_down(seconds: float) -> None:
     remote.RemoteFolder._piece = slow  # type: ignore[method-assign]
 
 
-def main(shards: str, out: Path, task: dict[str, Any]) -> None:
+def run(shards: str, out: Path, task: dict[str, Any]) -> None:
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     model: nn.Module = nn.Linear(3, 1)
     if world_size > 1:
@@ -67,8 +65,3 @@ def main(shards: str, out: Path, task: dict[str, Any]) -> None:
             time.sleep(task.get("pause", 0))
     if world_size > 1:
         distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from forked import Forked, start_ranks
+from loader import loader_process
 
 
-def start_loader(shards: str | Path, out: Path, task: dict[str, Any], *, processes: int = 1) -> subprocess.Popen[str]:
+def start_loader(shards: str | Path, out: Path, task: dict[str, Any]) -> Forked:
     """See loader_process.py for the task."""
     out.mkdir(parents=True, exist_ok=True)
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.Popen(
-        [*launcher, str(REPOSITORY / "tests/loader/loader_process.py"), str(shards), str(out), json.dumps(task)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Forked(loader_process.run, str(shards), out, task)
 
 
 def run_loader(
     shards: str | Path, out: Path, task: dict[str, Any], *, processes: int = 1
 ) -> list[list[dict[str, Any]]]:
     """The batches of every rank."""
-    process = start_loader(shards, out, task, processes=processes)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
+    out.mkdir(parents=True, exist_ok=True)
+    for process in start_ranks(processes, loader_process.run, str(shards), out, task):
+        process.finish()
     return [batches(out, rank) for rank in range(processes)]
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from loader.damage import copied, flipped, garbage
 
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError
-from vidpipe.loader.index import SampleIndex, load_index
-from vidpipe.shards.manifest import load_manifest
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -47,53 +44,9 @@ def codec_shards(
     return make
 
 
-@dataclass(frozen=True)
-class Damage:
-    """A split folder, and one sample of it in its second shard."""
-
-    folder: Path
-    index: SampleIndex
-    sample: int
-
-    @property
-    def shard(self) -> Path:
-        return self.folder / self.index.shards[self.index.shard[self.sample]]
-
-    @property
-    def key(self) -> str:
-        return self.index.key[self.sample]
-
-    def overwrite(self, content: Callable[[bytes], bytes]) -> None:
-        """Change the bytes of the sample's whole payload."""
-        start = int(self.index.offset[self.sample])
-        first, end = (int(place) for place in self.index.size_start[self.sample : self.sample + 2])
-        # The last file of the payload ends where the next sample's first header may begin, at a multiple of 512.
-        size = sum((int(n) + 511) // 512 * 512 + 512 for n in self.index.size[first:end]) - 512
-        whole = bytearray(self.shard.read_bytes())
-        whole[start : start + size] = content(bytes(whole[start : start + size]))
-        self.shard.write_bytes(whole)
-
-
-def copied(folder: Path, to: Path) -> Damage:
-    copy = Path(shutil.copytree(folder, to / folder.name))
-    index = load_index(copy, load_manifest(copy))
-    assert len(index.shards) >= 3
-    return Damage(copy, index, int((index.shard == 1).nonzero()[0][1]))
-
-
 def keys(loader: vidpipe.Loader) -> list[str]:
     """The keys of an epoch that aren't padding."""
     return [key for batch in loader for key, padding in zip(batch.key, batch.is_padding, strict=True) if not padding]
-
-
-def flipped(content: bytes) -> bytes:
-    """One bit of the first frame."""
-    return content[:300] + bytes([content[300] ^ 1]) + content[301:]
-
-
-def garbage(content: bytes) -> bytes:
-    """Neither an array nor a JPEG, of the same length."""
-    return (b"garbage " * (len(content) // 8 + 1))[: len(content)]
 
 
 @pytest.mark.parametrize("codec", ["tensor", "jpeg"])

@@ -85,9 +85,9 @@ def test_the_device_pass_gives_what_the_threads_give(real_shards: Path) -> None:
     pool = ReadPool(ClipReader(folder, manifest, index), threads=2, frame_bytes=index.max_frame_bytes)
     batches = []
     for engine in (TorchEngine(pool, setup), TorchDeviceEngine(pool, setup)):
-        served, batch = engine.finish(engine.start(requests))
-        assert served == requests and batch.shape == (3, 3, 3, 64, 64)
-        batches.append(batch)
+        made = engine.finish(engine.start(requests))
+        assert made.requests == requests and made.video.shape == (3, 3, 3, 64, 64)
+        batches.append(made.video)
     pool.close()
     assert torch.equal(*batches)
     alone = torch.empty(3, 3, 64, 64)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +28,8 @@ def test_after_kill_9_the_next_batch_is_bit_identical(
 ) -> None:
     (whole,) = run_loader(motion_shards, tmp_path / "whole", {"loader": LOADER, "options": options})
     process = start_loader(motion_shards, tmp_path / "killed", {"loader": LOADER, "options": options, "pause": 0.3})
-    while len(batches(tmp_path / "killed")) < 4:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait_until(lambda: len(batches(tmp_path / "killed")) >= 4)
+    process.kill()
     killed = batches(tmp_path / "killed")
     assert digests(killed) == digests(whole[: len(killed)]) and len(killed) < len(whole)
     task = {"loader": LOADER, "options": options, "state": killed[-1]["state"]}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as tv
 
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.rand_augment import OPERATIONS, RandAugment, draw_operations, rand_augment
@@ -20,6 +23,35 @@ def test_an_operation_does_the_same_to_equal_frames(name: str) -> None:
         assert torch.equal(result, result[:1].expand_as(result))
     if name != "auto_contrast":
         assert not torch.equal(result, frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "sign", "theirs"),
+    [
+        ("rotate", 1, {"angle": 21.0}),
+        ("shear_x", -1, {"shear": [math.degrees(math.atan(-0.21)), 0.0]}),
+        ("shear_y", 1, {"shear": [0.0, math.degrees(math.atan(0.21))]}),
+        ("translate_x", 1, {"translate": [round(0.315 * 80), 0]}),
+        ("translate_y", -1, {"translate": [0, round(-0.315 * 60)]}),
+    ],
+)
+def test_geometry_is_torchvisions(name: str, sign: int, theirs: dict[str, object]) -> None:
+    """But for the picture's own border, which torchvision fades to grey twice."""
+    y, x = torch.meshgrid(torch.arange(60), torch.arange(80), indexing="ij")
+    frames = torch.stack([x * 3, y * 4, x + y]).clamp(max=255).to(torch.uint8)[None]
+    neutral = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
+    expected = tv.affine(
+        frames, **{**neutral, **theirs}, interpolation=tv.InterpolationMode.BILINEAR, fill=[124.0, 116.0, 104.0]
+    )
+    difference = (OPERATIONS[name](frames, 0.7, sign).int() - expected.int()).abs()
+    assert (difference > 1).float().mean() < 0.03
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_sharpness_is_torchvisions(sign: int) -> None:
+    frames = torch.randint(0, 256, (2, 3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = tv.adjust_sharpness(frames, 1 + sign * 0.63)
+    assert (OPERATIONS["sharpness"](frames, 0.7, sign).int() - expected.int()).abs().max() <= 1
 
 
 def test_a_clip_gets_the_same_in_any_batch_and_other_things_in_another_epoch() -> None:

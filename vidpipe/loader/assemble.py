@@ -8,31 +8,30 @@ import numpy as np
 import torch
 
 from vidpipe.loader.batch import Batch, RawBatch
+from vidpipe.loader.engine import Made
 from vidpipe.loader.request import Request, places_of
 from vidpipe.loader.source import Source
+from vidpipe.loader.transfer import to_device
 from vidpipe.shards.codecs.base import Frames
 
 
-def make_batch(source: Source, requests: Sequence[Request], video: torch.Tensor) -> Batch:
-    """A batch of the model's input.
-
-    Args:
-        requests: that were served, in the order of the clips.
-        video: [B, C, T, H, W].
-    """
-    device = video.device
-    if video.is_cuda:  # made on a stream of its own: its memory must not go back while the consumer's is at work
+def make_batch(source: Source, made: Made) -> Batch:
+    """A batch of the model's input, for work on the current stream; what isn't done yet is waited for by that stream alone."""
+    video, device = made.video, made.video.device
+    if video.is_cuda:  # its memory must not go back to the stream that made it while the consumer's is at work on it
         video.record_stream(torch.cuda.current_stream(device))
-    takes = [(request, take) for request in requests for take in request.takes]
+    if made.ready is not None:
+        torch.cuda.current_stream(device).wait_event(made.ready)
+    takes = [(request, take) for request in made.requests for take in request.takes]
     samples = [request.sample for request, _ in takes]
     return Batch(
         video=video,
-        label=torch.from_numpy(source.index.label[samples]).to(device),
+        label=to_device(torch.from_numpy(source.index.label[samples]), device),
         key=source.index.key.take(samples),
         video_path=source.index.video.take(samples),
-        is_padding=torch.tensor([request.is_padding for request, _ in takes], device=device),
-        view=torch.tensor([take.view for _, take in takes], device=device),
-        dataset=torch.from_numpy(source.split_numbers(samples)).to(device),
+        is_padding=to_device(torch.tensor([request.is_padding for request, _ in takes]), device),
+        view=to_device(torch.tensor([take.view for _, take in takes]), device),
+        dataset=to_device(torch.from_numpy(source.split_numbers(samples)), device),
     )
 
 

@@ -2,34 +2,77 @@
 
 from __future__ import annotations
 
+import logging
 from typing import get_args
 
 import torch
 
 from vidpipe.errors import MissingExtraError, UsageError
-from vidpipe.loader.batch import Backend, Dtype
+from vidpipe.loader.batch import Backend, Decode, Dtype
 from vidpipe.loader.engine import Engine, EngineSetup
 from vidpipe.loader.pool import ReadPool
+from vidpipe.loader.stored import DeviceDecoding, StoredSource
+
+logger = logging.getLogger("vidpipe.loader")
 
 
-def make_engine(backend: Backend, pool: ReadPool, setup: EngineSetup) -> tuple[str, Engine]:
+def make_engine(
+    backend: Backend,
+    pool: ReadPool,
+    setup: EngineSetup,
+    *,
+    decode: Decode = "cpu",
+    source: StoredSource | None = None,
+    num_frames: int = 0,
+) -> tuple[str, Engine]:
     """The backend's name and its engine.
+
+    Args:
+        decode: where samples are decoded; see `LoaderOptions`.
+        source: of what is decoded elsewhere than on the CPU.
+        num_frames: of a clip.
 
     Raises:
         MissingExtraError: `dali` was asked for where it can't be imported.
+        UsageError: `decode` can't be had.
     """
-    if backend == "dali" or (backend == "auto" and setup.device.type == "cuda"):
+    codecs = device_codecs(decode, backend, setup.device)
+    if backend == "dali" or decode == "gpu" or (backend == "auto" and setup.device.type == "cuda"):
         try:
             from vidpipe.loader.dali import DaliEngine
-
-            return "dali", DaliEngine(pool, setup)
         except ImportError as error:
-            if backend == "dali":
+            if backend == "dali" or decode == "gpu":
                 hint = "pip install nvidia-dali-cuda130 (or vidpipe[cuda12]), or take backend='torch'"
                 raise MissingExtraError(f"backend 'dali': DALI can't be imported ({error}); {hint}") from error
+        else:
+            wanted = codecs & source.codecs if source is not None else frozenset()
+            if source is not None and wanted:
+                try:
+                    return "dali", DaliEngine(pool, setup, DeviceDecoding(source, wanted, num_frames))
+                except ValueError as error:
+                    message = f"{', '.join(sorted(wanted))} can't be decoded on {setup.device}: {error}"
+                    if decode == "gpu":
+                        raise UsageError(f"decode: {message}; take decode='cpu'") from error
+                    logger.warning("%s; decoding on the CPU", message)
+            return "dali", DaliEngine(pool, setup)
     from vidpipe.loader.torch import TorchDeviceEngine, TorchEngine
 
     return "torch", (TorchEngine if setup.device.type == "cpu" else TorchDeviceEngine)(pool, setup)
+
+
+def device_codecs(decode: Decode, backend: Backend, device: torch.device) -> frozenset[str]:
+    """Which codecs the device is to decode, by name, if DALI is there.
+
+    Raises:
+        UsageError: `decode="gpu"` where no GPU can, or an unknown value.
+    """
+    if decode not in get_args(Decode):
+        raise UsageError(f"decode: got {decode!r}, expected one of {', '.join(get_args(Decode))}")
+    if decode == "gpu" and device.type != "cuda":
+        raise UsageError(f"decode: got 'gpu' for batches on {device}; take device='cuda', or decode='auto'")
+    if decode == "gpu" and backend == "torch":
+        raise UsageError("decode: got 'gpu' with backend 'torch', which decodes on the CPU; take backend='dali'")
+    return frozenset({"jpeg", "mp4"}) if device.type == "cuda" and decode != "cpu" else frozenset()
 
 
 def torch_dtype(name: Dtype) -> torch.dtype:

@@ -17,6 +17,7 @@ from vidpipe.loader.color import ColorJitter
 
 Augment = Literal["train"]
 Backend = Literal["auto", "dali", "torch"]
+Decode = Literal["auto", "cpu", "gpu"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Window = Literal["random", "center"] | int
 
@@ -127,6 +128,8 @@ class LoaderOptions:
         shuffle: `global` permutes all samples; `windowed` permutes the shards, and the samples within windows of some shards:
             for storage with slow seeks, and the default for data sets that any part of is remote.
         shuffle_window: shards in a window.
+        decode: where `jpeg` and `mp4` become frames: `gpu` (nvJPEG and NVDEC, by backend DALI), `cpu` (the threads that read),
+            or `auto`, the GPU where DALI makes batches on one and its decoders prove able to.
         cache_dir: where shards of remote data sets are kept; $VIDPIPE_CACHE or ~/.cache/vidpipe by default.
         cache_gb: bound of all shards there together, in 10^9 bytes.
     """
@@ -149,6 +152,7 @@ class LoaderOptions:
     balance: Literal["class"] | None = None
     shuffle: Literal["global", "windowed"] | None = None
     shuffle_window: int = 8
+    decode: Decode = "auto"
     cache_dir: str | os.PathLike[str] | None = None
     cache_gb: float = 100.0
 

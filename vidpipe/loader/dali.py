@@ -1,12 +1,14 @@
 """The DALI backend: clips are read by our threads; DALI crops, resizes, mirrors, recolours, normalises and lays out.
 
-The same pipeline runs on the CPU (`device_id=None`) and on a GPU. DALI is imported nowhere else in the loader. It draws nothing:
-all parameters are fed to it, and steps for which there can't be any are left out of the pipeline.
+The same pipeline runs on the CPU (`device_id=None`) and on a GPU. DALI is imported nowhere else in the loader but by its
+decoders. It draws nothing: all parameters are fed to it, and steps for which there can't be any are left out of the pipeline.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,91 +18,186 @@ from nvidia.dali import fn, math, types
 from nvidia.dali.pipeline import pipeline_def
 from torch import Tensor
 
+from vidpipe.errors import ShardError
 from vidpipe.loader.affine import Warp
 from vidpipe.loader.augment import Drawn
-from vidpipe.loader.engine import Engine, EngineSetup
+from vidpipe.loader.dali_decoder import DeviceDecoder
+from vidpipe.loader.engine import Engine, EngineSetup, Made
 from vidpipe.loader.pool import Reading, ReadPool
 from vidpipe.loader.request import Request, places_of
+from vidpipe.loader.stored import DeviceDecoding, Stored
+from vidpipe.loader.transfer import SideStream
+from vidpipe.shards.codecs.base import Frames
+
+MAX_REFUSED = 3  # batches in a row that the device's decoder refuses and the CPU finds nothing wrong with
 
 _SAME_COLORS = np.eye(3, 4, dtype=np.float32)
 
+logger = logging.getLogger("vidpipe.loader")
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    requests: Sequence[Request]
+    reading: Reading[Frames] | Reading[Frames | Stored]
+
 
 class DaliEngine(Engine):
-    """One DALI pipeline, fed with the clips of one batch at a time."""
+    """One DALI pipeline, fed with the clips of one batch at a time, and one before it for each codec that the device decodes.
 
-    def __init__(self, pool: ReadPool, setup: EngineSetup) -> None:
-        self._pool = pool
-        self._setup = setup
-        on_gpu = setup.device.type == "cuda"
+    Args:
+        decoding: None has all samples decoded by the pool's threads.
+
+    Raises:
+        ValueError: the device can't decode; see `DeviceDecoder`.
+    """
+
+    def __init__(self, pool: ReadPool, setup: EngineSetup, decoding: DeviceDecoding | None = None) -> None:
+        self._pool, self._setup, self._decoding = pool, setup, decoding
+        self._on_gpu = setup.device.type == "cuda"
+        self._stream = SideStream(setup.device)
+        self._refused = 0
+        self._decoders: dict[str, DeviceDecoder] = {}
+        if decoding is not None:
+            with self._stream.queue():
+                self._decoders = {codec: self._decoder(codec, decoding.num_frames) for codec in decoding.codecs}
         self._pipeline: Any = _clip_pipeline(
             setup=setup,
             batch_size=setup.max_batch_size,
             num_threads=setup.threads,
-            device_id=(setup.device.index or 0) if on_gpu else None,
+            device_id=(setup.device.index or 0) if self._on_gpu else None,
             prefetch_queue_depth=1,
             exec_dynamic=True,
         )
         self._pipeline.build()
 
-    def start(self, requests: Sequence[Request]) -> Reading:
+    def start(self, requests: Sequence[Request]) -> _Started:
         """Read a batch's clips in the pool's threads."""
-        return self._pool.read(requests)
+        decoding = self._decoding
+        if decoding is None:
+            return _Started(requests, self._pool.read(requests))
+        reading = self._pool.read_with(decoding.read, requests, into_buffer=not decoding.of_everything)
+        return _Started(requests, reading)
 
-    def finish(self, started: object) -> tuple[list[Request], Tensor]:
-        """Wait for the clips and run the pipeline on them.
+    def finish(self, started: object) -> Made:
+        """Wait for what is read, and run the pipelines on it.
 
-        On the CPU the result is DALI's own memory, which it doesn't use again; on a GPU a copy, made before this returns.
+        On the CPU the result is DALI's own memory, which it doesn't use again; on a GPU a copy, as torch's streams know nothing
+        of DALI's memory.
         """
-        assert isinstance(started, Reading)
-        results = started.results()
-        clips = [
-            (np.ascontiguousarray(video[places_of(take, request)]), take.drawn)
-            for request, video in results
-            for take in request.takes
-        ]
-        # DALI reads them where they are, so that they have to stay until it has.
-        fed = {"video": [video for video, _ in clips], **self._parameters([drawn for _, drawn in clips])}
-        for name, values in fed.items():
-            self._pipeline.feed_input(name, values)
-        (output,) = self._pipeline.run()
-        batch = torch.utils.dlpack.from_dlpack(output.as_tensor())
-        if self._setup.device.type == "cuda":
-            batch = batch.to(self._setup.dtype, copy=True)
-            torch.cuda.current_stream(self._setup.device).synchronize()
-        return [request for request, _ in results], batch.to(self._setup.dtype)
+        assert isinstance(started, _Started)
+        read: list[tuple[Request, Frames | Stored]] = [*started.reading.results()]
+        with self._stream.queue():
+            videos = self._decoded(read, started.requests)
+            served = [request for request, _ in read]
+            clips = [
+                (_frames_at(video, places_of(take, request)), take.drawn)
+                for request, video in zip(served, videos, strict=True)
+                for take in request.takes
+            ]
+            batch = self._transformed([clip for clip, _ in clips], [drawn for _, drawn in clips])
+            return Made(served, batch, self._stream.mark(read))
 
     def close(self) -> None:
-        """Free the pipeline."""
+        """Free the pipelines."""
+        self._stream.close()
         self._pipeline = None
+        for decoder in self._decoders.values():
+            decoder.close()
 
-    def _parameters(self, drawn: list[Drawn]) -> dict[str, list[NDArray[Any]]]:
+    def _decoder(self, codec: str, num_frames: int) -> DeviceDecoder:
+        return DeviceDecoder(
+            codec,
+            device=self._setup.device,
+            threads=self._setup.threads,
+            max_samples=self._setup.max_batch_size,
+            max_frames=self._setup.max_batch_size * num_frames,
+            stream=self._stream,
+        )
+
+    def _decoded(self, read: list[tuple[Request, Frames | Stored]], wanted: Sequence[Request]) -> list[Tensor]:
+        """All frames on the device: uint8 [T, H, W, 3] of each sample. Those that the CPU had to decode change in `read`."""
+        decoded: dict[int, Tensor] = {}
+        for codec, decoder in self._decoders.items():
+            stored = {
+                place: sample
+                for place, (_, sample) in enumerate(read)
+                if isinstance(sample, Stored) and sample.codec == codec
+            }
+            if not stored:
+                continue
+            try:
+                decoded |= zip(stored, decoder.decode([*stored.values()]), strict=True)
+                self._refused = 0
+            except ValueError as error:
+                asked = [read[place][0] for place in stored]
+                again = self._pool.read([wanted[place] for place in stored]).results()
+                for place, frames in zip(stored, again, strict=True):
+                    read[place] = frames
+                self._note_refusal(codec, error, explained=[request for request, _ in again] != asked)
+        return [
+            decoded[place] if place in decoded else torch.from_numpy(frames).to(self._setup.device, non_blocking=True)
+            for place, (_, frames) in enumerate(read)
+        ]
+
+    def _note_refusal(self, codec: str, error: ValueError, *, explained: bool) -> None:
+        """A batch that the decoder refused was decoded on the CPU, which found a damaged sample, or didn't."""
+        self._refused = 0 if explained else self._refused + 1
+        if self._refused == 0:
+            return
+        message = f"decoding {codec} on {self._setup.device} failed where the CPU finds no damage: {error}"
+        if self._refused >= MAX_REFUSED:
+            raise ShardError(f"{message}; {MAX_REFUSED} batches in a row: set decode='cpu'") from error
+        logger.warning("%s; this batch was decoded on the CPU", message)
+
+    def _transformed(self, clips: list[Tensor], drawn: list[Drawn]) -> Tensor:
+        """The model's input of some clips, each uint8 [T, H, W, 3] and contiguous."""
+        # DALI reads them where they are, or queues a copy of what is on a GPU, so that they have to stay until it has.
+        video = clips if self._on_gpu else [clip.numpy() for clip in clips]
+        parameters = self._parameters(drawn)
+        self._pipeline.feed_input("video", video, cuda_stream=self._stream.cuda)
+        for name, values in parameters.items():
+            self._pipeline.feed_input(name, values)
+        (output,) = self._pipeline.run(self._stream.cuda)
+        batch: Tensor = torch.utils.dlpack.from_dlpack(output.as_tensor())
+        return batch.to(self._setup.dtype, copy=self._on_gpu)
+
+    def _parameters(self, drawn: list[Drawn]) -> dict[str, NDArray[Any]]:
         """What the pipeline is told of each clip, by the names of its inputs."""
         regions = [d.region for d in drawn]
-        result: dict[str, list[NDArray[Any]]] = {
-            "top_left": [np.array([r.top, r.left], np.int32) for r in regions],
-            "extent": [np.array([r.height, r.width], np.int32) for r in regions],
-            "mirror": [np.array(r.flip, np.int32) for r in regions],
+        result: dict[str, NDArray[Any]] = {
+            "top_left": np.array([(r.top, r.left) for r in regions], np.int32),
+            "extent": np.array([(r.height, r.width) for r in regions], np.int32),
+            "mirror": np.array([r.flip for r in regions], np.int32),
         }
         if self._setup.warps:
             whole = Warp(self._setup.size, self._setup.size, np.eye(2, 3))
             warps = [d.warp or whole for d in drawn]
-            result["resized"] = [np.array([warp.height, warp.width], np.float32) for warp in warps]
-            result["warp"] = [warp.matrix.astype(np.float32) for warp in warps]
+            result["resized"] = np.array([(warp.height, warp.width) for warp in warps], np.float32)
+            result["warp"] = np.stack([warp.matrix.astype(np.float32) for warp in warps])
         if self._setup.recolors:
-            colors = [_SAME_COLORS if d.color is None else d.color for d in drawn]
-            result["color"] = [np.ascontiguousarray(color[:, :3]) for color in colors]
-            result["color_shift"] = [np.ascontiguousarray(color[:, 3]) for color in colors]
+            colors = np.stack([_SAME_COLORS if d.color is None else d.color for d in drawn])
+            result["color"] = np.ascontiguousarray(colors[:, :, :3])
+            result["color_shift"] = np.ascontiguousarray(colors[:, :, 3])
         return result
+
+
+def _frames_at(video: Tensor, places: slice | list[int]) -> Tensor:
+    """Some of a video's frames, contiguous; a list of places would have to be copied to the device."""
+    if isinstance(places, slice):
+        return video[places].contiguous()
+    return torch.stack([video[place] for place in places])
 
 
 @pipeline_def  # type: ignore[untyped-decorator]
 def _clip_pipeline(*, setup: EngineSetup) -> Any:
-    def fed(name: str, layout: str | None = None) -> Any:
-        return fn.external_source(name=name, batch=True, no_copy=True, layout=layout)
+    def fed(name: str) -> Any:
+        return fn.external_source(name=name, batch=True, no_copy=True)
 
-    video, size = fed("video", "FHWC"), [setup.size, setup.size]
-    if setup.device.type == "cuda":
-        video = video.gpu()
+    on_gpu, size = setup.device.type == "cuda", [setup.size, setup.size]
+    video = fn.external_source(
+        name="video", batch=True, layout="FHWC", device="gpu" if on_gpu else "cpu", no_copy=not on_gpu
+    )
     # `fn.resize` can take a region itself, but its filter then reads pixels outside of it.
     cut = fn.slice(video, start=fed("top_left"), shape=fed("extent"), axis_names="HW")
     clip = fn.resize(cut, size=fed("resized") if setup.warps else size, interp_type=types.INTERP_LINEAR, antialias=True)

@@ -36,6 +36,21 @@ class EngineSetup:
     recolors: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """The model's input.
+
+    Attributes:
+        requests: that were served in the end.
+        video: the clips of all of them, [B, 3, T, size, size].
+        ready: after which it is whole, where the device may still be at work on it on another stream.
+    """
+
+    requests: list[Request]
+    video: Tensor
+    ready: torch.cuda.Event | None = None
+
+
 class Engine(ABC):
     """A backend: requests in, the model's input out. `start` returns at once; `finish` waits and may run in another thread."""
 
@@ -44,8 +59,8 @@ class Engine(ABC):
         """Begin to read a batch."""
 
     @abstractmethod
-    def finish(self, started: object) -> tuple[list[Request], Tensor]:
-        """The requests that were served in the end, and the clips of all: [B, 3, T, size, size]."""
+    def finish(self, started: object) -> Made:
+        """What became of it."""
 
     @abstractmethod
     def close(self) -> None:

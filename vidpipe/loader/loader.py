@@ -17,7 +17,7 @@ from vidpipe.errors import ShardError, UsageError
 from vidpipe.loader.assemble import make_batch, make_raw_batch
 from vidpipe.loader.backend import make_engine, torch_dtype
 from vidpipe.loader.batch import Augment, Backend, Batch, Dtype, LoaderOptions, LoaderStats, RawBatch
-from vidpipe.loader.engine import EngineSetup
+from vidpipe.loader.engine import EngineSetup, Made
 from vidpipe.loader.order import Share
 from vidpipe.loader.planner import Planner, check_takes, make_augmentation
 from vidpipe.loader.pool import ReadPool
@@ -137,7 +137,14 @@ class Loader:
             warps=self.options.affine is not None,
             recolors=self.options.color_jitter is not None,
         )
-        self.backend, self._engine = make_engine(backend, self._pool, setup)
+        self.backend, self._engine = make_engine(
+            backend,
+            self._pool,
+            setup,
+            decode=self.options.decode,
+            source=self._source,
+            num_frames=self.num_frames,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -169,10 +176,10 @@ class Loader:
         return self._share(consumed=0).num_batches(self._batch_samples, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
-        def begin(requests: list[Request]) -> Future[tuple[list[Request], torch.Tensor]]:
+        def begin(requests: list[Request]) -> Future[Made]:
             return self._finisher.submit(self._engine.finish, self._engine.start(requests))
 
-        return self._run(begin, lambda begun: make_batch(self._source, *begun.result()))
+        return self._run(begin, lambda begun: make_batch(self._source, begun.result()))
 
     def read_batches(self) -> Iterator[RawBatch]:
         """As iterating, but clips as they are stored, in memory that is the consumer's own, without any transform.

@@ -114,12 +114,15 @@ def mix_batch(
     import torch
     from torch.nn import functional as F
 
+    from vidpipe.loader.transfer import to_device
+
     if not mixing.is_on:
         return video, label
     height, width = video.shape[-2:]
     draws = [draw_clip(mixing, key, seed=seed, epoch=epoch, height=height, width=width) for key in keys]
     partner = video.roll(-clips_per_sample, dims=0)
-    blend = torch.tensor([1.0 if draw.cut else draw.keep for draw in draws], device=video.device, dtype=video.dtype)
+    blends = torch.tensor([1.0 if draw.cut else draw.keep for draw in draws], dtype=video.dtype)
+    blend = to_device(blends, video.device)
     mixed = torch.lerp(partner, video, blend.view(-1, 1, 1, 1, 1))
     for index, draw in enumerate(draws):
         if draw.cut is not None:
@@ -129,11 +132,11 @@ def mix_batch(
             top, left, bottom, right = draw.erased
             box = mixed[index, :, :, top:bottom, left:right]
             noise = torch.randn(box[:, 0].shape, generator=torch.Generator().manual_seed(draw.noise_seed))
-            box.copy_(noise.to(box).unsqueeze(1).expand_as(box))
+            box.copy_(to_device(noise, box.device).unsqueeze(1).expand_as(box))
     if not mixing.is_soft:
         return mixed, label
     own = F.one_hot(label, num_classes).to(video.dtype)
-    keep = torch.tensor([draw.keep for draw in draws], device=video.device, dtype=video.dtype).unsqueeze(1)
+    keep = to_device(torch.tensor([draw.keep for draw in draws], dtype=video.dtype), video.device).unsqueeze(1)
     return mixed, own * keep + own.roll(-clips_per_sample, dims=0) * (1 - keep)
 
 

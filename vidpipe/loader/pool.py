@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Generic[R]):
     """A batch that is being read.
 
     Attributes:
@@ -41,10 +41,10 @@ class Reading:
 
     buffer: NDArray[np.uint8]
     starts: list[int]
-    tasks: list[Future[list[tuple[Request, Frames]]]]
+    tasks: list[Future[list[tuple[Request, R]]]]
 
-    def results(self) -> list[tuple[Request, Frames]]:
-        """Wait; for each request the one that was served in the end, and its frames (uint8 [T, H, W, 3] in the buffer)."""
+    def results(self) -> list[tuple[Request, R]]:
+        """Wait; for each request the one that was served in the end, and what was read: frames are uint8 [T, H, W, 3] in the buffer."""
         return [item for task in self.tasks for item in task.result()]
 
 
@@ -76,13 +76,23 @@ class ReadPool:
         self._threads = threads
         self._executor = _single_threaded_workers(threads)
 
-    def read(self, requests: Sequence[Request]) -> Reading:
+    def read(self, requests: Sequence[Request]) -> Reading[Frames]:
         """Read all samples of a batch, each into its part of one buffer."""
-        ends = np.cumsum([self._room(request) for request in requests]).tolist()
+        return self.read_with(self._reader.read, requests)
+
+    def read_with(
+        self,
+        read: Callable[[int, Sequence[int], NDArray[np.uint8]], R],
+        requests: Sequence[Request],
+        *,
+        into_buffer: bool = True,
+    ) -> Reading[R]:
+        """As `read`, with another function than the reader's, which perhaps needs no buffer."""
+        ends = np.cumsum([self._room(request) if into_buffer else 0 for request in requests]).tolist()
         starts = [0, *ends[:-1]]
         buffer = self._buffers.take(ends[-1])
         tasks = self._share_out(
-            requests, lambda place: self._read(requests[place], buffer[starts[place] : ends[place]])
+            requests, lambda place: self._read(read, requests[place], buffer[starts[place] : ends[place]])
         )
         return Reading(buffer, starts, tasks)
 
@@ -100,7 +110,7 @@ class ReadPool:
 
         def serve(place: int) -> Request:
             memory = self._memory.take("frames", (self._room(requests[place]),), dtype=torch.uint8)
-            request, video = self._read(requests[place], memory.numpy())
+            request, video = self._read(self._reader.read, requests[place], memory.numpy())
             work(place, video, request)
             return request
 
@@ -126,12 +136,14 @@ class ReadPool:
 
         return [self._executor.submit(serve_all, places[first : first + together]) for first in places[::together]]
 
-    def _read(self, wanted: Request, out: NDArray[np.uint8]) -> tuple[Request, Frames]:
+    def _read(
+        self, read: Callable[[int, Sequence[int], NDArray[np.uint8]], R], wanted: Request, out: NDArray[np.uint8]
+    ) -> tuple[Request, R]:
         request = wanted
         while True:
             try:
                 if self._quarantine is None or request.sample not in self._quarantine:
-                    return request, self._reader.read(request.sample, request.frames, out)
+                    return request, read(request.sample, request.frames, out)
             except ShardError as error:
                 if self._quarantine is None:
                     raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from vidpipe.loader.index import SampleIndex, load_index, unite_indexes
 from vidpipe.loader.order import Integers
 from vidpipe.loader.reader import MAX_OPEN_SHARDS, ClipReader
 from vidpipe.loader.splits import Shards, Split, default_cache_dir, named_folders, open_split
+from vidpipe.loader.stored import Stored
 from vidpipe.loader.where import matching_rows
 from vidpipe.loader.window import FrameWindow, frame_window
 from vidpipe.shards.codecs import stores_whole_videos
@@ -97,12 +99,25 @@ class Source:
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
         """Some frames of a sample's clip; see `ClipReader.read`."""
         number = self.split_number(sample)
-        try:
+        with self._naming(number):
             return self._readers[number].read(sample, frames, out)
-        except BadSampleError as error:
-            if len(self.splits) == 1:
-                raise
-            raise BadSampleError(f"{self.splits[number].name}/{error.shard}", error.key, error.message) from error
+
+    def read_stored(self, sample: int, frames: Sequence[int]) -> Stored:
+        """What holds them, not decoded; raises as `read`."""
+        number = self.split_number(sample)
+        with self._naming(number):
+            parts = self._readers[number].read_parts(sample, frames)
+        _, height, width = (int(n) for n in self.index.shape[sample])
+        return Stored(self.codec_of(sample), parts, frames, (len(frames), height, width, 3))
+
+    def codec_of(self, sample: int) -> str:
+        """Name of the codec that a sample is stored with."""
+        return self.splits[self.split_number(sample)].manifest.codec.name
+
+    @property
+    def codecs(self) -> frozenset[str]:
+        """Names of the codecs that samples are stored with."""
+        return frozenset(split.manifest.codec.name for split in self.splits)
 
     def prefetch(self, shards: Sequence[int], *, rank: int, world_size: int) -> None:
         """Have these shards of the index near before they are read; the processes of a machine begin at different ones."""
@@ -129,6 +144,16 @@ class Source:
             self._prefetcher.join()
         for reader in self._readers:
             reader.close()
+
+    @contextmanager
+    def _naming(self, split: int) -> Iterator[None]:
+        """Errors about a sample name its split where there are several."""
+        try:
+            yield
+        except BadSampleError as error:
+            if len(self.splits) == 1:
+                raise
+            raise BadSampleError(f"{self.splits[split].name}/{error.shard}", error.key, error.message) from error
 
     def _fetch(self, shard: int) -> None:
         self.splits[int(self.split_of_shard[shard])].prefetch(self.index.shards[shard])

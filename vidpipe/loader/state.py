@@ -11,7 +11,17 @@ from vidpipe.loader.batch import LoaderOptions
 
 VERSION = 1
 # Options that change neither which clips come nor what they look like. A new option counts as one that does.
-_NEUTRAL = ("cache_dir", "cache_gb", "check", "max_bad", "on_bad", "prefetch_batches", "shuffle_window", "threads")
+_NEUTRAL = (
+    "cache_dir",
+    "cache_gb",
+    "check",
+    "decode",
+    "max_bad",
+    "on_bad",
+    "prefetch_batches",
+    "shuffle_window",
+    "threads",
+)
 
 
 def content_of_options(options: LoaderOptions) -> dict[str, Any]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vidpipe.loader.engine import Engine, EngineSetup
+from vidpipe.loader.engine import Engine, EngineSetup, Made
 from vidpipe.loader.memory import BufferPool
 from vidpipe.loader.pool import Reading, ReadPool
 from vidpipe.loader.request import Request, places_of
+from vidpipe.loader.transfer import SideStream
 from vidpipe.loader.transform import ClipTransform
 from vidpipe.shards.codecs.base import Frames
 
@@ -44,10 +44,10 @@ class TorchEngine(Engine):
 
         return _Started(batch, self._pool.process(requests, work))
 
-    def finish(self, started: object) -> tuple[list[Request], Tensor]:
+    def finish(self, started: object) -> Made:
         """Wait for all clips."""
         assert isinstance(started, _Started)
-        return [request for task in started.tasks for request in task.result()], started.batch
+        return Made([request for task in started.tasks for request in task.result()], started.batch)
 
     def close(self) -> None:
         """Nothing to free."""
@@ -68,36 +68,30 @@ class TorchDeviceEngine(Engine):
         self._pool = pool
         self._size, self._dtype, self._device = setup.size, setup.dtype, setup.device
         self._transform = ClipTransform(size=setup.size, normalization=setup.normalization, device=setup.device)
-        self._stream: torch.cuda.Stream | None = None
-        if setup.device.type == "cuda":
-            self._stream = torch.cuda.Stream(setup.device)  # type: ignore[no-untyped-call]
+        self._stream = SideStream(setup.device)
 
-    def start(self, requests: Sequence[Request]) -> Reading:
+    def start(self, requests: Sequence[Request]) -> Reading[Frames]:
         """Read a batch's frames in the pool's threads."""
         return self._pool.read(requests)
 
-    def finish(self, started: object) -> tuple[list[Request], Tensor]:
-        """Wait for the frames, copy and transform them; ends when the device has."""
+    def finish(self, started: object) -> Made:
+        """Wait for the frames, then queue their copy and what is done to them."""
         assert isinstance(started, Reading)
         results = started.results()
         requests = [request for request, _ in results]
         first = _first_clips(requests)
-        with self._on_stream():
+        with self._stream.queue():
             frames = torch.from_numpy(started.buffer).to(self._device, non_blocking=True)
             batch = torch.empty(_batch_shape(requests, self._size), dtype=self._dtype, device=self._device)
             for (request, read), start, place in zip(results, started.starts, first, strict=True):
                 video = frames[start : start + read.nbytes].view(read.shape)
                 for clip, take in enumerate(request.takes, start=place):
                     self._transform(video[places_of(take, request)], take.drawn, out=batch[clip])
-        if self._stream is not None:
-            self._stream.synchronize()
-        return requests, batch
+        return Made(requests, batch, self._stream.mark(results))
 
     def close(self) -> None:
-        """Nothing to free."""
-
-    def _on_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+        """Wait for what is queued, which reads memory of ours."""
+        self._stream.close()
 
 
 def _batch_shape(requests: Sequence[Request], size: int) -> tuple[int, ...]:

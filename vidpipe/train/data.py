@@ -10,7 +10,7 @@ from vidpipe.errors import UsageError
 from vidpipe.features.loader import FeatureLoader, FeatureOptions
 from vidpipe.loader import Batch, Loader, LoaderOptions
 from vidpipe.loader.affine import Affine
-from vidpipe.loader.batch import Backend
+from vidpipe.loader.batch import Backend, Decode
 from vidpipe.loader.color import ColorJitter
 from vidpipe.shards.layout import MANIFEST
 from vidpipe.shards.manifest import Manifest, find_split, load_manifest, split_folders
@@ -113,6 +113,7 @@ def loader_options(section: DataSection) -> LoaderOptions:
         color_jitter=ColorJitter(**section.color_jitter.model_dump()) if section.color_jitter else None,
         affine=Affine(**section.affine.model_dump()) if section.affine else None,
         clips_per_sample=section.clips_per_sample,
+        decode=section.decode,
         threads=section.threads,
     )
 
@@ -190,6 +191,7 @@ def open_eval_loader(
     batch_size: int,
     device: str,
     backend: Backend,
+    decode: Decode = "auto",
     rank: int = 0,
     world_size: int = 1,
     views: tuple[int, int] | None = None,
@@ -227,7 +229,7 @@ def open_eval_loader(
         drop_last=False,
         rank=rank,
         world_size=world_size,
-        options=LoaderOptions(epoch_unit="clip") if views is None else LoaderOptions(views=views),
+        options=LoaderOptions(epoch_unit="video" if views else "clip", views=views, decode=decode),
     )
 
 

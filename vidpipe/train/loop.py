@@ -99,6 +99,7 @@ def train(
                     batch_size=recipe.data.eval_batch_size or loader.batch_size,
                     device=str(fabric.device),
                     backend=recipe.data.backend,
+                    decode=recipe.data.decode,
                     rank=fabric.global_rank,
                     world_size=fabric.world_size,
                 )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidpipe.loader.transfer import to_device
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 
 
@@ -86,7 +87,7 @@ class Reconstruction:
 
     def output(self, model: Callable[..., Any], shown: Shown) -> tuple[Tensor, Tensor | None]:
         """Predicted pixels of the hidden tubelets, and the mask."""
-        mask = draw_masks(self.module, shown.keys, seed=self.seed, epoch=shown.epoch)
+        mask = to_device(draw_masks(self.module, shown.keys, seed=self.seed, epoch=shown.epoch), shown.video.device)
         return model(shown.video, mask).float(), mask
 
     def loss(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:

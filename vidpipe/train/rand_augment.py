@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
+from vidpipe.loader.transfer import to_device
 from vidpipe.shards.manifest import Normalization
 
 _GREY = [124.0, 116.0, 104.0]  # the mean of ImageNet, for what moves into the picture
@@ -47,21 +49,36 @@ def _factor(strength: float, sign: int) -> float:
     return max(0.1, 1.0 + sign * 0.9 * strength)
 
 
+# Torchvision's `affine` and `adjust_sharpness` make small tensors of Python's numbers, for each of which a GPU is waited for.
+
+
 def _affine(
     frames: Tensor, *, angle: float = 0.0, shift: tuple[float, float] = (0, 0), shear: float = 0.0, axis: int = 0
 ) -> Tensor:
-    shears = [0.0, 0.0]
-    shears[axis] = float(np.degrees(np.arctan(shear)))
-    moved: Tensor = tv.affine(
-        frames,
-        angle=angle,
-        translate=[round(shift[0]), round(shift[1])],
-        scale=1.0,
-        shear=shears,
-        interpolation=tv.InterpolationMode.BILINEAR,
-        fill=_GREY,
-    )
-    return moved
+    """Rotated clockwise by `angle` degrees about the centre, sheared along an axis, shifted by whole pixels; bilinear."""
+    turn = np.radians(angle)
+    forward = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    sheared = np.eye(2)
+    sheared[axis, 1 - axis] = -shear
+    back = np.linalg.inv(forward @ sheared)
+    (a, b), (c, d) = back.tolist()
+    x0, y0 = (-back @ np.round(shift)).tolist()
+    height, width = frames.shape[-2:]
+    x = torch.linspace((1 - width) / 2, (width - 1) / 2, width, device=frames.device)
+    y = torch.linspace((1 - height) / 2, (height - 1) / 2, height, device=frames.device)[:, None]
+    grid = torch.stack(((a * x + b * y + x0) * (2 / width), (c * x + d * y + y0) * (2 / height)), dim=-1)
+    grey = to_device(torch.tensor(_GREY), frames.device).view(3, 1, 1)
+    moved = F.grid_sample(frames - grey, grid.expand(len(frames), -1, -1, -1), align_corners=False) + grey
+    return moved.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _sharpness(frames: Tensor, factor: float) -> Tensor:
+    """Away from, or towards, each pixel's mean with its neighbours, in which it has a weight of 5 to their 1."""
+    levels = frames.float()
+    inner = levels[..., 1:-1, 1:-1]
+    blurred = ((9 * F.avg_pool2d(levels, 3, stride=1) + 4 * inner) / 13).round_()
+    inner.copy_(blurred.lerp_(inner, factor))
+    return levels.clamp_(0, 255).to(torch.uint8)
 
 
 def _solarize_add(frames: Tensor, strength: float, sign: int) -> Tensor:
@@ -80,7 +97,7 @@ OPERATIONS: dict[str, Operation] = {
     "color": lambda frames, strength, sign: tv.adjust_saturation(frames, _factor(strength, sign)),
     "contrast": lambda frames, strength, sign: tv.adjust_contrast(frames, _factor(strength, sign)),
     "brightness": lambda frames, strength, sign: tv.adjust_brightness(frames, _factor(strength, sign)),
-    "sharpness": lambda frames, strength, sign: tv.adjust_sharpness(frames, _factor(strength, sign)),
+    "sharpness": lambda frames, strength, sign: _sharpness(frames, _factor(strength, sign)),
     "shear_x": lambda frames, strength, sign: _affine(frames, shear=sign * 0.3 * strength, axis=0),
     "shear_y": lambda frames, strength, sign: _affine(frames, shear=sign * 0.3 * strength, axis=1),
     "translate_x": lambda frames, strength, sign: _affine(frames, shift=(sign * 0.45 * strength * frames.shape[3], 0)),
@@ -116,7 +133,9 @@ def rand_augment(
     Returns:
         float [B, 3, T, H, W], normalised.
     """
-    mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1, 1) for v in (normalization.mean, normalization.std))
+    mean, std = (
+        to_device(torch.tensor(v), video.device).view(3, 1, 1, 1) for v in (normalization.mean, normalization.std)
+    )
     clips = []
     for clip, key in zip(video, keys, strict=True):
         operations = draw_operations(policy, key, seed=seed, epoch=epoch)

@@ -55,6 +55,7 @@ class DataSection(_Section):
         eval_batch_size: clips of one evaluation step on one process; None is the same number as in one training step.
         augment: `train` for random crops and flips, None for centre crops.
         backend: the loader's engine.
+        decode: where `jpeg` and `mp4` are decoded; `auto` is the GPU where the engine can.
         epoch_unit: one clip of each `video` an epoch, or every `clip`.
         where: condition on the columns of samples.parquet; only clips for which it holds are learned from.
         balance: `class` draws every class equally often; None takes every clip once.
@@ -77,6 +78,7 @@ class DataSection(_Section):
     eval_batch_size: int | None = Field(default=None, ge=1)
     augment: Literal["train"] | None = "train"
     backend: Literal["auto", "dali", "torch"] = "auto"
+    decode: Literal["auto", "cpu", "gpu"] = "auto"
     epoch_unit: Literal["video", "clip"] = "video"
     where: str | None = None
     balance: Literal["class"] | None = None

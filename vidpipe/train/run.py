@@ -171,7 +171,7 @@ class Run:
                 continue
             correct = None if result.correct is None else int(result.correct)
             for window in (self.state.window, self.total):
-                window.add(loss=loss, clips=result.clips, correct=correct, grad_norm=norm)
+                window.add(loss=loss, clips=int(result.clips), correct=correct, grad_norm=norm)
 
     def _pulse(self, epoch: int, *, due: bool) -> None:
         window, step = self.state.window, self.state.step

@@ -42,6 +42,7 @@ _MAY_CHANGE = (
     "on_nan",
     "optim.accumulate",
     "data.backend",
+    "data.decode",
     "data.eval_batch_size",
     "data.threads",
     "data.on_bad",

@@ -33,14 +33,14 @@ class StepResult:
     Attributes:
         loss: mean over the step's clips, a scalar.
         correct: number of clips whose label got the highest logit; None where labels are mixed.
-        clips: number of clips, without padding.
+        clips: number of clips, without padding, a scalar.
         grad_norm: norm of all gradients before clipping.
         keys: the clips' keys.
     """
 
     loss: Tensor
     correct: Tensor | None
-    clips: int
+    clips: Tensor
     grad_norm: Tensor
     keys: tuple[str, ...]
 
@@ -78,7 +78,7 @@ class Learner:
         seed_step(self.recipe.seed, step=step, rank=self.fabric.global_rank)
         self.schedule.set_step(step)
         self.model.train()
-        losses, corrects, clips = [], [], 0
+        losses, corrects, clips = [], [], []
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with nullcontext() if last else self.fabric.no_backward_sync(self.model):
@@ -88,12 +88,13 @@ class Learner:
                 self.fabric.backward(loss / len(batches))
             losses.append(loss.detach())
             corrects.append(self.objective.correct(output, shown))
-            clips += int(shown.real.sum())
+            clips.append(shown.real.sum())
         keys = tuple(key for batch in batches for key in batch.key)
         mean_loss = torch.stack(losses).mean()
         grad_norm = self._update(mean_loss, step=step)
         known = [correct for correct in corrects if correct is not None]
-        return StepResult(mean_loss, torch.stack(known).sum() if known else None, clips, grad_norm, keys)
+        correct = torch.stack(known).sum() if known else None
+        return StepResult(mean_loss, correct, torch.stack(clips).sum(), grad_norm, keys)
 
     def show(self, batch: Batch, *, epoch: int) -> Shown:
         """A batch as the model is shown it."""

@@ -1,0 +1,181 @@
+"""Decoding on the device by DALI: JPEG by nvJPEG, H.264 by NVDEC, from memory and only the frames that are wanted.
+
+The same code runs on the CPU with DALI's decoders there (JPEG by libjpeg-turbo; VP9, but no H.264), by which it is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import pipeline_def
+from torch import Tensor
+
+from vidpipe.loader.stored import Stored
+from vidpipe.loader.transfer import SideStream
+from vidpipe.shards.codecs import make_codec
+from vidpipe.shards.codecs.base import CodecSpec, Frames
+
+HARDWARE_SHARE = 0.65  # of the pictures that nvJPEG's own hardware gets: DALI's default; not tuned on any GPU yet
+LEVELS = 3  # of 255 by which a flat area may differ from what the CPU decodes
+_TRIED_FRAMES = (0, 3, 3, 11, 12, 23)
+_PATCH = 32
+
+
+class DeviceDecoder:
+    """Decodes one codec's samples, a batch at a time; each frame of `jpeg` is a picture of one large batch of pictures.
+
+    NVDEC's frames come in the colours that DALI takes them to have, in 2.x those of BT.601, while prep writes BT.709. So the
+    first thing to be decoded is a clip of known colours: the change that makes the CPU's of them is then made to all others.
+
+    Args:
+        codec: `jpeg` or `mp4`.
+        max_samples: of a batch.
+        max_frames: of all its samples together.
+        stream: on which the frames are wanted.
+
+    Raises:
+        ValueError: the device can't decode that clip, or gives other pictures; the message is DALI's, or says how far off.
+    """
+
+    def __init__(
+        self,
+        codec: str,
+        *,
+        device: torch.device,
+        threads: int,
+        max_samples: int,
+        max_frames: int,
+        stream: SideStream,
+    ) -> None:
+        self._codec, self._stream = codec, stream
+        self._define = _PIPELINES[codec]
+        self._settings = {
+            "decoder": "mixed" if device.type == "cuda" else "cpu",
+            "batch_size": max(max_frames if codec == "jpeg" else max_samples, len(_TRIED_FRAMES)),
+            "num_threads": threads,
+            "device_id": (device.index or 0) if device.type == "cuda" else None,
+            "prefetch_queue_depth": 1,
+            "exec_dynamic": True,
+        }
+        self._pipeline = self._built()
+        self._color: Tensor | None = None
+        self._color = self._color_change(device)
+
+    def decode(self, samples: Sequence[Stored]) -> list[Tensor]:
+        """Frames of each sample, uint8 [T, H, W, 3] on the device, in memory that isn't used again.
+
+        Raises:
+            ValueError: one of them can't be decoded, or to another size; DALI may not say which. The next batch can.
+        """
+        encoded = [np.frombuffer(part, np.uint8) for sample in samples for part in sample.parts]
+        try:
+            self._pipeline.feed_input("encoded", encoded)
+            if self._codec == "mp4":
+                self._pipeline.feed_input("frames", [np.array(sample.frames, np.int32) for sample in samples])
+            (output,) = self._pipeline.run(self._stream.cuda)
+        except RuntimeError as error:
+            self._pipeline = self._built()  # DALI calls one that has failed no longer valid
+            raise ValueError(_reason(error)) from error
+        self._check_shapes(output.shape(), samples)
+        sizes = [int(np.prod(sample.shape)) for sample in samples]
+        # A pipeline's outputs lie one behind the other, so that a sample's pictures are a clip without being moved.
+        levels: Tensor = torch.utils.dlpack.from_dlpack(output.as_reshaped_tensor([sum(sizes)]))
+        videos = [video.view(sample.shape) for video, sample in zip(torch.split(levels, sizes), samples, strict=True)]
+        return videos if self._color is None else [_recolored(video, self._color) for video in videos]
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self._pipeline = None
+
+    def _built(self) -> Any:
+        pipeline = self._define(**self._settings)
+        try:
+            pipeline.build()
+        except RuntimeError as error:
+            raise ValueError(_reason(error)) from error
+        return pipeline
+
+    def _check_shapes(self, shapes: Sequence[tuple[int, ...]], samples: Sequence[Stored]) -> None:
+        wanted: list[tuple[int, ...]] = [sample.shape for sample in samples]
+        if self._codec == "jpeg":
+            wanted = [sample.shape[1:] for sample in samples for _ in sample.parts]
+        for shape, expected in zip(shapes, wanted, strict=True):
+            if tuple(shape) != expected:
+                raise ValueError(f"one decodes to {list(shape)}, expected {list(expected)}")
+
+    def _color_change(self, device: torch.device) -> Tensor | None:
+        """What makes the CPU's colours of this decoder's, float32 [4, 3] with the shift last; None where they agree."""
+        codec, patches = make_codec(CodecSpec(name=self._codec)), _patches()
+        files = [b"".join(member.pieces) for member in codec.encode(patches).members]
+        shape = (len(_TRIED_FRAMES), *patches.shape[1:3], 3)
+        read = codec.parts(patches.shape[:3], [len(file) for file in files], _TRIED_FRAMES)
+        stored = Stored(self._codec, [memoryview(files[part.member]) for part in read], _TRIED_FRAMES, shape)
+        expected = np.empty(shape, np.uint8)
+        codec.decode_parts(stored.parts, _TRIED_FRAMES, expected)
+        (got,) = self.decode([stored])
+        ours, theirs = _patch_colors(expected), _patch_colors(got.cpu().numpy())
+        if np.abs(theirs - ours).max() <= LEVELS:
+            return None
+        table = np.column_stack([theirs, np.ones(len(theirs))])
+        change, *_ = np.linalg.lstsq(table, ours, rcond=None)
+        left = np.abs(table @ change - ours).max()
+        if left > LEVELS:
+            raise ValueError(f"its pictures differ from the CPU's by up to {left:.0f} levels of 255")
+        return torch.from_numpy(change.astype(np.float32)).to(device)
+
+
+@pipeline_def  # type: ignore[untyped-decorator]
+def _jpeg_pipeline(*, decoder: str) -> Any:
+    encoded = fn.external_source(name="encoded", batch=True, no_copy=True)
+    # Chroma is interpolated as on the CPU; threads are left to the system, as several processes may share the cores.
+    return fn.decoders.image(
+        encoded,
+        device=decoder,
+        output_type=types.RGB,
+        adjust_orientation=False,
+        jpeg_fancy_upsampling=True,
+        hw_decoder_load=HARDWARE_SHARE,
+        affine=False,
+    )
+
+
+@pipeline_def  # type: ignore[untyped-decorator]
+def _mp4_pipeline(*, decoder: str) -> Any:
+    encoded = fn.external_source(name="encoded", batch=True, no_copy=True)
+    frames = fn.external_source(name="frames", batch=True, no_copy=True)
+    # By default a frame that isn't there would come as a black one.
+    return fn.decoders.video(encoded, device=decoder, frames=frames, pad_mode="none", affine=False)
+
+
+_PIPELINES: dict[str, Callable[..., Any]] = {"jpeg": _jpeg_pipeline, "mp4": _mp4_pipeline}
+
+
+def _recolored(video: Tensor, change: Tensor) -> Tensor:
+    pixels = torch.addmm(change[3], video.reshape(-1, 3).float(), change[:3])
+    return pixels.round_().clamp_(0, 255).to(torch.uint8).view(video.shape)
+
+
+def _patches() -> Frames:
+    """24 frames of 16 flat patches in muted colours, none like another."""
+    colors = np.random.default_rng(0).integers(64, 192, (24, 4, 4, 3), dtype=np.uint8)
+    return colors.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)
+
+
+def _patch_colors(video: Frames) -> NDArray[np.float64]:
+    """Mean colours of the patches' middles, [patches, 3]."""
+    frames, height, width, _ = video.shape
+    patches = video.reshape(frames, height // _PATCH, _PATCH, width // _PATCH, _PATCH, 3)
+    middle = slice(_PATCH // 4, 3 * _PATCH // 4)
+    colors: NDArray[np.float64] = patches[:, :, middle, :, middle].mean(axis=(2, 4)).reshape(-1, 3)
+    return colors
+
+
+def _reason(error: RuntimeError) -> str:
+    """What DALI says between the traceback of the pipeline's definition and its farewell, in one line."""
+    said = str(error).rpartition("encountered:")[2].partition("Current pipeline object is no longer valid")[0]
+    return " ".join(said.split())[:300]

@@ -1,0 +1,71 @@
+"""What is stored of a sample, read but not decoded: for decoders on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.shards.codecs.base import Frames
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """What holds some frames of a sample.
+
+    Attributes:
+        codec: name of the codec.
+        parts: as `Codec.parts` names them for these frames.
+        frames: their numbers in the stored clip.
+        shape: (T, H, W, 3) of what they decode to.
+    """
+
+    codec: str
+    parts: Sequence[memoryview]
+    frames: Sequence[int]
+    shape: tuple[int, int, int, int]
+
+
+class StoredSource(Protocol):
+    """What is read from."""
+
+    @property
+    def codecs(self) -> frozenset[str]:
+        """Names of the codecs that samples are stored with."""
+
+    def codec_of(self, sample: int) -> str:
+        """Name of the codec that a sample is stored with."""
+
+    def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
+        """Some frames of a sample, in `out`."""
+
+    def read_stored(self, sample: int, frames: Sequence[int]) -> Stored:
+        """What holds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDecoding:
+    """What is decoded on the device instead of by the threads that read.
+
+    Attributes:
+        codecs: names of those whose samples are.
+        num_frames: of each clip.
+    """
+
+    source: StoredSource
+    codecs: frozenset[str]
+    num_frames: int
+
+    def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames | Stored:
+        """Some frames of a sample in `out`, or what holds them if the device decodes it."""
+        if self.source.codec_of(sample) in self.codecs:
+            return self.source.read_stored(sample, frames)
+        return self.source.read(sample, frames, out)
+
+    @property
+    def of_everything(self) -> bool:
+        """Whether no sample is decoded by the threads."""
+        return self.codecs >= self.source.codecs

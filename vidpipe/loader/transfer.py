@@ -1,0 +1,58 @@
+"""From the host to the device without either waiting for the other, on the CPU nothing but what has to be done there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+MAX_UNDER_WAY = 2  # batches on the side stream: one is copied while the one before is transformed
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the host's, on the device; on a GPU the copy is queued on the current stream, and nothing waits."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # from any other memory, the copy would make the host wait for all that is queued
+    return tensor.to(device, non_blocking=True)
+
+
+class SideStream:
+    """A stream of the loader's own, so that its work doesn't stand behind the model's.
+
+    Args:
+        device: on any but CUDA ones, work is done at once, and there is nothing to wait for.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self.cuda = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._under_way: deque[tuple[torch.cuda.Event, object]] = deque()
+
+    @contextmanager
+    def queue(self) -> Iterator[None]:
+        """Work within the block goes to this stream; first waits until there is room for another batch."""
+        while len(self._under_way) >= MAX_UNDER_WAY:
+            self._under_way.popleft()[0].synchronize()
+        if self.cuda is None:
+            yield
+        else:
+            with torch.cuda.stream(self.cuda):
+                yield
+
+    def mark(self, reads: object) -> torch.cuda.Event | None:
+        """The end of what was queued so far, for others to wait for; what it `reads` is kept until then."""
+        if self.cuda is None:
+            return None
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # a thread that waits for it sleeps
+        event.record(self.cuda)
+        self._under_way.append((event, reads))
+        return event
+
+    def close(self) -> None:
+        """Wait for all that was queued."""
+        while self._under_way:
+            self._under_way.popleft()[0].synchronize()
