@@ -46,9 +46,10 @@ class VidpipePrep(PrepArm):
         return 1
 
     @staticmethod
-    def decoded(work: Work) -> int:
-        """Up to the clip's last frame."""
-        return work.needed
+    def decoded(work: Work) -> int | None:
+        """It leaves out what the clip doesn't need, so that is unknown."""
+        del work
+        return None
 
     @classmethod
     def given(cls, work: Work) -> int:
