@@ -51,7 +51,16 @@ def test_a_run_proves_times_and_reports_every_arm_and_every_codec(tiny: LoaderBe
     report = _run(replace(tiny, codecs=("jpeg", "mp4")))
     ours = {"read": {"memcpy", "vidpipe", "vidpipe-unchecked"}, "train": {"memcpy", "vidpipe-torch", "vidpipe-dali"}}
     peers = {
-        "tensor": {"dali-reader", "webdataset", "litdata", "mosaicml-streaming", "pyav", "torchcodec", "decord"},
+        "tensor": {
+            "preadv",
+            "dali-reader",
+            "webdataset",
+            "litdata",
+            "mosaicml-streaming",
+            "pyav",
+            "torchcodec",
+            "decord",
+        },
         "jpeg": {"dali-jpeg", "dali-filmstrip", "webdataset-jpeg", "pyav", "torchcodec", "decord"},
         "mp4": {"webdataset-mp4", "pyav", "torchcodec", "decord"},
     }

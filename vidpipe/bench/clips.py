@@ -91,12 +91,20 @@ class StoredClips:
     def frames(self, clip: StoredClip) -> NDArray[np.uint8]:
         """These frames: uint8 [T, H, W, 3]."""
         window = self.window(clip)
-        places = place_members([""] * len(clip.payload_sizes), clip.payload_offset, clip.payload_sizes)
-        parts = self._codec.parts((clip.frames, clip.height, clip.width), clip.payload_sizes, window)
-        content = [self._bytes(clip.shard, places[part.member].offset + part.offset, part.size) for part in parts]
+        content = [self._bytes(clip.shard, offset, size) for offset, size in self._parts(clip)]
         video = np.empty((len(window), clip.height, clip.width, 3), np.uint8)
         self._codec.decode_parts(content, window, video)
         return video
+
+    def ranges(self, clip: StoredClip) -> list[tuple[int, int]]:
+        """Offset and size in bytes of what is stored of these frames, parts that adjoin in one."""
+        ranges: list[tuple[int, int]] = []
+        for offset, size in self._parts(clip):
+            if ranges and sum(ranges[-1]) == offset:
+                ranges[-1] = (ranges[-1][0], ranges[-1][1] + size)
+            else:
+                ranges.append((offset, size))
+        return ranges
 
     def payload(self, clip: StoredClip) -> list[bytes]:
         """The sample's payload, file by file, as it is stored."""
@@ -122,6 +130,12 @@ class StoredClips:
         content = json.loads(self._bytes(clip.shard, clip.json_offset, clip.json_size))
         assert isinstance(content, dict)
         return content
+
+    def _parts(self, clip: StoredClip) -> list[tuple[int, int]]:
+        """Offset and size of what is stored of each of these frames."""
+        places = place_members([""] * len(clip.payload_sizes), clip.payload_offset, clip.payload_sizes)
+        parts = self._codec.parts((clip.frames, clip.height, clip.width), clip.payload_sizes, self.window(clip))
+        return [(places[part.member].offset + part.offset, part.size) for part in parts]
 
     def _bytes(self, shard: str, offset: int, size: int) -> bytes:
         with (self.folder / shard).open("rb") as stream:

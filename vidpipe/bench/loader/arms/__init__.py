@@ -26,6 +26,7 @@ _ARMS = "vidpipe.bench.loader.arms"
 # The order is that of tables.
 ARMS: dict[str, ArmEntry] = {
     "memcpy": ArmEntry(f"{_ARMS}.memcpy:MemcpyArm"),
+    "preadv": ArmEntry(f"{_ARMS}.preadv:PreadvArm", ("tensor",)),
     "vidpipe": ArmEntry(f"{_ARMS}.vidpipe_loader:VidpipeReadArm"),
     "vidpipe-unchecked": ArmEntry(f"{_ARMS}.vidpipe_loader:VidpipeUncheckedReadArm"),
     "vidpipe-torch": ArmEntry(f"{_ARMS}.vidpipe_loader:VidpipeTorchArm"),
