@@ -87,23 +87,9 @@ def train(
         length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
         learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)
         state = RunState(learner, loader, built.description, preprocessing)
-        eval_loader = None
         if views is None:
             progress.say(f"{shards}: no {recipe.eval.split!r} split: training goes without evaluation")
-        else:
-            eval_loader = stack.enter_context(
-                open_eval_loader(
-                    shards,
-                    split=recipe.eval.split,
-                    preprocessing=preprocessing,
-                    batch_size=recipe.data.eval_batch_size or loader.batch_size,
-                    device=str(fabric.device),
-                    backend=recipe.data.backend,
-                    decode=recipe.data.decode,
-                    rank=fabric.global_rank,
-                    world_size=fabric.world_size,
-                )
-            )
+        eval_loader = _eval_loader(state, shards, stack) if views else None
         if point is not None:
             state.restore(point.path)
         _introduce(progress, state, total_steps=length.total, out=out, resumed=point is not None, resume=resume)
@@ -137,6 +123,23 @@ def train(
         run.draw_evaluation()
     progress.say(result.line())
     return result
+
+
+def _eval_loader(state: RunState, shards: Path, stack: ExitStack) -> ClipLoader:
+    recipe, fabric = state.learner.recipe, state.learner.fabric
+    return stack.enter_context(
+        open_eval_loader(
+            shards,
+            split=recipe.eval.split,
+            preprocessing=state.preprocessing,
+            batch_size=recipe.data.eval_batch_size or state.loader.batch_size,
+            device=str(fabric.device),
+            backend=recipe.data.backend,
+            decode=recipe.data.decode,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+    )
 
 
 def _open_folder(out: Path, state: RunState, stack: ExitStack) -> RunLog:
