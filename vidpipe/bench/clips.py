@@ -70,6 +70,11 @@ class StoredClips:
     def __len__(self) -> int:
         return len(self.clips)
 
+    @property
+    def shards(self) -> list[str]:
+        """Names of the shards, without those all of whose videos were rejected: some readers refuse empty archives."""
+        return [entry.name for entry in self.manifest.shards if entry.samples]
+
     @cached_property
     def by_key(self) -> dict[str, StoredClip]:
         """The clips by their samples' keys."""

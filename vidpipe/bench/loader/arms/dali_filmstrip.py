@@ -39,14 +39,14 @@ class DaliFilmstripArm(DaliReaderArm):
     def prepare(self) -> None:
         """Write the filmstrips, with the quality of the frames, to shards like those that they come from."""
         stored = StoredClips(self.setup.folder)
-        for entry in stored.manifest.shards:
-            with open_shard(self.setup.scratch / entry.name) as writer:
-                for clip in (clip for clip in stored.clips if clip.shard == entry.name):
+        for shard in stored.shards:
+            with open_shard(self.setup.scratch / shard) as writer:
+                for clip in (clip for clip in stored.clips if clip.shard == shard):
                     writer.add(clip.key, {"jpg": (stored.filmstrip(clip),)})
 
     def shards(self, stored: StoredClips) -> list[str]:
         """Those that `prepare` wrote."""
-        return [str(self.setup.scratch / entry.name) for entry in stored.manifest.shards]
+        return [str(self.setup.scratch / shard) for shard in stored.shards]
 
     def extensions(self, stored: StoredClips) -> list[str]:
         """One file."""

@@ -31,7 +31,7 @@ class DaliReaderArm(Arm):
 
     def shards(self, stored: StoredClips) -> list[str]:
         """The archives that are read, with an index beside each, in the order of the clips."""
-        return [str(stored.folder / entry.name) for entry in stored.manifest.shards]
+        return [str(stored.folder / shard) for shard in stored.shards]
 
     def batches(self, job: Job) -> Iterator[ArmBatch]:
         """In the order of the shards, without end; the reader gives no keys, so they are counted along."""

@@ -33,7 +33,7 @@ class WebDatasetArm(Arm):
     def batches(self, job: Job) -> Iterator[ArmBatch]:
         """In the order of the shards, which are dealt out to the workers; no more of these than shards."""
         stored = StoredClips(self.setup.folder, frames=self.setup.frames)
-        shards = [str(stored.folder / entry.name) for entry in stored.manifest.shards]
+        shards = [str(stored.folder / shard) for shard in stored.shards]
         transform = ClipTransform(self.setup, job)
         windows = {clip.key: stored.window(clip) for clip in stored.clips}
 
