@@ -11,7 +11,7 @@ from video.numbered import HEIGHT, WIDTH, MakeVideo, ffmpeg_frames, numbered_fra
 
 from vidpipe.errors import VideoError
 from vidpipe.video.decode import extract_clips
-from vidpipe.video.packets import Packet, index_frames, is_idr_h264, needed_packets
+from vidpipe.video.packets import H264Restarts, Packet, index_frames, needed_packets
 from vidpipe.video.spec import ClipSpec
 
 H264 = ("-c:v", "libx264", "-preset", "medium", "-crf", "23", "-pix_fmt", "yuv420p")
@@ -53,15 +53,51 @@ def test_frames_are_those_of_a_whole_decode(name: str, ffmpeg_video: MakeVideo) 
 def test_damage_in_packets_that_are_not_needed_matters_only_when_strict(ffmpeg_video: MakeVideo) -> None:
     path = ffmpeg_video("x.mp4", *STRUCTURES["closed-gops.mp4"], picture=moving_frames(100))
     with av.open(str(path)) as container:
-        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
-    data, begin, end = bytearray(path.read_bytes()), positions[2], positions[20]
-    assert begin is not None and end is not None
-    data[begin:end] = random.Random(1).randbytes(end - begin)
+        places = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for position, size in places[2:20]:  # the slices, but not the headers by which they are found
+        data[position + 8 : position + size] = random.Random(1).randbytes(size - 8)
     path.write_bytes(data)
     late = ClipSpec(frames=4, stride=2, clips=1, height=HEIGHT)  # the middle, two groups of pictures behind the damage
     extract_clips(path, late, key="x")
     with pytest.raises(VideoError, match="damage"):
         extract_clips(path, late, key="x", strict=True)
+
+
+def test_a_cropped_size_is_decoded_once(ffmpeg_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ffmpeg_video("x.mp4", *STRUCTURES["one-gop.mp4"], picture=moving_frames(40))
+    reference = ffmpeg_frames(path, size=(WIDTH, HEIGHT))
+    monkeypatch.setattr("vidpipe.video.decode.decode_with_ffmpeg", _not_expected)
+    for width, height in ((128, 128), (112, HEIGHT), (190, 96)):
+        spec = ClipSpec(frames=8, stride=3, height=HEIGHT, crop=(width, height))
+        clip = extract_clips(path, spec, key="x").clips[0]
+        left, top = spec.crop_origin(WIDTH, HEIGHT)
+        scaled = spec.scaled_size(WIDTH, HEIGHT)
+        if scaled == (WIDTH, HEIGHT):
+            expected = reference[clip.frame_indices, top : top + height, left : left + width]
+            np.testing.assert_array_equal(clip.video, expected)
+        assert clip.video.shape == (8, height, width, 3)
+
+
+def _not_expected(*_: object, **__: object) -> bool:
+    raise AssertionError("decoded by ffmpeg")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_lost_slice_is_damage_though_libav_conceals_it_in_silence(strict: bool, ffmpeg_video: MakeVideo) -> None:
+    """One of the four slices of a picture in the middle, which others refer to, becomes filler."""
+    path = ffmpeg_video("x.mp4", *H264, "-x264-params", "slices=4:bframes=0:keyint=60", picture=moving_frames(60))
+    with av.open(str(path)) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.size][30]
+    assert place is not None
+    data = bytearray(path.read_bytes())
+    second = place + 4 + int.from_bytes(data[place : place + 4], "big") + 4
+    assert data[second] & 31 == 1 and data[second] & 0x60
+    data[second] = data[second] & 0x60 | 12
+    path.write_bytes(data)
+    for decoder in ("auto", "ffmpeg"):
+        with pytest.raises(VideoError, match="corrupt"):
+            extract_clips(path, ClipSpec(frames=16, stride=3, height=HEIGHT), key="x", decoder=decoder, strict=strict)
 
 
 def test_needed_packets() -> None:
@@ -75,11 +111,22 @@ def test_needed_packets() -> None:
     assert needed_packets(index, [8]) == [range(4, 9)]
 
 
-def test_idr_pictures_of_h264() -> None:
-    sei, idr, other = b"\x06\x01\x80", b"\x65\x88\x84", b"\x41\x9a\x24"
-    for first, second, expected in ((sei, idr, True), (sei, other, False), (idr, other, True)):
-        assert is_idr_h264(b"\0\0\0\1" + first + b"\0\0\1" + second, length_bytes=0) is expected
-        for length in (1, 2, 4):
-            data = b"".join(len(unit).to_bytes(length, "big") + unit for unit in (first, second))
-            assert is_idr_h264(data, length_bytes=length) is expected
-    assert not is_idr_h264(b"", length_bytes=4)
+def test_restarts_of_h264() -> None:
+    """An IDR picture is one, unless it needs parameters or a configuration from before it, but after the beginning."""
+    sps, pps, idr, other = b"\x67\x42", b"\x68\xce", b"\x65\x88\x84", b"\x41\x9a\x24"
+    packets = [(sps, pps, idr), (other,), (idr,), (sps, pps, idr), (other, idr), (idr,)]
+    for length in (0, 1, 2, 4):
+        restarts = H264Restarts(b"" if length == 0 else bytes([1, 66, 0, 30, 0xFC | (length - 1)]))
+        data = [
+            b"".join((b"\0\0\1" if length == 0 else len(unit).to_bytes(length, "big")) + unit for unit in packet)
+            for packet in packets
+        ]
+        assert [restarts.is_restart(packet, reconfigures=False) for packet in data] == [1, 0, 0, 1, 0, 0]
+        assert not restarts.is_restart(data[0], reconfigures=True)
+        alone = H264Restarts(b"" if length == 0 else bytes([1, 66, 0, 30, 0xFC | (length - 1)]))
+        assert [alone.is_restart(packet, reconfigures=False) for packet in (data[2], data[1], data[5], b"")] == [
+            1,
+            0,
+            1,
+            0,
+        ]

@@ -96,7 +96,7 @@ class DaliEngine(Engine):
                 for take in request.takes
             ]
             batch = self._transformed([clip for clip, _ in clips], [drawn for _, drawn in clips])
-            return Made(served, batch, self._stream.mark(read))
+            return Made(served, batch, self._stream.mark((read, videos, clips)))
 
     def close(self) -> None:
         """Free the pipelines."""
@@ -130,11 +130,11 @@ class DaliEngine(Engine):
                 decoded |= zip(stored, decoder.decode([*stored.values()]), strict=True)
                 self._refused = 0
             except ValueError as error:
-                asked = [read[place][0] for place in stored]
+                asked = [read[place][0].sample for place in stored]
                 again = self._pool.read([wanted[place] for place in stored]).results()
                 for place, frames in zip(stored, again, strict=True):
                     read[place] = frames
-                self._note_refusal(codec, error, explained=[request for request, _ in again] != asked)
+                self._note_refusal(codec, error, explained=[request.sample for request, _ in again] != asked)
         return [
             decoded[place] if place in decoded else torch.from_numpy(frames).to(self._setup.device, non_blocking=True)
             for place, (_, frames) in enumerate(read)

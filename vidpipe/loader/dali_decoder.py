@@ -78,13 +78,13 @@ class DeviceDecoder:
             if self._codec == "mp4":
                 self._pipeline.feed_input("frames", [np.array(sample.frames, np.int32) for sample in samples])
             (output,) = self._pipeline.run(self._stream.cuda)
+            self._check_shapes(output.shape(), samples)
+            sizes = [int(np.prod(sample.shape)) for sample in samples]
+            # A pipeline's outputs lie one behind the other, so that a sample's pictures are a clip without being moved.
+            levels: Tensor = torch.utils.dlpack.from_dlpack(output.as_reshaped_tensor([sum(sizes)]))
         except RuntimeError as error:
             self._pipeline = self._built()  # DALI calls one that has failed no longer valid
             raise ValueError(_reason(error)) from error
-        self._check_shapes(output.shape(), samples)
-        sizes = [int(np.prod(sample.shape)) for sample in samples]
-        # A pipeline's outputs lie one behind the other, so that a sample's pictures are a clip without being moved.
-        levels: Tensor = torch.utils.dlpack.from_dlpack(output.as_reshaped_tensor([sum(sizes)]))
         videos = [video.view(sample.shape) for video, sample in zip(torch.split(levels, sizes), samples, strict=True)]
         return videos if self._color is None else [_recolored(video, self._color) for video in videos]
 
@@ -178,4 +178,4 @@ def _patch_colors(video: Frames) -> NDArray[np.float64]:
 def _reason(error: RuntimeError) -> str:
     """What DALI says between the traceback of the pipeline's definition and its farewell, in one line."""
     said = str(error).rpartition("encountered:")[2].partition("Current pipeline object is no longer valid")[0]
-    return " ".join(said.split())[:300]
+    return " ".join((said or str(error)).split())[:300]

@@ -27,6 +27,7 @@ from vidpipe.loader.sampling import make_sampling
 from vidpipe.loader.source import Source, split_windows
 from vidpipe.loader.splits import Shards
 from vidpipe.loader.state import VERSION, check_state, content_of_options
+from vidpipe.loader.transfer import with_index
 from vidpipe.loader.views import make_views
 
 MAX_THREADS = 16
@@ -112,7 +113,7 @@ class Loader:
         self._epoch = self._consumed = 0
         self._clips = 0
         self._wait_seconds = self._busy_seconds = 0.0
-        self._start_threads(torch.device(device), backend, torch_dtype(dtype))
+        self._start_threads(with_index(torch.device(device)), backend, torch_dtype(dtype))
 
     def _start_threads(self, device: torch.device, backend: Backend, dtype: torch.dtype) -> None:
         threads = self.options.threads or min(MAX_THREADS, usable_cores())

@@ -34,7 +34,11 @@ class BufferPool:
             memory = None
         if memory is None:
             # numpy asks for huge pages where the system has them, torch doesn't: they are written to a third faster.
-            memory = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy() if self._pinned else np.empty(size, np.uint8)
+            memory = (
+                torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+                if self._pinned
+                else np.empty(size, np.uint8)
+            )
         lease = np.frombuffer(memory.data, np.uint8)
         weakref.finalize(lease, self._free.append, memory)
         return lease[:size]

@@ -12,6 +12,12 @@ from torch import Tensor
 MAX_UNDER_WAY = 2  # batches on the side stream: one is copied while the one before is transformed
 
 
+def with_index(device: torch.device) -> torch.device:
+    """The device itself, where `cuda` means the current one: DALI counts from 0 otherwise."""
+    is_vague = device.type == "cuda" and str(device) == "cuda"  # torch's stubs say that there is always an index
+    return torch.device("cuda", torch.cuda.current_device()) if is_vague else device
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A small tensor of the host's, on the device; on a GPU the copy is queued on the current stream, and nothing waits."""
     if device.type == "cuda" and tensor.device.type == "cpu":

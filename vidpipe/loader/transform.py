@@ -15,6 +15,7 @@ from vidpipe.loader.augment import Drawn
 from vidpipe.loader.color import Matrix
 from vidpipe.loader.memory import ThreadMemory
 from vidpipe.loader.region import Region, center_region
+from vidpipe.loader.transfer import to_device
 from vidpipe.loader.window import frame_window
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.manifest import Normalization
@@ -106,11 +107,11 @@ class ClipTransform:
         to_pixels = np.array([[self._size / 2, 0, self._size / 2], [0, self._size / 2, self._size / 2], [0, 0, 1]])
         half = np.array([[warp.width / 2], [warp.height / 2]])
         theta = (warp.matrix @ to_pixels) / half - np.array([[0, 0, 1], [0, 0, 1]])
-        return torch.from_numpy(theta[None]).to(self._scale)
+        return to_device(torch.from_numpy(theta[None]).float(), self._scale.device)
 
     def _recolor(self, levels: Tensor, color: Matrix, planes: Tensor) -> None:
         """Colour and normalisation as one matrix, clipped to what levels 0 to 255 become."""
-        change = torch.from_numpy(color).to(self._scale.device)
+        change = to_device(torch.from_numpy(color), self._scale.device)
         linear = self._scale[:, None] * change[:, :3]
         shift = torch.addcmul(self._shift, self._scale, change[:, 3])
         if levels.stride(1) == 1:  # pixel by pixel: converting in that order is several times as fast

@@ -29,7 +29,7 @@ class Decoder:
         )
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Decoded]:
-        """The outcome of each job, in order. What `payload` gives for it stays valid until the next but one is asked for.
+        """The outcome of each job, in order. What `payload` gives for it is valid until the next one is asked for.
 
         Raises:
             Interrupted: `stop` was set.
@@ -37,15 +37,19 @@ class Decoder:
         """
         queue = iter(jobs)
         current = next(queue, None)
-        if current is not None:
-            self._child.send(current)
-        while current is not None:
-            outcome = self._outcome(current)
-            following = next(queue, None)
-            if following is not None:
-                self._child.send(following)
-            yield outcome
-            current = following
+        try:
+            if current is not None:
+                self._child.send(current)
+            while current is not None:
+                outcome = self._outcome(current)
+                following = next(queue, None)
+                if following is not None:
+                    self._child.send(following)
+                yield outcome
+                current = following
+        except GeneratorExit:
+            self._child.stop()  # with it goes the job that it is at
+            raise
 
     def payload(self, job: Job, clip: ClipResult) -> dict[str, tuple[memoryview, ...]]:
         """The pieces of a clip's files by extension, as copy-free views of the shared buffer; let go of them before the next video."""

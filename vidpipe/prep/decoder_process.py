@@ -24,6 +24,7 @@ from vidpipe.video.spec import ClipSpec
 
 STATISTICS_STEP = 4
 STATISTICS_FRAME_STEP = 8
+KEPT_BYTES = 256 << 20  # that a shared buffer holds on to from one video to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,8 @@ class _SharedMemory:
     """
 
     def __init__(self, descriptor: int) -> None:
+        if os.fstat(descriptor).st_size > KEPT_BYTES:
+            os.ftruncate(descriptor, 0)
         self._descriptor = descriptor
         self._frames = np.empty(0, np.uint8)
         self._end = 0

@@ -109,6 +109,10 @@ class Child(Generic[Job, Result]):
         """The content of a shared buffer, which isn't copied."""
         return memoryview(mmap.mmap(self._buffers[number].fileno(), 0, access=mmap.ACCESS_READ))
 
+    def stop(self) -> None:
+        """End the child with what it is at; the next job starts another."""
+        self._kill()
+
     def close(self) -> None:
         """End the child and free the buffers."""
         self._kill()

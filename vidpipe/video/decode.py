@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Literal
 
 from vidpipe.errors import VideoError
@@ -18,7 +20,7 @@ from vidpipe.video.clips import Allocate, Clip, ClipBuffers, DecodingStoppedErro
 from vidpipe.video.decord_backend import decode_with_decord, why_not_decord
 from vidpipe.video.decord_library import decord_version, distribution_version
 from vidpipe.video.ffmpeg import ffmpeg_version
-from vidpipe.video.ffmpeg_backend import decode_with_ffmpeg, find_damage, measured
+from vidpipe.video.ffmpeg_backend import decode_with_ffmpeg, measured
 from vidpipe.video.probe import IndexedVideo, index_video
 from vidpipe.video.pyav_backend import decode_with_pyav, why_not_pyav
 from vidpipe.video.sampling import plan_clips
@@ -85,17 +87,15 @@ def _by_library(
     *,
     strict: bool,
 ) -> Extraction:
-    """ffmpeg, limited to the packets up to the last one that is needed, is the judge of what the library complains of."""
+    """What the library complains of or stops at, ffmpeg decodes again, and judges."""
     buffers = new_buffers(video)
     _, decode = _LIBRARIES[library]
-    try:
-        if not decode(path, video, spec, buffers, strict=strict):
-            find_damage(path, video, last=video.info.num_frames - 1 if strict else buffers.wanted[-1])
-    except DecodingStoppedError:
-        if not decode_with_ffmpeg(path, video, spec, buffers, strict=strict):
-            return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
-        # The damage lies behind what is needed; another time the library might not have reached it, and given these frames.
-    return Extraction(video.info, library, buffers.clips(video.times_seconds))
+    with suppress(DecodingStoppedError):
+        if decode(path, video, spec, buffers, strict=strict):
+            return Extraction(video.info, library, buffers.clips(video.times_seconds))
+    extraction = _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
+    # decord decodes ahead by an amount that varies, and may meet damage behind what is needed: no two runs may differ by that.
+    return replace(extraction, decoder="decord") if library == "decord" else extraction
 
 
 def _by_ffmpeg(

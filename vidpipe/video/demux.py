@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vidpipe.errors import VideoError
-from vidpipe.video.packets import TOLERANCE, Packet, is_hidden_vp8, is_idr_h264, mpeg4_pictures
+from vidpipe.video.packets import TOLERANCE, H264Restarts, Packet, is_hidden_vp8, mpeg4_pictures
 from vidpipe.video.picture import Picture, picture_of
 
 if TYPE_CHECKING:
@@ -64,14 +64,13 @@ def read_packets(container: InputContainer, stream: VideoStream, *, can_turn: bo
     is_own_length_known = stream.duration or stream.frames or _tagged_seconds(stream)
     streams = [stream] if is_own_length_known else list(container.streams)
     codec = stream.codec_context.codec.canonical_name
-    configuration = stream.codec_context.extradata or b""
-    length_bytes = (configuration[4] & 3) + 1 if len(configuration) > 4 and configuration[0] == 1 else 0
+    restarts = H264Restarts(stream.codec_context.extradata or b"") if codec == "h264" else None
     try:
         for packet in container.demux(streams):
             if packet.size == 0:
                 continue
             if packet.stream_index == stream.index:
-                packets.append(_packet(packet, codec, length_bytes))
+                packets.append(_packet(packet, codec, restarts))
                 if picture is None and packet.is_keyframe:
                     picture = picture_of(stream, packet if can_turn else None)
             elif packet.pts is not None:
@@ -83,7 +82,7 @@ def read_packets(container: InputContainer, stream: VideoStream, *, can_turn: bo
     return Demuxed(packets, picture or picture_of(stream, None), end_ticks)
 
 
-def _packet(packet: AvPacket[Any], codec: str, length_bytes: int) -> Packet:
+def _packet(packet: AvPacket[Any], codec: str, restarts: H264Restarts | None) -> Packet:
     return Packet(
         packet.pts,
         packet.duration or 0,
@@ -93,7 +92,7 @@ def _packet(packet: AvPacket[Any], codec: str, length_bytes: int) -> Packet:
         codec == "vp8" and is_hidden_vp8(bytes(packet)),
         mpeg4_pictures(bytes(packet)) if codec == "mpeg4" else 1,
         packet.dts != packet.pts,
-        packet.is_keyframe and codec == "h264" and is_idr_h264(bytes(packet), length_bytes=length_bytes),
+        restarts is not None and restarts.is_restart(bytes(packet), reconfigures=packet.has_sidedata("new_extradata")),
     )
 
 

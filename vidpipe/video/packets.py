@@ -15,7 +15,7 @@ INDEXED_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
 _VOP_START = b"\x00\x00\x01\xb6"
 _TINY_VOP_BYTES = 8
 _START_CODE = b"\x00\x00\x01"
-_IDR = 5
+_IDR, _SPS, _PPS = 5, 7, 8  # types of NAL units of H.264
 _MAX_REORDERED = 20  # frames that a decoder may hold back: 16 by H.264 and HEVC, and some to spare
 TOLERANCE = 0.02
 
@@ -159,21 +159,46 @@ def needed_packets(index: FrameIndex, frames: Sequence[int]) -> list[range]:
     return [range(start, stop) for start, stop in stops.items()]
 
 
-def is_idr_h264(data: bytes, *, length_bytes: int) -> bool:
-    """Whether an H.264 packet holds an IDR picture (ITU-T H.264, 7.4.1: NAL units of type 5).
+class H264Restarts:
+    """Finds the packets of an H.264 stream at which decoding can begin as if nothing had been before.
+
+    These are IDR pictures, unless they rely on parameter sets or a configuration that came after the stream's beginning.
 
     Args:
-        length_bytes: of the length before each NAL unit (ISO/IEC 14496-15); 0 where start codes divide them instead.
+        configuration: the stream's own (`extradata`), perhaps empty.
+    """
+
+    def __init__(self, configuration: bytes) -> None:
+        is_avcc = len(configuration) > 4 and configuration[0] == 1
+        self._length_bytes = (configuration[4] & 3) + 1 if is_avcc else 0
+        self._had_parameters = self._was_reconfigured = False
+
+    def is_restart(self, data: bytes, *, reconfigures: bool) -> bool:
+        """Whether the next packet is one.
+
+        Args:
+            reconfigures: a new configuration for the stream comes with it.
+        """
+        units = h264_units(data, length_bytes=self._length_bytes)
+        self._was_reconfigured |= reconfigures
+        is_alone = {_SPS, _PPS} <= units or not self._had_parameters
+        self._had_parameters |= bool({_SPS, _PPS} & units)
+        return _IDR in units and is_alone and not self._was_reconfigured
+
+
+def h264_units(data: bytes, *, length_bytes: int) -> set[int]:
+    """Types of the NAL units of an H.264 packet (ITU-T H.264, 7.4.1).
+
+    Args:
+        length_bytes: of the length before each unit (ISO/IEC 14496-15); 0 where start codes divide them instead.
     """
     if not length_bytes:
-        return any(unit[0] & 31 == _IDR for unit in data.split(_START_CODE)[1:] if unit)
-    at = 0
+        return {unit[0] & 31 for unit in data.split(_START_CODE)[1:] if unit}
+    types, at = set(), 0
     while at + length_bytes < len(data):
-        size = int.from_bytes(data[at : at + length_bytes], "big")
-        if data[at + length_bytes] & 31 == _IDR:
-            return True
-        at += length_bytes + size
-    return False
+        types.add(data[at + length_bytes] & 31)
+        at += length_bytes + int.from_bytes(data[at : at + length_bytes], "big")
+    return types
 
 
 def promised_frames(index: FrameIndex, *, header_frames: int, duration_ticks: float | None) -> int | None:

@@ -52,15 +52,13 @@ def decode_with_pyav(
         strict: decode all packets, instead of those that the wanted frames need.
 
     Returns:
-        Whether libav did not complain; if it did, a frame may have been concealed.
+        Whether libav had nothing to complain of and called no frame corrupt; if it did, a wanted one may be concealed.
 
     Raises:
         DecodingStoppedError: not all frames came.
     """
     import av
 
-    left, top = spec.crop_origin(video.info.width, video.info.height)
-    width, height = buffers.size
     picture = _Picture(video.info, spec)
     missing = set(buffers.wanted)
     with library_path(path) as name, captured_complaints() as complaints:
@@ -68,13 +66,10 @@ def decode_with_pyav(
             with av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
                 for index, frame in _numbered_frames(container, video, buffers.wanted, complaints, strict=strict):
                     if index in missing:
-                        rgb = picture.rgb(frame)
-                        buffers.place(index)[...] = rgb[top : top + height, left : left + width]
+                        buffers.place(index)[...] = picture.rgb(frame)
                         buffers.share(index)
                         missing.remove(index)
-                    if not missing and not strict:
-                        break
-        except (av.FFmpegError, ValueError) as error:
+        except av.FFmpegError as error:
             raise DecodingStoppedError(str(error)) from error
     if missing:
         raise DecodingStoppedError(f"{len(missing)} frames did not come")
@@ -115,7 +110,8 @@ def _decoded(
     """The frames of runs of packets, each of which can be decoded alone.
 
     Args:
-        complaints: are freed of what is said when other packets are read.
+        complaints: are freed of what is said when other packets are read, and told of corrupt frames, which libav conceals
+            without a word; others may refer to them.
         needed: the other packets may be left out where no picture refers to theirs; None if that can't be told for sure.
             (H.264 can tell; what HEVC calls non-reference pictures may be referred to from higher temporal layers.)
     """
@@ -131,16 +127,24 @@ def _decoded(
         if needed is not None and is_skipping != (number not in needed):
             is_skipping = not is_skipping
             context.skip_frame = "NONREF" if is_skipping else "DEFAULT"
-        yield from context.decode(packet)
+        yield from _checked(context.decode(packet), complaints)
         said = len(complaints)
         if number == run.stop - 1:
-            yield from context.decode(None)
+            yield from _checked(context.decode(None), complaints)
+            said = len(complaints)
             following = next(queue, None)
             if following is None:
                 return
             context.flush_buffers()
             run = following
-    yield from context.decode(None)
+    yield from _checked(context.decode(None), complaints)
+
+
+def _checked(frames: Sequence[VideoFrame], complaints: list[Any]) -> Iterator[VideoFrame]:
+    for frame in frames:
+        if frame.is_corrupt:
+            complaints.append(f"corrupt frame at {frame.pts}")
+        yield frame
 
 
 class _Picture:
@@ -149,11 +153,13 @@ class _Picture:
     def __init__(self, info: VideoInfo, spec: ClipSpec) -> None:
         self._filters = [*_TURNS[info.rotation], *picture_filters(info, spec), "format=rgb24"]
         self._graph: Graph | None = None
+        self._made_for: tuple[object, ...] = ()
 
     def rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """A decoded frame as uint8 [H, W, 3]; valid until the next one."""
-        if self._graph is None:
-            self._graph = self._made(frame)
+        kind = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
+        if self._graph is None or kind != self._made_for:
+            self._graph, self._made_for = self._made(frame), kind
         self._graph.vpush(frame)
         plane = self._graph.vpull().planes[0]  # it keeps its frame
         content: Any = plane
