@@ -45,16 +45,22 @@ def label_bytes(label: int, num_classes: int) -> bytes:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, *, is_huge: bool = False) -> Iterator[IO[bytes]]:
     """A file that appears under its name whole or not at all: temporary name, fsync, rename.
 
     Leaving the block by an exception removes the temporary file and leaves whatever `path` was before.
+
+    Args:
+        is_huge: let go of its pages once they are on disk: terabytes of what isn't read soon would push out what is, and pages
+            that are free already are written to in half the time.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
         with temporary.open("wb", buffering=0) as stream:
             yield stream
             os.fsync(stream.fileno())
+            if is_huge and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         temporary.replace(path)
     except BaseException:
         with suppress(FileNotFoundError):

@@ -105,7 +105,7 @@ def open_shard(path: Path) -> Iterator[TarWriter]:
 
     An exception within the block leaves neither.
     """
-    with whole_file(path) as stream:
+    with whole_file(path, is_huge=True) as stream:
         writer = TarWriter(stream)
         yield writer
         writer.finish()
