@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +13,7 @@ import pytest
 import torch
 from command_line import RunCommand
 from features.backbones import NAME, save_weights
+from forked import Forked, command
 
 from vidpipe.errors import ShardError
 from vidpipe.features.make import FeatureJob, make_features
@@ -174,18 +170,15 @@ def test_an_interrupted_run_goes_on_with_what_is_finished(
 def test_a_killed_run_leaves_the_same_bytes(real_shards: Path, weights: Path, made: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--backbone", NAME, "--weights", weights, "--out", out, "--size", SIZE, "--device", "cpu")
-    command = [sys.executable, "-m", "vidpipe", "features", real_shards, *options]
-    for seconds in (0.2, 0.5, 1.0):
-        process = subprocess.Popen(
-            [str(part) for part in command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        until = time.monotonic() + 60
-        while not (out / "train").exists() and time.monotonic() < until:
-            time.sleep(0.02)
-        time.sleep(seconds)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert subprocess.run([str(part) for part in command], check=False, capture_output=True).returncode == 0
+    arguments = ("features", real_shards, *options)
+    unfinished = []
+    for count in (1, 2, 3):
+        process = Forked(command, *arguments)
+        process.wait_until(lambda count=count: len(list(out.glob("*/.parts/*.json"))) >= count)
+        process.kill()
+        unfinished.append(not (out / "val/manifest.json").exists())
+    assert any(unfinished), "killed before the end"
+    Forked(command, *arguments).finish()
     assert content(out) == content(made)
 
 

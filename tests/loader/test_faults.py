@@ -35,9 +35,9 @@ def codec_shards(
         if codec not in made:
             out = tmp_path_factory.mktemp(codec) / "shards"
             size = {"jpeg": 0.2, "mp4": 0.1}[codec]
-            options = ("--split", "train", "--shard-size-mb", size, "--codec", codec, "--set", "train_videos=4")
-            source = motion_shards / "videos"
-            assert session_command("prep", "motion", "--source", source, "--out", out, *options) == 0
+            options = ("--split", "train", "--shard-size-mb", size, "--codec", codec)
+            videos = ("--source", motion_shards / "videos", "--set", "train_videos=4", "--set", "val_videos=2")
+            assert session_command("prep", "motion", *videos, "--out", out, *options) == 0
             made[codec] = out / "train"
         return made[codec]
 

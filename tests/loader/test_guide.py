@@ -39,9 +39,9 @@ def test_the_training_script_of_the_guide(motion_shards: Path, tmp_path: Path) -
     with vidpipe.Loader(motion_shards, batch_size=8, size=64, augment="train", seed=0) as loader:
         next(iter(loader))
         state.write_text(json.dumps(loader.state_dict()))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + [str(script), str(motion_shards), str(state)],
+        [*launcher, str(script), str(motion_shards), str(state)],
         capture_output=True,
         text=True,
         timeout=240,

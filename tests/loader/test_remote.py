@@ -146,6 +146,7 @@ def test_failing_reads_are_tried_again(bucket: str, motion_shards: Path, monkeyp
 
 def test_reads_that_never_succeed_end_with_the_address(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_every(1, monkeypatch)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
     message = r"s3://\S+\.tar: can't be read, 8 times: ConnectionResetError: injected"
     with vidpipe.Loader(bucket, **LOADER) as loader, pytest.raises(ShardError, match=message):
         list(loader)

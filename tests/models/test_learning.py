@@ -38,13 +38,13 @@ class Gate(NamedTuple):
 
 
 GATES = {
-    "vivit-tiny": Gate({"patch_size": 8}, steps=160, batch_size=64, lr=2e-3),
-    "r2plus1d": Gate(_TRUNK, steps=120, batch_size=20, lr=3e-3),
+    "vivit-tiny": Gate({"patch_size": 8, "spatial_depth": 1, "temporal_depth": 1}, steps=160, batch_size=64, lr=3e-3),
+    "r2plus1d": Gate(_TRUNK, steps=100, batch_size=20, lr=4e-3),
     "r2plus1d-perceiver": Gate(
-        {**_TRUNK, "num_blocks": 4, "num_queries": 8, "num_self": 2, "latent_width": 64, "head_width": 16},
-        steps=140,
-        batch_size=24,
-        lr=3e-3,
+        {**_TRUNK, "num_blocks": 3, "num_queries": 8, "num_self": 2, "latent_width": 64, "head_width": 16},
+        steps=110,
+        batch_size=20,
+        lr=4e-3,
     ),
 }
 
@@ -61,6 +61,7 @@ def accuracy(model: nn.Module, video: Tensor, label: Tensor) -> float:
 def test_direction_of_motion_is_learned_from_the_order_of_frames(name: str) -> None:
     gate = GATES[name]
     model = create_model(name, num_classes=4, num_frames=8, image_size=32, **gate.config).train()
+    model.to(memory_format=torch.channels_last_3d)  # convolutions of few channels need a third less time
     optimizer = create_optimizer_v2(model, opt="adamw", lr=gate.lr, weight_decay=0.05)
     schedule = CosineLRScheduler(optimizer, t_initial=gate.steps, warmup_t=gate.steps // 10, warmup_lr_init=1e-5)
     generator = torch.Generator().manual_seed(1)
@@ -73,7 +74,7 @@ def test_direction_of_motion_is_learned_from_the_order_of_frames(name: str) -> N
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    video, label = draw_clips(512, num_frames=8, size=32, generator=generator)
+    video, label = draw_clips(256, num_frames=8, size=32, generator=generator)
     ordered = accuracy(model, video, label)
     mixed = accuracy(model, shuffled(video, generator), label)
     still = accuracy(model, first_frame_only(video), label)
@@ -105,31 +106,21 @@ def test_sixteen_clips_are_learned_by_heart(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mask", ["tube", "random", "frame"])
-def test_pretraining_reconstructs_clips_that_it_knows(mask: str) -> None:
-    model = create_model(
-        "videomae-pretrain",
-        num_classes=1,
-        num_frames=8,
-        image_size=32,
-        patch_size=8,
-        width=96,
-        depth=3,
-        num_heads=3,
-        decoder_width=96,
-        decoder_heads=3,
-        decoder_depth=2,
-        mask=mask,
-        mask_ratio=0.75,
-    )
-    assert isinstance(model, VideoMAEPretrain)
+def test_pretraining_reconstructs_clips_that_it_knows() -> None:
+    """Under masks of every kind."""
+    config: dict[str, Any] = {"num_frames": 8, "image_size": 32, "patch_size": 8, "width": 96, "depth": 3}
+    config |= {"num_heads": 3, "decoder_width": 96, "decoder_heads": 3, "decoder_depth": 2, "mask_ratio": 0.75}
+    kinds = ("tube", "random", "frame", "tube")
+    models = [create_model("videomae-pretrain", num_classes=1, **config, mask=kind) for kind in kinds]
     generator = torch.Generator().manual_seed(1)
-    coarse = torch.randn(8, 3, 4, 6, 6, generator=generator)
+    coarse = torch.randn(8, 3, 3, 4, 4, generator=generator)
     video = F.interpolate(coarse, size=(8, 32, 32), mode="trilinear")
-    masks = [model.draw_mask(8, generator) for _ in range(4)]
+    masks = [model.draw_mask(8, generator) for model in models]
+    model = models[0]
+    assert isinstance(model, VideoMAEPretrain)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=2e-3, weight_decay=0.0, betas=(0.9, 0.95))
     losses = []
-    for step in range(400):
+    for step in range(360):
         chosen = masks[step % 4]
         loss = model.loss(model(video, chosen), video, chosen)
         optimizer.zero_grad()
@@ -137,10 +128,10 @@ def test_pretraining_reconstructs_clips_that_it_knows(mask: str) -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-    print(f"{mask}: loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    print(f"loss {losses[0]:.3f} -> {losses[-4:]}")
     # Targets have unit variance: 1 is what predicting the mean would give.
     assert losses[0] > 0.9
-    assert sum(losses[-4:]) / 4 < 0.1
+    assert max(losses[-4:]) < 0.1
 
     pictures = model.reconstruct(video, masks[0])
     hidden = (pictures.masked != pictures.original).float()

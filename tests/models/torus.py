@@ -29,7 +29,7 @@ def draw_clips(
     frame = torch.arange(num_frames)[None, :, None, None]
     video[clip, frame, rows[..., :, None], columns[..., None, :]] = sprite.permute(0, 1, 3, 4, 2)
     video += noise * torch.randn(video.shape, generator=generator)
-    return video.permute(0, 4, 1, 2, 3).contiguous(), label
+    return video.permute(0, 4, 1, 2, 3), label  # channels last in memory
 
 
 def shuffled(video: Tensor, generator: torch.Generator) -> Tensor:

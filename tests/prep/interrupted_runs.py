@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def command(source: Path, out: Path, *options: str) -> list[str]:
-    """Makes many small shards of the videos of `motion_shards`."""
-    sizes = ["--set", "train_videos=4", "--set", "val_videos=2", "--shard-size-mb", "0.5"]
+def command(source: Path, out: Path, *options: str, shard_size_mb: float = 0.5) -> list[str]:
+    """Makes shards, many and small ones if not told otherwise, of the videos of `motion_shards`."""
+    sizes = ["--set", "train_videos=4", "--set", "val_videos=2", "--shard-size-mb", str(shard_size_mb)]
     prep = [sys.executable, "-m", "vidpipe", "prep", "motion", "--source", str(source), "--out", str(out)]
     return [*prep, *sizes, *options]
 
@@ -34,6 +34,14 @@ def wait_for_shards(out: Path, process: subprocess.Popen[bytes], count: int) -> 
     """Until so many shards are finished, or the process has ended."""
     while process.poll() is None and len(list(out.glob("*/.parts/*.json"))) < count:
         time.sleep(0.005)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that isn't waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def decoding_children(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prep.interrupted_runs import command, files, run, wait_for_shards
+from prep.interrupted_runs import command, files, is_running, run, wait_for_shards
 
 pytestmark = pytest.mark.slow
 
@@ -37,10 +37,10 @@ def test_sigkill_at_random_moments_then_the_same_command(
         children = _children(process.pid) if process.poll() is None else []
         (os.kill if target == "parent" else os.killpg)(process.pid, signal.SIGKILL)
         process.wait()
-        deadline = time.monotonic() + 5
-        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not any(Path(f"/proc/{child}").exists() for child in children), "a killed run leaves no child behind"
+        deadline = time.monotonic() + 30
+        while any(map(is_running, children)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(map(is_running, children)), "a killed run leaves no child behind"
         assert not list(out.glob("*/manifest.json")) or finished
     assert run(arguments).returncode == 0
     assert files(out) == uninterrupted
@@ -82,14 +82,6 @@ def test_two_preps_on_one_output_share_the_work(
     assert [(run.wait(timeout=120), run.stderr.read()[-500:] if run.returncode else "") for run in runs] == [
         (0, "")
     ] * 2
-    assert files(out) == uninterrupted
-
-
-def test_ray_gives_the_same_bytes(motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed")
-    out = tmp_path / "out"
-    result = run(command(motion_shards / "videos", out, "--engine", "ray", "--workers", "2"))
-    assert result.returncode == 0, result.stderr[-2000:]
     assert files(out) == uninterrupted
 
 

@@ -138,11 +138,11 @@ def test_a_decoder_that_hangs_or_dies_costs_one_video(
     for name in ("hangs.avi", "dies.avi", "good.avi"):
         (tmp_path / name).symlink_to(videos_dir / "xvid.avi")
     names = ["good.avi", "hangs.avi", "dies.avi", "good.avi"]
-    options = PredictOptions(device="cpu", workers=1, timeout_seconds=8)
+    options = PredictOptions(device="cpu", workers=1, timeout_seconds=5)
     result = predict(run, [tmp_path / name for name in names], options)
     first, hung, died, last = result.predictions
     assert first.error is None and first.top == last.top
-    assert hung.error is not None and hung.error.startswith("timeout: no end of decoding after 8 s")
+    assert hung.error is not None and hung.error.startswith("timeout: no end of decoding after 5 s")
     assert died.error is not None and died.error.startswith("crash: ") and "SIGKILL" in died.error
 
 
@@ -171,7 +171,7 @@ def test_ending_early_leaves_no_process(run: Path, videos_dir: Path) -> None:
     before = children()
     with pytest.raises(KeyboardInterrupt):
         predict(run, [videos_dir / "xvid.avi"] * 9, ON_CPU, on_prediction=stop)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while children() - before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not children() - before

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.train.test_processes import finish, loss_curve, start
+from tests.train.processes import finish, loss_curve, start
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import CheckpointError, UsageError
 from vidpipe.models.sharded import is_sharded
@@ -36,6 +37,15 @@ def whole(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one process."""
     out = tmp_path_factory.mktemp("whole")
     finish(start(toy_shards, out, SECTIONS))
+    return out
+
+
+@pytest.fixture(scope="module")
+def first_part_of_two(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first steps of a run of two processes."""
+    out = tmp_path_factory.mktemp("two")
+    finish(start(toy_shards, out, FIRST, processes=2))
+    assert is_sharded(out / "last.ckpt")
     return out
 
 
@@ -77,13 +87,20 @@ def test_two_processes_equal_one_and_their_checkpoint_serves_every_command(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after", "strategy"), [(2, 1, "fsdp"), (1, 2, "fsdp"), (2, 2, "ddp")])
-def test_a_run_goes_on_with_other_processes_or_another_strategy(
-    whole: Path, toy_shards: Path, tmp_path: Path, before: int, after: int, strategy: str
+@pytest.mark.parametrize(("processes", "strategy"), [(1, "fsdp"), (2, "ddp")])
+def test_a_run_goes_on_with_fewer_processes_or_another_strategy(
+    first_part_of_two: Path, whole: Path, toy_shards: Path, tmp_path: Path, processes: int, strategy: str
 ) -> None:
-    finish(start(toy_shards, tmp_path, FIRST, processes=before))
-    assert is_sharded(tmp_path / "last.ckpt") == (before == 2)
-    finish(start(toy_shards, tmp_path, {**SECTIONS, "strategy": strategy}, processes=after))
+    out = Path(shutil.copytree(first_part_of_two, tmp_path / "run", symlinks=True))
+    finish(start(toy_shards, out, {**SECTIONS, "strategy": strategy}, processes=processes))
+    same(out, whole)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_more_processes(whole: Path, toy_shards: Path, tmp_path: Path) -> None:
+    finish(start(toy_shards, tmp_path, FIRST))
+    assert not is_sharded(tmp_path / "last.ckpt")
+    finish(start(toy_shards, tmp_path, SECTIONS, processes=2))
     same(tmp_path, whole)
 
 

@@ -8,6 +8,7 @@ known colours are off by at most 3 levels of 255 in good H.264; a wrong matrix p
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +50,19 @@ FORMATS = {
     "fragmented.mp4": (*H264, "-pix_fmt", "yuv420p", "-movflags", "frag_keyframe+empty_moov"),
     "hevc.mp4": (*X265, "-pix_fmt", "yuv420p"),
     "hevc-10bit.mp4": (*X265, "-pix_fmt", "yuv420p10le"),
+    "hevc-12bit.mp4": (*X265, "-pix_fmt", "yuv420p12le"),
+    "hevc-444-12bit.mkv": (*X265, "-pix_fmt", "yuv444p12le"),
     "vp8.webm": ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "2M"),
     "vp9.webm": VP9,
     "vp9-10bit.webm": (*VP9, "-pix_fmt", "yuv420p10le"),
+    "vp9-12bit.webm": (*VP9, "-pix_fmt", "yuv420p12le"),
     "av1.mp4": ("-c:v", "libaom-av1", "-cpu-used", "8", "-crf", "20", "-threads", "1"),
     "mpeg4.avi": ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2"),
     "mpeg4.mp4": ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2"),
     "xvid.avi": ("-c:v", "libxvid", "-q:v", "2"),
     "mjpeg.avi": ("-c:v", "mjpeg", "-q:v", "2"),
     "prores.mov": ("-c:v", "prores_ks"),
+    "ffv1-12bit.mkv": ("-c:v", "ffv1", "-pix_fmt", "yuv420p12le"),
     "raw.avi": ("-c:v", "rawvideo", "-pix_fmt", "bgr24"),
 }
 FFMPEG_ONLY = {  # their packets don't tell the frames, or decord loses the first ones
@@ -95,7 +100,10 @@ def test_format(name: str, ffmpeg_video: MakeVideo) -> None:
     check_frames(path, decoder="pyav")
     check_frames(path, decoder="decord")
     check_frames(path, decoder="ffmpeg", strict=True)
-    assert extract_clips(path, SPEC, key="k").decoder == "pyav"
+    extraction = extract_clips(path, SPEC, key="k")
+    assert extraction.decoder == "pyav"
+    wanted = dict(pairwise(FORMATS[name])).get("-pix_fmt")
+    assert wanted in {None, extraction.info.pix_fmt}, "ffmpeg made another format"
 
 
 @pytest.mark.parametrize("name", FFMPEG_ONLY)

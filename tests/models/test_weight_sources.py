@@ -1,0 +1,132 @@
+"""Where weights come from: names in timm, torchvision and on the hub, files, runs of our own; what does not fit is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from models.checkpoints import image_vit, same, saved
+from models.narrow import narrow_model
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vidpipe.errors import CheckpointError
+from vidpipe.models.init import load_pretrained
+
+
+def test_a_name_in_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    vit = image_vit()
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.update(name=name, **options) or vit)
+    model = narrow_model("vivit")
+    load_pretrained(model, "timm:vit_tiny_patch16_224.augreg_in21k")
+    assert asked == {"name": "vit_tiny_patch16_224.augreg_in21k", "pretrained": True}
+    assert same(model, "spatial.blocks.1.mlp.fc1.weight", vit.blocks[1].mlp.fc1.weight)
+
+
+def test_a_name_in_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import models
+
+    source = narrow_model("r2plus1d")
+    official = {key.removeprefix("trunk."): tensor for key, tensor in source.state_dict().items()}
+
+    class Weights:
+        def get_state_dict(self, **_: Any) -> dict[str, Tensor]:
+            return official
+
+    asked = []
+    known = type("R2Plus1D_18_Weights", (), {"DEFAULT": Weights()})
+    monkeypatch.setattr(models, "get_model_weights", lambda name: asked.append(name) or known)
+    model = narrow_model("r2plus1d")
+    assert not load_pretrained(model, "torchvision:r2plus1d_18").fresh
+    assert asked == ["r2plus1d_18"]
+    assert same(model, "trunk.layer4.0.conv1.0.0.weight", source.trunk.layer4[0].conv1[0][0].weight)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="torchvision has no such model"):
+        load_pretrained(model, "torchvision:r2plus1d_19")
+
+
+def test_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    vit = image_vit()
+    save_file(vit.state_dict(), tmp_path / "model.safetensors")
+
+    def download(repository: str, file: str) -> str:
+        assert repository == "timm/vit"
+        if not (tmp_path / file).exists():
+            raise EntryNotFoundError(file)
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    for source in ("hub:timm/vit", "hub:timm/vit/model.safetensors"):
+        model = narrow_model("vivit")
+        load_pretrained(model, source)
+        assert same(model, "spatial.blocks.1.mlp.fc1.weight", vit.blocks[1].mlp.fc1.weight)
+    with pytest.raises(CheckpointError, match="the repository has no file other"):
+        load_pretrained(narrow_model("vivit"), "hub:timm/vit/other.pth")
+
+
+def test_without_a_network_a_name_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(CheckpointError, match=r"timm:vit_base_patch16_224: can't be fetched.*no route to host.*path"):
+        load_pretrained(narrow_model("vivit"), "timm:vit_base_patch16_224")
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    vit = image_vit().state_dict()
+    model = narrow_model("vivit")
+
+    def refusal(state: dict[str, Any]) -> str:
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with pytest.raises(CheckpointError) as caught:
+            load_pretrained(model, saved(state, tmp_path / "weights.pth"))
+        assert all(same(model, name, tensor) for name, tensor in before.items())
+        return str(caught.value)
+
+    lacking = {key: tensor for key, tensor in vit.items() if key != "blocks.1.mlp.fc1.bias"}
+    assert "lacks spatial.blocks.1.mlp.fc1.bias" in refusal(lacking)
+    assert "unknown keys spatial.blocks.0.ls1.gamma" in refusal(vit | {"blocks.0.ls1.gamma": torch.zeros(32)})
+    assert "spatial.blocks.3.norm1.weight" in refusal(image_vit(depth=4).state_dict())
+    assert "lacks spatial.blocks.2.norm1.weight" in refusal(image_vit(depth=2).state_dict())
+    wide = refusal(image_vit(embed_dim=64).state_dict())
+    assert "made for another size of ViViT" in wide
+    assert "spatial.cls_token [1, 1, 64] instead of [1, 1, 32]" in wide
+    stray = refusal({"weight": torch.zeros(3)})
+    assert "not a layout that ViViT can be filled from (scenic ViViT, vidpipe, image ViT)" in stray
+
+
+def test_files_that_are_not_weights(tmp_path: Path) -> None:
+    model = narrow_model("vivit")
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_pretrained(model, str(tmp_path / "absent.pth"))
+    with pytest.raises(CheckpointError, match="expected one of"):
+        load_pretrained(model, str(tmp_path))
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"text\.pth"):
+        load_pretrained(model, str(tmp_path / "text.pth"))
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(CheckpointError, match="can't be read"):
+        load_pretrained(model, str(tmp_path / "text.safetensors"))
+    torch.save({"model": Path("/code")}, tmp_path / "code.pth")
+    with pytest.raises(CheckpointError, match="could run code"):
+        load_pretrained(model, str(tmp_path / "code.pth"))
+
+
+def test_a_run_of_our_own_gives_its_averaged_weights(tmp_path: Path) -> None:
+    pretrained, model = narrow_model("videomae-pretrain"), narrow_model("videomae")
+    average = {name: tensor * 0.5 for name, tensor in pretrained.state_dict().items()}
+    saved({"version": 1, "weights": pretrained.state_dict(), "ema": average}, tmp_path / "best.ckpt")
+    load_pretrained(model, str(tmp_path))
+    name = "encoder.blocks.1.attn.v_bias"
+    assert same(model, name, average[name])
+    saved({"version": 1, "weights": pretrained.state_dict(), "ema": None}, tmp_path / "best.ckpt")
+    load_pretrained(model, str(tmp_path / "best.ckpt"))
+    assert same(model, name, pretrained.state_dict()[name])
