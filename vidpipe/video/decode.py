@@ -1,7 +1,7 @@
 """From a video file to its clips: probe, plan, choose a decoder, decode once, and believe nothing that looks damaged.
 
-PyAV decodes what it can be trusted with, the ffmpeg program the rest; decord does where it is asked for by name. None of
-them is ever used to rescue what another finds damaged. On the same machine all give the same bytes.
+PyAV decodes what it can be trusted with, the ffmpeg program the rest; decord does where it is asked for by name. What a library
+complains of, ffmpeg decodes again, stopping at the first sign of damage. On the same machine all give the same bytes.
 
 Why not decord by default: PyAV can leave out the packets that the wanted frames don't need, which decord can't, and meets the
 same damage in every run, while decord decodes ahead by an amount that varies.
