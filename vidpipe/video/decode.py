@@ -22,7 +22,7 @@ from vidpipe.video.decord_library import decord_version, distribution_version
 from vidpipe.video.ffmpeg import ffmpeg_version
 from vidpipe.video.ffmpeg_backend import decode_with_ffmpeg, measured
 from vidpipe.video.probe import IndexedVideo, index_video
-from vidpipe.video.pyav_backend import decode_with_pyav, why_not_pyav
+from vidpipe.video.pyav_backend import decode_with_pyav
 from vidpipe.video.sampling import plan_clips
 from vidpipe.video.spec import ClipSpec
 
@@ -31,7 +31,7 @@ __all__ = ["Clip", "Decoder", "Extraction", "decoder_versions", "extract_clips"]
 Decoder = Literal["auto", "pyav", "decord", "ffmpeg"]
 _Library = Literal["pyav", "decord"]
 _NewBuffers = Callable[[IndexedVideo], ClipBuffers]
-_LIBRARIES = {"pyav": (why_not_pyav, decode_with_pyav), "decord": (why_not_decord, decode_with_decord)}
+_LIBRARIES = {"pyav": decode_with_pyav, "decord": decode_with_decord}
 
 
 def extract_clips(
@@ -70,7 +70,7 @@ def extract_clips(
     if decoder == "ffmpeg":
         return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
     library: _Library = "pyav" if decoder == "auto" else decoder
-    objection = _LIBRARIES[library][0](video)
+    objection = video.only_ffmpeg or (why_not_decord(video) if library == "decord" else "")
     if objection and decoder != "auto":
         raise VideoError("unsupported", f"{decoder} can't be used: {objection}", stage="decode")
     if objection:
@@ -89,9 +89,8 @@ def _by_library(
 ) -> Extraction:
     """What the library complains of or stops at, ffmpeg decodes again, and judges."""
     buffers = new_buffers(video)
-    _, decode = _LIBRARIES[library]
     with suppress(DecodingStoppedError):
-        if decode(path, video, spec, buffers, strict=strict):
+        if _LIBRARIES[library](path, video, spec, buffers, strict=strict):
             return Extraction(video.info, library, buffers.clips(video.times_seconds))
     extraction = _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
     # decord decodes ahead by an amount that varies, and may meet damage behind what is needed: no two runs may differ by that.

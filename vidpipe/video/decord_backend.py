@@ -29,17 +29,8 @@ _CPU = (1, 0)  # DLPack's device
 
 
 def why_not_decord(video: IndexedVideo) -> str:
-    """Why decord can't be trusted with a sound video of this kind; empty when it can."""
-    info = video.info
-    if video.doubt:
-        return video.doubt
-    if info.mirrored or info.ignored_angle:
-        return "decord neither mirrors pictures nor ignores angles and tags as it should"
-    if info.is_hdr:
-        return "decord does not map the tones of HDR"
-    if not can_decode(info.codec):
-        return f"decord has no decoder for {info.codec}"
-    return ""
+    """Why decord can't decode a sound video for which `IndexedVideo.only_ffmpeg` is empty; empty when it can."""
+    return "" if can_decode(video.info.codec) else f"decord has no decoder for {video.info.codec}"
 
 
 def decode_with_decord(

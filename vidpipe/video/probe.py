@@ -98,6 +98,13 @@ class IndexedVideo:
     has_guessed_times: bool
     doubt: str
 
+    @property
+    def only_ffmpeg(self) -> str:
+        """Why libraries can't be trusted with it if it is sound, only the ffmpeg program; empty when they can."""
+        if self.info.mirrored or self.info.ignored_angle:
+            return self.doubt or "its pictures are mirrored, or turned as only ffmpeg knows to ignore"
+        return self.doubt or ("only ffmpeg maps the tones of HDR" if self.info.is_hdr else "")
+
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """Read what the video file `path` is and promises.

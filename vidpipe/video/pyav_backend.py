@@ -31,18 +31,6 @@ if TYPE_CHECKING:
 _TURNS = {0: (), 90: ("transpose=clock",), 180: ("hflip", "vflip"), 270: ("transpose=cclock",)}
 
 
-def why_not_pyav(video: IndexedVideo) -> str:
-    """Why PyAV can't be trusted with a sound video of this kind; empty when it can."""
-    info = video.info
-    if video.doubt:
-        return video.doubt
-    if info.mirrored or info.ignored_angle:
-        return "its pictures are mirrored or turned by odd angles, as ffmpeg alone undoes it"
-    if info.is_hdr:
-        return "the tones of HDR are mapped by ffmpeg alone"
-    return ""
-
-
 def decode_with_pyav(
     path: str | os.PathLike[str], video: IndexedVideo, spec: ClipSpec, buffers: ClipBuffers, *, strict: bool
 ) -> bool:
