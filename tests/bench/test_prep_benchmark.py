@@ -48,7 +48,9 @@ def test_a_run_proves_times_and_reports_the_arms(tiny: PrepBenchmark) -> None:
         assert 0 < result.first_seconds < 2 / result.rounds[0]
         memory = result.memory
         if Path("/proc/self/smaps_rollup").exists():
-            assert memory is not None and 0 < memory.bytes_per_worker < memory.bytes < 4e9
+            assert memory is not None and 0 <= memory.bytes_per_worker < memory.bytes < 4e9
+    if Path("/proc/self/smaps_rollup").exists():  # an ffmpeg of such a small video may end between two samples
+        assert ours.memory is not None and ours.memory.bytes_per_worker > 0
     assert report.machine.cpu and report.versions["ffmpeg"] and report.versions["vidpipe"]
     text = report.as_text()
     assert "goal: vidpipe prep, tensor, at 0.9 of" in text and "video left out: cut.mp4" in text

@@ -20,16 +20,16 @@ from vidpipe.bench.prep.arms.base import Done, PrepArmSetup, load_arm
 from vidpipe.bench.usage import group_usage
 from vidpipe.errors import VidpipeError
 
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The most that an arm's processes held at any sample, without mapped files.
+    """The most that an arm's processes held at any sample, without mapped files. What lives shorter than a sample may be missed.
 
     Attributes:
         bytes: all together.
-        bytes_per_worker: without what the first process has for itself alone, divided by the workers.
+        bytes_per_worker: all but what the first process has for itself alone, divided by the workers.
     """
 
     bytes: int
@@ -167,7 +167,7 @@ class _Watcher:
 
     def __init__(self, group: int) -> None:
         self._group = group
-        self._peak = self._leader = 0
+        self._peak = self._workers_peak = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -179,10 +179,11 @@ class _Watcher:
 
     def memory(self, workers: int) -> Memory | None:
         """The peak."""
-        return Memory(self._peak, (self._peak - self._leader) // workers) if self._peak else None
+        return Memory(self._peak, self._workers_peak // workers) if self._peak else None
 
     def _watch(self) -> None:
         while not self._over.wait(SAMPLE_SECONDS):
             usage = group_usage(self._group)
-            if usage.memory_bytes is not None and usage.memory_bytes > self._peak:
-                self._peak, self._leader = usage.memory_bytes, usage.leader_bytes
+            if usage.memory_bytes is not None:
+                self._peak = max(self._peak, usage.memory_bytes)
+                self._workers_peak = max(self._workers_peak, usage.memory_bytes - usage.leader_bytes)
