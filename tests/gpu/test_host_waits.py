@@ -16,7 +16,7 @@ from torch import Tensor
 import vidpipe
 from vidpipe.bench.gpu.models import MODELS
 from vidpipe.loader import Batch
-from vidpipe.loader.assemble import make_batch
+from vidpipe.loader.assemble import make_batch, to_consumer
 from vidpipe.loader.engine import Made
 from vidpipe.loader.source import Source
 from vidpipe.shards.codecs import CodecSpec
@@ -108,7 +108,8 @@ def test_labels_and_marks_are_copied_without_waiting(motion_shards: Path) -> Non
         share = loader._share(consumed=0)
         requests = loader._requests(share, 0, 0)
     with HostWaits() as waits:
-        batch = make_batch(source, Made(requests, torch.empty(CLIPS, 3, 16, 32, 32, device=META)))
+        made = Made(requests, torch.empty(CLIPS, 3, 16, 32, 32, device=META))
+        batch = to_consumer(make_batch(source, made), made.ready)
     source.close()
     assert batch.label.device == META and batch.is_padding.device == META
     assert not waits.found, "\n".join(waits.found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,23 +17,31 @@ from vidpipe.shards.codecs.base import Frames
 
 
 def make_batch(source: Source, made: Made) -> Batch:
-    """A batch of the model's input, for work on the current stream; what isn't done yet is waited for by that stream alone."""
-    video, device = made.video, made.video.device
-    if video.is_cuda:  # its memory must not go back to the stream that made it while the consumer's is at work on it
-        video.record_stream(torch.cuda.current_stream(device))
-    if made.ready is not None:
-        torch.cuda.current_stream(device).wait_event(made.ready)
+    """A batch of the model's input; all but the clips is on the host."""
     takes = [(request, take) for request in made.requests for take in request.takes]
     samples = [request.sample for request, _ in takes]
     return Batch(
-        video=video,
-        label=to_device(torch.from_numpy(source.index.label[samples]), device),
+        video=made.video,
+        label=torch.from_numpy(source.index.label[samples]),
         key=source.index.key.take(samples),
         video_path=source.index.video.take(samples),
-        is_padding=to_device(torch.tensor([request.is_padding for request, _ in takes]), device),
-        view=to_device(torch.tensor([take.view for _, take in takes]), device),
-        dataset=to_device(torch.from_numpy(source.split_numbers(samples)), device),
+        is_padding=torch.tensor([request.is_padding for request, _ in takes]),
+        view=torch.tensor([take.view for _, take in takes]),
+        dataset=torch.from_numpy(source.split_numbers(samples)),
     )
+
+
+def to_consumer(batch: Batch, ready: torch.cuda.Event | None) -> Batch:
+    """A batch for work on the current stream: all on the clips' device; what isn't done yet is waited for by that stream alone."""
+    video, device = batch.video, batch.video.device
+    if device.type == "cpu":
+        return batch
+    if video.is_cuda:  # its memory must not go back to the stream that made it while the consumer's is at work on it
+        video.record_stream(torch.cuda.current_stream(device))
+    if ready is not None:
+        torch.cuda.current_stream(device).wait_event(ready)
+    small = {name: to_device(getattr(batch, name), device) for name in ("label", "is_padding", "view", "dataset")}
+    return replace(batch, **small)
 
 
 def make_raw_batch(source: Source, read: Sequence[tuple[Request, Frames]]) -> RawBatch:

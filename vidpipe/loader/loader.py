@@ -14,13 +14,13 @@ import torch
 
 from vidpipe.cores import usable_cores
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.assemble import make_batch, make_raw_batch
+from vidpipe.loader.assemble import make_batch, make_raw_batch, to_consumer
 from vidpipe.loader.backend import make_engine, torch_dtype
 from vidpipe.loader.batch import Augment, Backend, Batch, Dtype, LoaderOptions, LoaderStats, RawBatch
-from vidpipe.loader.engine import EngineSetup, Made
+from vidpipe.loader.engine import EngineSetup
 from vidpipe.loader.order import Share
 from vidpipe.loader.planner import Planner, check_takes, make_augmentation
-from vidpipe.loader.pool import ReadPool
+from vidpipe.loader.pool import Reading, ReadPool
 from vidpipe.loader.quarantine import Quarantine
 from vidpipe.loader.request import Request
 from vidpipe.loader.sampling import make_sampling
@@ -29,10 +29,12 @@ from vidpipe.loader.splits import Shards
 from vidpipe.loader.state import VERSION, check_state, content_of_options
 from vidpipe.loader.transfer import with_index
 from vidpipe.loader.views import make_views
+from vidpipe.shards.codecs.base import Frames
 
 MAX_THREADS = 16
 
-Begun = TypeVar("Begun")
+Started = TypeVar("Started")
+Finished = TypeVar("Finished")
 AnyBatch = TypeVar("AnyBatch", Batch, RawBatch)
 
 
@@ -127,6 +129,8 @@ class Loader:
             stand_in=self._stand_in if skip else None,
             pinned=device.type == "cuda",
         )
+        # What Python has to do for a batch is done while the consumer is busy with one before it.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-start")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-batch")
         setup = EngineSetup(
             size=self.size,
@@ -177,30 +181,51 @@ class Loader:
         return self._share(consumed=0).num_batches(self._batch_samples, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
-        def begin(requests: list[Request]) -> Future[Made]:
-            return self._finisher.submit(self._engine.finish, self._engine.start(requests))
+        def finish(started: object) -> tuple[Batch, torch.cuda.Event | None]:
+            made = self._engine.finish(started)
+            return make_batch(self._source, made), made.ready
 
-        return self._run(begin, lambda begun: make_batch(self._source, begun.result()))
+        return self._run(self._engine.start, finish, lambda finished: to_consumer(*finished))
 
     def read_batches(self) -> Iterator[RawBatch]:
         """As iterating, but clips as they are stored, in memory that is the consumer's own, without any transform.
 
         The frames are those that iterating gives; crops and all other augmentation are left out.
         """
-        return self._run(self._pool.read, lambda begun: make_raw_batch(self._source, begun.results()))
 
-    def _run(self, begin: Callable[[list[Request]], Begun], finish: Callable[[Begun], AnyBatch]) -> Iterator[AnyBatch]:
-        """What is left of the epoch: batches are begun ahead, each is finished when it is its turn."""
+        def finish(reading: Reading[Frames]) -> RawBatch:
+            return make_raw_batch(self._source, reading.results())
+
+        return self._run(self._pool.read, finish, lambda batch: batch)
+
+    def _run(
+        self,
+        start: Callable[[list[Request]], Started],
+        finish: Callable[[Started], Finished],
+        hand_over: Callable[[Finished], AnyBatch],
+    ) -> Iterator[AnyBatch]:
+        """What is left of the epoch: batches are started and finished ahead, each in a thread of its own, and handed over in turn."""
         epoch, share = self._epoch, self._share(self._consumed)
         num_batches = share.num_batches(self._batch_samples, drop_last=self.drop_last)
-        begun: deque[Begun] = deque()
+        begun: deque[Future[Finished]] = deque()
         next_one = 0
+
+        def begin(number: int) -> Future[Finished]:
+            started = self._starter.submit(lambda: start(self._requests(share, number, epoch)))
+            return self._finisher.submit(lambda: finish(started.result()))
+
+        def begin_ahead_of(number: int) -> None:
+            nonlocal next_one
+            while next_one < min(num_batches, number + 1 + self.options.prefetch_batches):
+                begun.append(begin(next_one))
+                next_one += 1
+
         for number in range(num_batches):
             asked = time.perf_counter()
-            while next_one < min(num_batches, number + 1 + self.options.prefetch_batches):
-                begun.append(begin(self._requests(share, next_one, epoch)))
-                next_one += 1
-            batch = finish(begun.popleft())
+            if not (begun and begun[0].done()):
+                begin_ahead_of(number)
+            batch = hand_over(begun.popleft().result())
+            begin_ahead_of(number)  # not before: the consumer would wait while Python is busy in another thread
             self._epoch = epoch
             self._consumed = min(share.size, share.consumed + (number + 1) * self._batch_samples * self.world_size)
             self._clips += len(batch)
@@ -255,6 +280,7 @@ class Loader:
     def close(self) -> None:
         """End all threads and close all files; the loader can't be used after that."""
         self._stop_fetching()
+        self._starter.shutdown(wait=True, cancel_futures=True)
         self._pool.close()
         self._finisher.shutdown(wait=True, cancel_futures=True)
         self._engine.close()

@@ -19,6 +19,7 @@ from vidpipe.loader.index import SampleIndex
 from vidpipe.loader.order import GlobalOrder, Integers, Order, WindowedOrder, keyed_integers, permute
 from vidpipe.loader.source import Source
 
+_BLOCK = 4096  # positions that are drawn together: numpy takes as long for them as for ten
 _REPEAT_BITS = 40  # above any number of samples, so that a unit and its repeat fit one integer
 
 
@@ -133,6 +134,7 @@ class Sampling:
             if groups is None:
                 self._order = self._windowed(np.diff(self._shard_start))
         self._table: tuple[int, DrawnUnits] | None = None
+        self._block: tuple[int, int, int, DrawnUnits] | None = None  # epoch, first position, end
 
     @property
     def size(self) -> int:
@@ -140,7 +142,17 @@ class Sampling:
         return len(self.units) if self._groups is None else self._groups.num_slots
 
     def draw(self, positions: Integers, epoch: int) -> DrawnUnits:
-        """The units at some positions."""
+        """The units at some positions, of which nearby ones are asked for soon after."""
+        first, last = int(positions.min()), int(positions.max())
+        if self._block is None or self._block[0] != epoch or not self._block[1] <= first <= last < self._block[2]:
+            if last - first >= _BLOCK:
+                return self._draw(positions, epoch)
+            end = min(self.size, first + _BLOCK)
+            self._block = (epoch, first, end, self._draw(np.arange(first, end), epoch))
+        _, first, _, drawn = self._block
+        return DrawnUnits(drawn.units[positions - first], drawn.repeats[positions - first])
+
+    def _draw(self, positions: Integers, epoch: int) -> DrawnUnits:
         if self._groups is None:
             units = self._order.units(positions, epoch)
             return DrawnUnits(units, np.zeros_like(units))
