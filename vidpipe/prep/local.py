@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 from vidpipe.prep.decoder import Decoder
 from vidpipe.prep.recipe import PrepRecipe
-from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
+from vidpipe.prep.shard_job import ShardTask, VideoDone, begin_shard
 from vidpipe.video.child import Interrupted
 
 
@@ -64,24 +65,38 @@ class _Pool:
             self._tasks.put(task)
 
     def work(self) -> None:
-        """One worker: shards until there are none left, the run is stopped, or something fails."""
+        """One worker: shards until there are none left, the run is stopped, or something fails.
+
+        While one shard goes to the disk, the next one's videos are decoded.
+        """
         decoder = Decoder(timeout_seconds=self._recipe.timeout_seconds, stop=self.stop)
-        try:
+        written: Future[None] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="prep-disk") as disk:
+            try:
+                for task in self._open_tasks():
+                    finish = begin_shard(
+                        task, recipe=self._recipe, root=self._root, decoder=decoder, on_video=self._report
+                    )
+                    if written is not None:
+                        written.result()
+                    written = disk.submit(finish) if finish else None
+                if written is not None:
+                    written.result()
+            except Interrupted:
+                return
+            except Exception as error:
+                self.failure = self.failure or error
+                self.stop.set()
+            finally:
+                decoder.close()
+
+    def _open_tasks(self) -> Iterator[ShardTask]:
+        with suppress(queue.Empty):
             while not self.stop.is_set():
-                self._make(self._tasks.get_nowait(), decoder)
-        except (queue.Empty, Interrupted):
-            return
-        except Exception as error:
-            self.failure = self.failure or error
-            self.stop.set()
-        finally:
-            decoder.close()
+                yield self._tasks.get_nowait()
 
-    def _make(self, task: ShardTask, decoder: Decoder) -> None:
-        def report(done: VideoDone) -> None:
-            if self.stop.is_set():
-                raise Interrupted
-            with self._report_lock:
-                self._on_video(done)
-
-        make_shard(task, recipe=self._recipe, root=self._root, decoder=decoder, on_video=report)
+    def _report(self, done: VideoDone) -> None:
+        if self.stop.is_set():
+            raise Interrupted
+        with self._report_lock:
+            self._on_video(done)

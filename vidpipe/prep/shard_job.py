@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,45 @@ def make_shard(
     Raises:
         ShardError: it can't be written, for instance because the disk is full.
     """
+    finish = begin_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
+    if finish is not None:
+        finish()
+
+
+def begin_shard(
+    task: ShardTask, *, recipe: PrepRecipe, root: Path, decoder: Decoder, on_video: Callable[[VideoDone], None]
+) -> Callable[[], None] | None:
+    """The part of `make_shard` that the decoder is needed for.
+
+    Returns:
+        the rest, which waits for the disk and has to be called, in whatever thread; None where there is nothing to do.
+
+    Raises:
+        ShardError: as `make_shard`, and so may the rest.
+    """
+    with _write_errors(task), ExitStack() as lock:
+        held = lock.enter_context(locked(task.out, task.shard.name))
+        if not held or load_part(task.out, task.shard) is not None:
+            return None
+        with ExitStack() as shard:
+            writer = shard.enter_context(open_shard(task.out / task.shard.name))
+            part = _write_videos(writer, task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
+            open_writer = shard.pop_all()
+        held_lock = lock.pop_all()
+
+    def finish() -> None:
+        with _write_errors(task), held_lock:
+            open_writer.close()
+            part.bytes, part.sha256 = writer.summary.bytes, writer.summary.sha256
+            save_part(task.out, part)
+
+    return finish
+
+
+@contextmanager
+def _write_errors(task: ShardTask) -> Iterator[None]:
     try:
-        with locked(task.out, task.shard.name) as held:
-            if held and load_part(task.out, task.shard) is None:
-                _write_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
+        yield
     except OSError as error:
         raise ShardError(
             f"{task.out / task.shard.name}: can't be written: {error.strerror}; finished shards are kept: "
@@ -61,9 +97,16 @@ def make_shard(
         ) from error
 
 
-def _write_shard(
-    task: ShardTask, *, recipe: PrepRecipe, root: Path, decoder: Decoder, on_video: Callable[[VideoDone], None]
-) -> None:
+def _write_videos(
+    writer: TarWriter,
+    task: ShardTask,
+    *,
+    recipe: PrepRecipe,
+    root: Path,
+    decoder: Decoder,
+    on_video: Callable[[VideoDone], None],
+) -> ShardPart:
+    """Decode and write all videos of a shard; its part, without the archive's size and hash."""
     plan, split = task.shard, task.split
     part = ShardPart(plan.name, plan.fingerprint, 0, "", [], [], ChannelSums(), {})
     jobs = [
@@ -78,19 +121,16 @@ def _write_shard(
         )
         for position, video in enumerate(plan.videos)
     ]
-    with open_shard(task.out / plan.name) as writer:
-        outcomes = decoder.run(jobs)
-        for video, job, outcome in zip(plan.videos, jobs, outcomes, strict=True):
-            before = writer.summary.bytes
-            if outcome.error is None:
-                _write_video(writer, part, split, video=video, job=job, outcome=outcome, decoder=decoder)
-                reject = None
-            else:
-                reject = _reject(video, plan.name, outcome.error)
-                part.rejects.append(reject)
-            on_video(VideoDone(video.path, len(outcome.clips), writer.summary.bytes - before, reject))
-    part.bytes, part.sha256 = writer.summary.bytes, writer.summary.sha256
-    save_part(task.out, part)
+    for video, job, outcome in zip(plan.videos, jobs, decoder.run(jobs), strict=True):
+        before = writer.summary.bytes
+        if outcome.error is None:
+            _write_video(writer, part, split, video=video, job=job, outcome=outcome, decoder=decoder)
+            reject = None
+        else:
+            reject = _reject(video, plan.name, outcome.error)
+            part.rejects.append(reject)
+        on_video(VideoDone(video.path, len(outcome.clips), writer.summary.bytes - before, reject))
+    return part
 
 
 def _write_video(
