@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,38 @@ def motion_shards(tmp_path_factory: pytest.TempPathFactory, session_command: Cal
         == 0
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of an S3 server with a bucket named `data`."""
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    started = moto.ThreadedMotoServer(port=0)
+    started.start()
+    with pytest.MonkeyPatch.context() as patch:
+        host, port = started.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield f"http://{host}:{port}"
+    started.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str, motion_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The `motion` data set at a URL of its own; the cache is in the test's folder."""
+    import s3fs
+
+    from vidpipe.loader import remote
+
+    monkeypatch.setenv("VIDPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
+    s3fs.S3FileSystem.clear_instance_cache()
+    files = s3fs.S3FileSystem()
+    name = "b" + re.sub("[^a-z0-9]", "", tmp_path.name.lower())[-50:]
+    files.mkdir(name)
+    for split in ("train", "val"):
+        files.put(str(motion_shards / split), f"{name}/motion/{split}", recursive=True)
+    return f"s3://{name}/motion"

@@ -6,7 +6,8 @@
     ├── DatasetError            the source folder or its annotations can't be used
     ├── VideoError              one video can't be used; becomes a reject, never ends a run
     ├── ShardError              shards are absent, unfinished, damaged or of another format
-    │   └── BadSampleError      one sample of a shard is damaged
+    │   ├── BadSampleError      one sample of a shard is damaged
+    │   └── StorageError        storage doesn't serve at the moment, which says nothing about the shards
     ├── ModelError              a model's configuration or input doesn't fit
     ├── CheckpointError         a checkpoint is absent, damaged or doesn't fit
     ├── TrainingError           training can't go on
@@ -86,6 +87,13 @@ class BadSampleError(ShardError):
         return BadSampleError, (self.shard, self.key, self.message)
 
 
+class StorageError(ShardError):
+    """Storage doesn't serve at the moment: the network, the room in a cache, the limit on open files, or a loader that was closed.
+
+    It says nothing about the shards themselves, so none of their samples is left out for it.
+    """
+
+
 class ModelError(VidpipeError):
     """A model's configuration or input doesn't fit."""
 
@@ -102,3 +110,8 @@ class RejectBudgetError(VidpipeError):
     """More videos were rejected than the budget allows."""
 
     exit_code: ClassVar[int] = 3
+
+
+def one_line(error: BaseException | str) -> str:
+    """What an error says, without line breaks and at most 300 characters of it, for a message of ours."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,25 @@ def test_ranks_share_and_a_state_goes_on_at_any_number(features: Path, world_siz
             rest.load_state_dict(state)
             seen += keys(rest)
     assert sorted(seen) == sorted(expected)
-    with opened(features, epoch_unit="clip", seed=1) as other, pytest.raises(UsageError, match="seed is 0"):
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 1}, "seed 0 (this loader's is 1)"),
+        ({"frames": 4}, "frames 16 (this loader's is 4)"),
+        ({"frames": 4, "stride": 4}, "frame_step 1 (this loader's is 2)"),
+        ({"random": True}, "random False (this loader's is True)"),
+        ({"epoch_unit": "video"}, "epoch_unit 'clip' (this loader's is 'video')"),
+    ],
+)
+def test_a_state_of_other_samples_is_refused(features: Path, options: dict[str, Any], message: str) -> None:
+    with opened(features, epoch_unit="clip") as begun:
+        state = begun.state_dict()
+    with (
+        opened(features, **{"epoch_unit": "clip", **options}) as other,
+        pytest.raises(UsageError, match=re.escape(message)),
+    ):
         other.load_state_dict(state)
 
 

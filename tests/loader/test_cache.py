@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vidpipe.errors import ShardError
+from vidpipe.errors import ShardError, StorageError
 from vidpipe.loader.cache import ShardCache
 from vidpipe.shards.manifest import ChannelSums, ShardEntry
 
@@ -124,6 +125,52 @@ def test_closing_ends_a_wait_for_another_process(tmp_path: Path) -> None:
         cache.open(entry(0), Fetches())
     ended.set()
     holder.join()
+
+
+@pytest.mark.parametrize("content", [b"x" * (SIZE // 2), b"x" * (SIZE + 1)])
+def test_a_file_of_another_size_is_fetched_again(tmp_path: Path, content: bytes) -> None:
+    cache, fetch = ShardCache(tmp_path, max_bytes=3 * SIZE), Fetches()
+    read(cache, 0, fetch)
+    (tmp_path / f"{entry(0).sha256}.tar").write_bytes(content)
+    assert read(cache, 0, fetch) == b"x" * SIZE and fetch.count == 2
+
+
+def test_what_an_ended_process_left_of_a_shard_does_not_count_beside_it(tmp_path: Path) -> None:
+    (tmp_path / f"{entry(0).sha256}.part").write_bytes(b"y" * SIZE)
+    cache = ShardCache(tmp_path, max_bytes=SIZE)
+    os.close(cache.open(entry(0), Fetches(), patience_seconds=0))
+    assert whole_files(tmp_path) == {entry(0).sha256}
+
+
+def test_a_full_disk_makes_room_and_then_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allocate = os.posix_fallocate
+
+    def with_room_for_two(descriptor: int, offset: int, size: int) -> None:
+        if len(whole_files(tmp_path)) >= 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        allocate(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", with_room_for_two)
+    cache, fetch = ShardCache(tmp_path, max_bytes=10 * SIZE), Fetches()
+    for number in (0, 1, 2):
+        read(cache, number, fetch)
+    assert whole_files(tmp_path) == {entry(number).sha256 for number in (1, 2)}
+    held = [cache.open(entry(number), fetch) for number in (1, 2)]
+    with pytest.raises(StorageError, match=r"no room .* within cache_gb .* and the disk .* another cache_dir"):
+        cache.open(entry(3), fetch, patience_seconds=0)
+    for descriptor in held:
+        os.close(descriptor)
+
+
+def test_what_the_system_refuses_names_the_folder(tmp_path: Path) -> None:
+    def failing(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(StorageError, match=rf"{tmp_path}: shards can't be kept there: .*; .*cache_dir"):
+        ShardCache(tmp_path, max_bytes=SIZE).open(entry(0), failing)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=rf"{tmp_path}/file/shards: shards can't be kept there"):
+        ShardCache(tmp_path / "file/shards", max_bytes=SIZE)
 
 
 _KILLED_WHILE_FETCHING = """

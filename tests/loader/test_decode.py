@@ -268,7 +268,7 @@ def test_only_the_wanted_frames_of_a_video_come_in_the_right_colours(videos: Vid
         warps=False,
         recolors=False,
     )
-    pool = ReadPool(videos, threads=2, frame_bytes=SIDE * SIDE * 3)
+    pool = ReadPool(videos, threads=2, frame_bytes=lambda sample: SIDE * SIDE * 3)
     made = []
     for decoding in (None, DeviceDecoding(videos, frozenset({"mp4"}), num_frames=4)):
         engine = dali.DaliEngine(pool, setup, decoding)
@@ -285,21 +285,29 @@ def test_only_the_wanted_frames_of_a_video_come_in_the_right_colours(videos: Vid
     assert (ours - theirs).abs().max() < 4 and (ours - theirs).abs().mean() < 1
 
 
-def test_a_decoder_with_other_pictures_is_refused(videos: Videos, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here one that gives another frame than it was asked for."""
+def test_a_decoder_with_other_pictures_or_only_one_size_is_refused(
+    videos: Videos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here one that gives another frame than it was asked for, and one that can't mix sizes in a batch."""
     one_more = tuple(min(frame + 1, 23) for frame in dali_decoder._TRIED_FRAMES)
     whole = dali_decoder.DeviceDecoder.decode
 
     def decode(self: object, samples: Sequence[Stored]) -> list[torch.Tensor]:
         return whole(self, [Stored("mp4", sample.parts, one_more, sample.shape) for sample in samples])
 
-    monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", decode)
-    with pytest.raises(ValueError, match=r"its pictures differ from the CPU's by up to \d+ levels"):
-        dali_decoder.DeviceDecoder(
-            "mp4",
-            device=torch.device("cpu"),
-            threads=1,
-            max_samples=1,
-            max_frames=4,
-            stream=SideStream(torch.device("cpu")),
-        )
+    def one_size(self: object, samples: Sequence[Stored]) -> list[torch.Tensor]:
+        if len({sample.shape for sample in samples}) > 1:
+            raise ValueError("several sizes")
+        return whole(self, samples)
+
+    for wrong, message in ((decode, r"its pictures differ from the CPU's by up to \d+ levels"), (one_size, "several")):
+        monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", wrong)
+        with pytest.raises(ValueError, match=message):
+            dali_decoder.DeviceDecoder(
+                "mp4",
+                device=torch.device("cpu"),
+                threads=1,
+                max_samples=1,
+                max_frames=4,
+                stream=SideStream(torch.device("cpu")),
+            )

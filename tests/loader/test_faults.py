@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from loader.damage import copied, flipped, garbage
 
 import vidpipe
-from vidpipe.errors import BadSampleError, ShardError
+from vidpipe.errors import BadSampleError, ShardError, StorageError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -49,7 +52,7 @@ def keys(loader: vidpipe.Loader) -> list[str]:
     return [key for batch in loader for key, padding in zip(batch.key, batch.is_padding, strict=True) if not padding]
 
 
-@pytest.mark.parametrize("codec", ["tensor", "jpeg"])
+@pytest.mark.parametrize("codec", ["tensor", "jpeg", "mp4"])
 @pytest.mark.parametrize("change", [flipped, garbage])
 def test_changed_bytes_stop_with_shard_and_key(
     codec_shards: Callable[[str], Path], tmp_path: Path, codec: str, change: Callable[[bytes], bytes], backend: str
@@ -79,7 +82,7 @@ def test_garbage_that_nothing_checks_is_found_by_the_decoder(
         keys(loader)
 
 
-@pytest.mark.parametrize("codec", ["tensor", "jpeg"])
+@pytest.mark.parametrize("codec", ["tensor", "jpeg", "mp4"])
 def test_damaged_samples_are_skipped_counted_and_logged_once(
     codec_shards: Callable[[str], Path],
     tmp_path: Path,
@@ -191,3 +194,40 @@ def test_a_shard_lost_while_it_is_in_use(
         assert {error.key for error in errors if isinstance(error, BadSampleError)} == set(
             damage.index.key.take(range(32))
         ) - set(seen)
+
+
+@contextmanager
+def files_left_to_open(number: int) -> Iterator[None]:
+    """Let this process open no more than so many files."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, limits[0]), limits[1]))
+    held: list[int] = []
+    try:
+        while True:
+            try:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                break
+        for _ in range(number):
+            os.close(held.pop())
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("free", [0, 2])
+def test_a_limit_on_open_files_costs_no_sample(motion_shards: Path, free: int) -> None:
+    """With a few files left, shards are closed for others; with none it ends, as it isn't the shards' fault."""
+    options = vidpipe.LoaderOptions(on_bad="skip", max_bad=1.0, threads=1)
+    with vidpipe.Loader(motion_shards, size=32, batch_size=4, backend="torch", options=options) as loader:
+        with files_left_to_open(free):
+            if free:
+                assert len(set(keys(loader))) == 32
+            else:
+                with pytest.raises(StorageError, match=r"\.tar: can't be opened: Too many open files; .*ulimit -n"):
+                    keys(loader)
+        assert loader.stats().bad_samples == 0 and not loader.errors
+        loader.set_epoch(1)
+        assert len(set(keys(loader))) == 32

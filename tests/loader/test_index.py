@@ -36,3 +36,10 @@ def test_rows_that_are_not_the_manifests_are_refused(
     pq.write_table(change(table), folder / "samples.parquet")
     with pytest.raises(ShardError, match=message):
         vidpipe.Loader(folder)
+
+
+def test_a_damaged_index_is_refused(motion_shards: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(motion_shards / "val", tmp_path / "val"))
+    (folder / "samples.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ShardError, match=r"samples\.parquet: damaged"):
+        vidpipe.Loader(folder)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vidpipe
 from vidpipe.errors import UsageError
@@ -57,6 +58,60 @@ def test_a_closed_loader_leaves_no_threads(motion_shards: Path, backend: str) ->
         break
     loader.close()
     assert own_threads() == before
+
+
+_FORKED = """
+import os, sys, vidpipe
+from vidpipe.errors import UsageError
+loader = vidpipe.Loader(sys.argv[1], size=32, batch_size=2, backend="torch")
+next(iter(loader))
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+try:
+    next(iter(loader))
+except UsageError as error:
+    print(error, flush=True)
+    loader.close()
+"""
+
+
+def test_a_forked_loader_says_that_it_has_no_threads(motion_shards: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORKED, str(motion_shards)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "made in process" in done.stdout and "send it there pickled" in done.stdout
+
+
+def test_threads_that_the_system_refuses_are_an_error_and_leave_none(
+    motion_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, torch_threads, start = own_threads(), torch.get_num_threads(), threading.Thread.start
+
+    def refuse_the_third(thread: threading.Thread) -> None:
+        if len(own_threads()) == len(before) + 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_third)
+    with pytest.raises(UsageError, match=r"threads: the system doesn't start 4 of them \(can't start new thread\)"):
+        vidpipe.Loader(motion_shards, backend="torch", options=vidpipe.LoaderOptions(threads=4))
+    assert own_threads() == before and torch.get_num_threads() == torch_threads
+
+
+def test_the_processes_of_a_machine_divide_its_cores(motion_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8 cores, on which all of them may run; with 32 cores, 4 processes have 8 each that are bound to them."""
+    monkeypatch.setattr("vidpipe.cores.usable_cores", lambda: 8)
+    for cores, processes, threads in ((8, 1, 8), (8, 4, 2), (8, 16, 1), (32, 4, 8)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", f"{processes}")
+        before = len(own_threads())
+        with vidpipe.Loader(motion_shards, backend="torch"):
+            assert len(own_threads()) - before == threads
 
 
 _LEFT_OPEN = """

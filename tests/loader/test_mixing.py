@@ -48,6 +48,20 @@ def test_clips_of_one_sample_are_not_mixed_with_each_other() -> None:
     assert torch.allclose(mixed_video.mean(dim=(1, 2, 3, 4)), expected, atol=1e-4) and (weight < 0.99).any()
 
 
+def test_parts_of_a_batch_differ_from_the_whole_in_partners_alone() -> None:
+    """What a clip keeps of its own stays; the last clip of each part is mixed with the part's first."""
+    mixing = Mixing(mixup=0.8, cutmix=1.0)
+    (video, label), (whole, _) = constant_clips(), mixed(mixing)
+    halves = [
+        mix_batch(video[part], label[part], keys=KEYS[part], num_classes=16, mixing=mixing, seed=0, epoch=0)
+        for part in (slice(0, 8), slice(8, 16))
+    ]
+    parts, targets = (torch.cat(tensors) for tensors in zip(*halves, strict=True))
+    assert torch.equal(targets.diagonal(), mixed(mixing)[1].diagonal())
+    differ = [index for index in range(16) if not torch.equal(parts[index], whole[index])]
+    assert differ == [7, 15] and targets[7, 0] > 0 and targets[15, 8] > 0
+
+
 def test_erasing_keeps_hard_labels_and_fills_the_same_box_in_all_frames() -> None:
     video, target = mixed(Mixing(erase=1.0))
     assert torch.equal(target, torch.arange(16))

@@ -82,7 +82,7 @@ def test_the_device_pass_gives_what_the_threads_give(real_shards: Path) -> None:
         Take([9, 10, 15], Drawn(Region(0, 0, 64, 64)), 1),
     ]
     requests = [make_request(sample, takes[: sample + 1], is_padding=False) for sample in (1, 0)]
-    pool = ReadPool(ClipReader(folder, manifest, index), threads=2, frame_bytes=index.max_frame_bytes)
+    pool = ReadPool(ClipReader(folder, manifest, index), threads=2, frame_bytes=index.frame_bytes)
     batches = []
     for engine in (TorchEngine(pool, setup), TorchDeviceEngine(pool, setup)):
         made = engine.finish(engine.start(requests))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +12,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +20,14 @@ import torch
 from loader.processes import batches, run_loader, start_loader
 
 import vidpipe
-from vidpipe.errors import MissingExtraError, ShardError, UsageError
+from vidpipe.errors import MissingExtraError, ShardError, StorageError, UsageError
 from vidpipe.loader import remote
 
 pytestmark = pytest.mark.timeout(240)
 
 LOADER = {"batch_size": 4, "size": 32, "augment": "train", "backend": "torch", "seed": 2}
 WINDOW = {"shuffle": "windowed", "shuffle_window": 1}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Address of an S3 server with a bucket named `data`."""
-    moto = pytest.importorskip("moto.server", reason="moto is not installed")
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    started = moto.ThreadedMotoServer(port=0)
-    started.start()
-    with pytest.MonkeyPatch.context() as patch:
-        host, port = started.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield f"http://{host}:{port}"
-    started.stop()
-
-
-@pytest.fixture
-def bucket(server: str, motion_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """The `motion` data set at a URL of its own; the cache is in the test's folder."""
-    import s3fs
-
-    monkeypatch.setenv("VIDPIPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
-    s3fs.S3FileSystem.clear_instance_cache()
-    files = s3fs.S3FileSystem()
-    name = "b" + re.sub("[^a-z0-9]", "", tmp_path.name.lower())[-50:]
-    files.mkdir(name)
-    for split in ("train", "val"):
-        files.put(str(motion_shards / split), f"{name}/motion/{split}", recursive=True)
-    return f"s3://{name}/motion"
+ANY_DAMAGE = vidpipe.LoaderOptions(on_bad="skip", max_bad=1.0)
 
 
 @pytest.fixture
@@ -144,12 +113,28 @@ def test_failing_reads_are_tried_again(bucket: str, motion_shards: Path, monkeyp
     assert len(failed) > 5
 
 
+def test_an_index_that_is_not_the_manifests_is_refused_and_not_kept(bucket: str, motion_shards: Path) -> None:
+    index = (motion_shards / "train" / "samples.parquet").read_bytes()
+    for content, message in (
+        (index[:-1], "samples.parquet: .* bytes, but the manifest"),
+        (b"x" + index[1:], "samples.parquet: .* SHA-256"),
+    ):
+        overwrite(bucket, "train/samples.parquet", content)
+        with pytest.raises(ShardError, match=message):
+            vidpipe.Loader(bucket, **LOADER)
+    overwrite(bucket, "train/samples.parquet", index)
+    vidpipe.Loader(bucket, **LOADER).close()
+
+
 def test_reads_that_never_succeed_end_with_the_address(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_every(1, monkeypatch)
     monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
     message = r"s3://\S+\.tar: can't be read, 8 times: ConnectionResetError: injected"
-    with vidpipe.Loader(bucket, **LOADER) as loader, pytest.raises(ShardError, match=message):
-        list(loader)
+    for options in (vidpipe.LoaderOptions(), ANY_DAMAGE):
+        with vidpipe.Loader(bucket, options=options, **LOADER) as loader:
+            with pytest.raises(StorageError, match=message):
+                list(loader)
+            assert loader.stats().bad_samples == 0
 
 
 @pytest.mark.parametrize(
@@ -229,19 +214,54 @@ def test_an_epoch_of_slow_reads_is_whole(bucket: str, motion_shards: Path, monke
     assert_equal(clips(bucket, **WINDOW), clips(motion_shards, **WINDOW))
 
 
-def test_closing_does_not_wait_for_a_slow_fetch(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = threading.Event()
+def test_closing_does_not_wait_for_a_slow_fetch_nor_blames_the_shards(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, raised = threading.Event(), []
 
     def stalled(*_: Any) -> bytes:
         begun.set()
         raise ConnectionResetError("injected")
 
-    loader = vidpipe.Loader(bucket, **LOADER)
+    def consume() -> None:
+        try:
+            list(loader)
+        except BaseException as error:
+            raised.append(error)
+
+    loader = vidpipe.Loader(bucket, options=ANY_DAMAGE, **LOADER)
     monkeypatch.setattr(remote.RemoteFolder, "_piece", stalled)
     monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 1000.0)
-    loader._source.prefetch(range(4), rank=0, world_size=1)
+    consumer = threading.Thread(target=consume)
+    consumer.start()
     assert begun.wait(60)
     loader.close()  # the test's time limit is the assertion
+    consumer.join()
+    assert len(raised) == 1
+    assert loader.stats().bad_samples == 0
+    assert not [record for record in caplog.records if record.name == "vidpipe.loader"]
+
+
+@pytest.mark.parametrize("check", ["crc", "off"])
+def test_a_file_damaged_in_the_cache_is_fetched_again(
+    bucket: str, motion_shards: Path, tmp_path: Path, requests: Any, caplog: pytest.LogCaptureFixture, check: str
+) -> None:
+    expected = clips(bucket)
+    fetched = requests()
+    files = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in (motion_shards / "train").glob("*.tar")}
+    flipped, halved = sorted(files)[:2]
+    with (tmp_path / f"cache/shards/{flipped}.tar").open("r+b") as stream:
+        stream.seek(100_000)
+        stream.write(bytes(100_000))
+    os.truncate(tmp_path / f"cache/shards/{halved}.tar", files[halved].stat().st_size // 2)
+    found = clips(bucket, check=check)
+    again = {name for name, count in (requests() - fetched).items() if count and name.endswith(".tar")}
+    warned = [record.getMessage() for record in caplog.records if record.name == "vidpipe.loader"]
+    damaged = {halved, flipped} if check == "crc" else {halved}
+    assert again == {files[name].name for name in damaged} and len(warned) == len(damaged)
+    assert all(any(name in line and "fetched again" in line for line in warned) for name in damaged)
+    if check == "crc":
+        assert_equal(found, expected)
 
 
 _LEFT_WAITING = """

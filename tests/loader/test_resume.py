@@ -112,6 +112,34 @@ def test_a_state_that_is_none_is_refused(motion_shards: Path) -> None:
                 loader.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"consumed": -5}, "consumed: got -5, expected a whole number, at least 0"),
+        ({"consumed": 33}, "consumed: got 33, but an epoch has 32 samples"),
+        ({"consumed": "x"}, "consumed: got 'x'"),
+        ({"epoch": -3}, "epoch: got -3"),
+        ({"epoch": 1.5}, r"epoch: got 1\.5"),
+    ],
+)
+def test_a_place_that_no_epoch_has_is_refused(motion_shards: Path, place: dict[str, Any], message: str) -> None:
+    with vidpipe.Loader(motion_shards, **LOADER) as loader:
+        with pytest.raises(UsageError, match=message):
+            loader.load_state_dict({**loader.state_dict(), **place})
+        with pytest.raises(UsageError, match="epoch: got -1, expected"):
+            loader.set_epoch(-1)
+        assert loader.state_dict()["consumed"] == 0 and loader.epoch == 0
+
+
+def test_the_state_after_an_epochs_last_batch_goes_on_with_the_next(motion_shards: Path) -> None:
+    with vidpipe.Loader(motion_shards, **LOADER) as loader:
+        for _, _batch in zip(range(11), loader, strict=False):
+            state = loader.state_dict()
+        assert state["consumed"] == 32
+        loader.load_state_dict(state)
+        assert list(loader) == [] and loader.epoch == 1
+
+
 def test_a_pickled_loader_goes_on_where_it_was(motion_shards: Path) -> None:
     with vidpipe.Loader(motion_shards, **LOADER) as loader:
         iterator = iter(loader)

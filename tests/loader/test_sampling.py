@@ -196,12 +196,17 @@ def test_a_video_is_drawn_among_its_selected_clips(motion_shards: Path) -> None:
         (
             lambda m: m["clip"].update(stride=3),
             {"frames": 2},
-            r"stride: .*train stride 2, .*changed stride 3.*say which",
+            r"stride: .*train 2, .*changed 3.*say which",
         ),
         (
             lambda m: m["clip"].update(stride=3),
             {"frames": 2, "stride": 4},
             r"stored at stride 3: expected a multiple of 3",
+        ),
+        (
+            lambda m: m["clip"].update(sampling="fps", fps=8, stride=1),
+            {"frames": 2, "stride": 4},
+            r"stride: the data sets count different frames \(.*train native, .*changed at 8.0 fps\); prepare them alike",
         ),
     ],
 )

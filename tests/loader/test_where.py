@@ -27,6 +27,8 @@ def folder(tmp_path: Path) -> Path:
             "label_name": "abc"[n % 3],
             "end_seconds": n / 2,
             "start_seconds": 0.5,
+            "width": 426,
+            "height": 240,
         }
         for n in range(6)
     ]
@@ -45,6 +47,9 @@ def folder(tmp_path: Path) -> Path:
         ("not (label_name in ('a', 'b'))", [2]),
         ("0.5 < end_seconds <= 2", [2, 3, 4]),
         ("end_seconds - start_seconds > 0.9", [3, 4]),
+        ("label / 2 == 0.5", [1, 4]),
+        ("width / height > 1.5 and height / width < 1 and label == 0", [0, 3]),
+        ("1 / 2 * width == 213 and end_seconds / 2 == 1", [4]),
         ("not (label == 1 or label == 2)", [0, 3]),
         ("label_name is None", [5]),
         ("label_name is not None and label != -1", [0, 1, 2, 3, 4]),
@@ -65,6 +70,7 @@ def test_conditions_select_rows(folder: Path, where: str, expected: list[int]) -
         ("label == (lambda: 1)()", "neither a column nor a number"),
         ("label_name == 'a'.upper()", "neither a column nor a number"),
         ("label is 1", "only None can stand"),
+        ("label_name / 2 == 1", "can't be evaluated"),
         ("label == 'a'", "can't be evaluated.*label is int32"),
         ("label in ('a', 1)", "numbers or strings have to stand"),
         ("label_name in ('a', label)", "neither a column nor a number|column"),

@@ -88,11 +88,11 @@ def test_windows_stay_within_the_video(stored: int) -> None:
     window = frame_window(clip, whole_videos=True, frames=None, stride=None, window="random")
     rng = np.random.default_rng(0)
     starts = set()
-    for _ in range(400):
+    for _ in range(4000):
         frames = window.pick(rng, stored)
         assert len(frames) == 16 and min(frames) >= 0 and max(frames) < stored and frames == sorted(frames)
         starts.add(frames[0])
-    assert len(starts) == min(max(1, stored - 60), len(starts)) and (stored != 62 or starts == {0, 1})
+    assert starts == set(range(max(1, stored - 60)))
     evenly = frame_window(
         ClipSpec(frames=16, sampling="uniform"), whole_videos=True, frames=8, stride=None, window="center"
     )
@@ -100,7 +100,7 @@ def test_windows_stay_within_the_video(stored: int) -> None:
     assert evenly.pick(rng, stored) == expected
 
 
-@pytest.mark.parametrize(("arguments", "words"), [({"frames": 0}, "at least 1"), ({"stride": 0}, "multiple of 1")])
+@pytest.mark.parametrize(("arguments", "words"), [({"frames": 0}, "at least 1"), ({"stride": 0}, "at least 1")])
 def test_impossible_windows_are_refused(whole: Path, arguments: dict[str, int], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Loader(whole, **arguments)

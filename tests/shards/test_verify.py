@@ -1,15 +1,18 @@
-"""`vidpipe verify`: sound shards pass; one flipped byte anywhere names shard and sample."""
+"""`vidpipe verify`: sound shards pass; one flipped byte anywhere, or a row that isn't its sample's, names shard and sample."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import RunCommand
 
-from vidpipe.shards.index import read_samples
+from vidpipe.shards.index import read_samples, write_samples
+from vidpipe.shards.manifest import FileEntry, load_manifest
 
 
 @pytest.fixture
@@ -21,6 +24,12 @@ def _flip(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
     content[offset] ^= 0x10
     path.write_bytes(content)
+
+
+def _rewrite(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> FileEntry:
+    """Put other values into the last row of the index."""
+    *rows, last = read_samples(folder).to_pylist()
+    return write_samples(folder, [*rows, {**last, **change(last)}])
 
 
 def test_sound_shards_pass_deeply(real_shards: Path, vidpipe: RunCommand) -> None:
@@ -54,6 +63,12 @@ def test_a_flipped_byte_in_the_archives_end_names_the_shard(shards: Path, vidpip
         (lambda folder: (folder / "00000.tar").unlink(), "00000.tar: missing"),
         (lambda folder: _truncate(folder / "00000.tar"), "truncated"),
         (lambda folder: (folder / "00000.idx").write_text("v1.2 0\n"), "00000.idx: differs"),
+        (lambda folder: (folder / "samples.parquet").unlink(), "samples.parquet: missing"),
+        (
+            lambda folder: (folder / "samples.parquet").write_bytes(b"PAR1"),
+            "samples.parquet: 4 bytes, but the manifest",
+        ),
+        (lambda folder: _flip(folder / "samples.parquet", 1000), "samples.parquet: SHA-256 differs"),
         (lambda folder: (folder / "rejects.jsonl").write_text('{"path": "x"}\n'), "rejects.jsonl: 1 lines"),
     ],
 )
@@ -63,13 +78,49 @@ def test_missing_and_changed_files_are_named(shards: Path, vidpipe: RunCommand, 
     assert result.code == 1 and expected in result.out
 
 
+def test_an_index_that_is_not_the_one_written_is_a_fault_and_not_used(shards: Path, vidpipe: RunCommand) -> None:
+    written = load_manifest(shards).samples_file
+    rewritten = _rewrite(shards, lambda row: {"key": row["key"][:-1] + "9", "payload_sizes": [], "json_offset": None})
+    assert rewritten != written
+    for options in ((), ("--deep",)):
+        result = vidpipe("verify", shards, *options)
+        assert result.code == 1 and "samples.parquet: " in result.out and "1 faults" in result.out
+    _flip(shards / "00000.tar", 700)
+    assert "00000.tar: SHA-256 differs" in vidpipe("verify", shards).out
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda row: {"label": row["label"] - 1}, "(cls) than the archive"),
+        (lambda row: {"payload_crc32": [1] * len(row["payload_crc32"])}, "(payload) than the archive"),
+        (lambda row: {"json_crc32": 1}, "(json) than the archive"),
+        (lambda row: {"height": row["width"], "width": row["height"] + 1}, "(payload) than the archive"),
+        (lambda row: {"label_name": "x"}, "label 6 is not 'x' in the manifest"),
+        (lambda row: {"end_seconds": 9.0}, "end_seconds is 9.0 in samples.parquet, but 1.9375"),
+        (lambda row: {"video": "x.mp4"}, "video is 'x.mp4' in samples.parquet, but 'val/shrink/"),
+    ],
+)
+def test_a_row_that_is_not_its_samples_is_found_deeply(
+    shards: Path, vidpipe: RunCommand, change: Callable[[dict[str, Any]], dict[str, Any]], expected: str
+) -> None:
+    manifest = load_manifest(shards)
+    manifest.model_copy(update={"samples_file": _rewrite(shards, change)}).write(shards)
+    row = read_samples(shards).to_pylist()[-1]
+    assert vidpipe("verify", shards).code == 0
+    result = vidpipe("verify", shards, "--deep")
+    assert result.code == 1
+    assert f"{row['shard']}: sample {row['key']}: " in result.out and expected in result.out
+    assert result.out.count("sample ") == result.out.count(f"sample {row['key']}")
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "unfinished"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "damaged"),
-        (lambda folder: _newer(folder / "manifest.json"), "format version 99, but this vidpipe reads version 1"),
-        (lambda folder: (folder / "samples.parquet").write_bytes(b"PAR1"), "samples.parquet: damaged"),
+        (lambda folder: _version(folder / "manifest.json", 99), "format version 99, but this vidpipe reads version 1"),
+        (lambda folder: _version(folder / "manifest.json", "2"), "damaged: format_version is '2', expected a number"),
     ],
 )
 def test_unreadable_shards_are_one_clear_line(shards: Path, vidpipe: RunCommand, change, expected: str) -> None:
@@ -83,5 +134,5 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2048])
 
 
-def _newer(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+def _version(path: Path, version: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": version}))

@@ -23,16 +23,17 @@ from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader import Batch
 from vidpipe.loader.augment import sample_rng
 from vidpipe.loader.index import load_index
-from vidpipe.loader.order import Share, keyed_integers, permute
-from vidpipe.loader.reader import open_shard_file
+from vidpipe.loader.options import check_whole
+from vidpipe.loader.order import Share
+from vidpipe.loader.reader import open_shard_file, open_shards_allowed
+from vidpipe.loader.sampling import Sampling, Units
+from vidpipe.loader.state import VERSION, check_state
 from vidpipe.loader.window import frame_window
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.features import FeatureFormat
 from vidpipe.shards.manifest import find_split, load_manifest
 
-STATE_VERSION = 1
-MAX_OPEN_SHARDS = 256
 AHEAD = 2  # batches that are read before they are asked for
 
 
@@ -95,9 +96,12 @@ class FeatureLoader:
         self._index = load_index(self.folder, self.manifest)
         if len(self._index) == 0:
             raise ShardError(f"{self.folder}: holds no samples")
+        units = Units(self._index, matching=None, by_video=options.epoch_unit == "video")
+        self._sampling = Sampling(units, self._index, groups=None, shard_window=None, seed=options.seed)
         self._device = torch.device(device)
         self._sizes = {entry.name: entry.bytes for entry in self.manifest.shards}
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._max_open = open_shards_allowed()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-features")
         self._epoch = self._consumed = 0
 
@@ -109,7 +113,7 @@ class FeatureLoader:
     @property
     def num_samples(self) -> int:
         """Samples that an epoch gives, over all ranks and without padding."""
-        return self._index.num_videos if self.options.epoch_unit == "video" else len(self._index)
+        return self._sampling.size
 
     @property
     def epoch(self) -> int:
@@ -118,6 +122,7 @@ class FeatureLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; does nothing when that epoch is under way."""
+        check_whole("epoch", epoch, 0)
         if epoch != self._epoch:
             self._epoch, self._consumed = epoch, 0
 
@@ -136,8 +141,8 @@ class FeatureLoader:
                     pending.append(self._thread.submit(self._batch, share, started, epoch))
                     started += 1
                 batch = pending.popleft().result()
-                run = (number + 1) * self.batch_size * self.options.world_size
-                self._epoch, self._consumed = epoch, min(share.size, share.consumed + run)
+                self._epoch = epoch
+                self._consumed = min(share.size, share.run_start(number + 1, self.batch_size))
                 yield batch
             self._epoch, self._consumed = epoch + 1, 0
         finally:
@@ -146,30 +151,26 @@ class FeatureLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the consumer is, as small JSON: the same for all ranks after the same number of batches."""
-        content = "".join(entry.sha256 for entry in self.manifest.shards)
-        return {
-            "version": STATE_VERSION,
-            "epoch": self._epoch,
-            "consumed": self._consumed,
+        shards = "".join(entry.sha256 for entry in self.manifest.shards)
+        content = {
+            "features": hashlib.sha256(shards.encode()).hexdigest()[:16],
             "seed": self.options.seed,
             "epoch_unit": self.options.epoch_unit,
-            "features": hashlib.sha256(content.encode()).hexdigest()[:16],
+            "random": self.options.random,
+            "frames": self._window.frames,
+            "frame_step": self._window.step,
         }
+        return {"version": VERSION, "epoch": self._epoch, "consumed": self._consumed, "content": content}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly after the last batch that was given when `state` was taken, at any world size.
 
         Raises:
-            UsageError: the state is of other shards, another seed or another version; nothing is changed then.
+            UsageError: the state is of other shards, another seed or other frames, or has no place in their order; nothing is
+                changed then.
         """
-        ours = {**self.state_dict(), "epoch": state.get("epoch"), "consumed": state.get("consumed")}
-        for key, value in ours.items():
-            if state.get(key) != value or value is None:
-                raise UsageError(
-                    f"loader state: {key} is {state.get(key)!r}, but this loader has {value!r}: "
-                    "a loader can only go on with the shards and the seed that it began with"
-                )
-        self._epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
+        check_state(state, self.state_dict(), num_samples=self.num_samples)
+        self._epoch, self._consumed = state["epoch"], state["consumed"]
 
     def close(self) -> None:
         """End the thread and close all files."""
@@ -188,8 +189,7 @@ class FeatureLoader:
 
     def _batch(self, share: Share, number: int, epoch: int) -> Batch:
         positions, padding = share.positions(number, self.batch_size)
-        units = permute(positions, size=share.size, seed=self.options.seed, epoch=epoch)
-        samples = self._samples(units, epoch)
+        samples = self._sampling.samples(self._sampling.draw(positions, epoch), epoch, random=self.options.random)
         features = torch.from_numpy(np.stack([self._read(int(sample), epoch) for sample in samples]))
         none = torch.zeros(len(samples), dtype=torch.int64, device=self._device)
         return Batch(
@@ -201,17 +201,6 @@ class FeatureLoader:
             view=none,
             dataset=none,
         )
-
-    def _samples(self, units: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        """The sample of each unit: itself, or one of the video's, by (seed, epoch, video) or the middle one."""
-        if self.options.epoch_unit == "clip":
-            return units
-        first = self._index.first_clip[units]
-        count = self._index.first_clip[units + 1] - first
-        bits = keyed_integers(units, seed=self.options.seed, epoch=epoch, purpose=0)
-        drawn = (bits % count.astype(np.uint64)).astype(np.int64) if self.options.random else count // 2
-        samples: NDArray[np.int64] = first + drawn
-        return samples
 
     def _read(self, sample: int, epoch: int) -> NDArray[np.float32]:
         """The window of a sample: float32 [T, D]. Of what lies between its frames, all is read and checked."""
@@ -231,7 +220,7 @@ class FeatureLoader:
 
     def _opened(self, shard: str) -> int:
         if shard not in self._open:
-            if len(self._open) >= MAX_OPEN_SHARDS:
+            if len(self._open) >= self._max_open:
                 os.close(self._open.popitem(last=False)[1])
             self._open[shard] = open_shard_file(self.folder / shard, self._sizes[shard])
         self._open.move_to_end(shard)

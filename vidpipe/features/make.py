@@ -14,11 +14,11 @@ import timm
 import torch
 
 from vidpipe import __version__
-from vidpipe.cores import usable_cores
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.features.backbone import Backbone, open_backbone, save_backbone
 from vidpipe.features.shard import ShardMaker, ShardPart
 from vidpipe.loader.cache import folder_lock
+from vidpipe.loader.pool import default_threads
 from vidpipe.models.backbone import own_normalization
 from vidpipe.shards.features import FeatureDtype, FeatureSpec
 from vidpipe.shards.index import write_samples
@@ -26,7 +26,6 @@ from vidpipe.shards.layout import MANIFEST, REJECTS, TEMPORARY_SUFFIX, whole_fil
 from vidpipe.shards.manifest import Manifest, ShardEntry, find_split, load_manifest, split_folders
 
 PARTS_FOLDER = ".parts"
-MAX_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +171,7 @@ def _make_split(
             spec=spec,
             batch_size=job.batch_size,
             device=device,
-            threads=1 if device.type == "cpu" else min(MAX_THREADS, usable_cores()),
+            threads=1 if device.type == "cpu" else default_threads(),
         )
         try:
             finished = _finished(out, maker)
@@ -236,7 +235,7 @@ def _finish(folder: Path, out: Path, source: Manifest, spec: FeatureSpec, parts:
     for path in out.glob(f"*{TEMPORARY_SUFFIX}"):
         path.unlink()
     rows = [row for part in parts for row in part.rows]
-    write_samples(out, rows)
+    samples_file = write_samples(out, rows)
     with whole_file(out / REJECTS) as stream:
         stream.write((folder / REJECTS).read_bytes() if (folder / REJECTS).is_file() else b"")
     entries = tuple(
@@ -248,6 +247,7 @@ def _finish(folder: Path, out: Path, source: Manifest, spec: FeatureSpec, parts:
     manifest = source.model_copy(
         update={
             "features": spec,
+            "samples_file": samples_file,
             "shards": entries,
             "counts": source.counts.model_copy(update={"clips": len(rows)}),
             "versions": {

@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidpipe.loader.batch import Batch, LoaderOptions, LoaderStats, RawBatch
+    from vidpipe.loader.batch import Batch, RawBatch
     from vidpipe.loader.loader import Loader
+    from vidpipe.loader.options import LoaderOptions
+    from vidpipe.loader.stats import LoaderStats
+
+_MODULES = {
+    "Batch": "batch",
+    "Loader": "loader",
+    "LoaderOptions": "options",
+    "LoaderStats": "stats",
+    "RawBatch": "batch",
+}
 
 __all__ = ["Batch", "Loader", "LoaderOptions", "LoaderStats", "RawBatch"]
 
@@ -14,8 +24,6 @@ __all__ = ["Batch", "Loader", "LoaderOptions", "LoaderStats", "RawBatch"]
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name in ("Batch", "LoaderOptions", "LoaderStats", "RawBatch"):
-        return getattr(importlib.import_module("vidpipe.loader.batch"), name)
-    if name == "Loader":
-        return importlib.import_module("vidpipe.loader.loader").Loader
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"vidpipe.loader.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'vidpipe.loader' has no attribute {name!r}")

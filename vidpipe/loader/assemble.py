@@ -40,8 +40,13 @@ def to_consumer(batch: Batch, ready: torch.cuda.Event | None) -> Batch:
         video.record_stream(torch.cuda.current_stream(device))
     if ready is not None:
         torch.cuda.current_stream(device).wait_event(ready)
-    small = {name: to_device(getattr(batch, name), device) for name in ("label", "is_padding", "view", "dataset")}
-    return replace(batch, **small)
+    return replace(
+        batch,
+        label=to_device(batch.label, device),
+        is_padding=to_device(batch.is_padding, device),
+        view=to_device(batch.view, device),
+        dataset=to_device(batch.dataset, device),
+    )
 
 
 def make_raw_batch(source: Source, read: Sequence[tuple[Request, Frames]]) -> RawBatch:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import get_args
 
 import torch
 
 from vidpipe.errors import MissingExtraError, UsageError
-from vidpipe.loader.batch import Backend, Decode, Dtype
 from vidpipe.loader.engine import Engine, EngineSetup
+from vidpipe.loader.options import Backend, Decode
 from vidpipe.loader.pool import ReadPool
 from vidpipe.loader.stored import DeviceDecoding, StoredSource
 
@@ -37,6 +36,7 @@ def make_engine(
         UsageError: `decode` can't be had.
     """
     codecs = device_codecs(decode, backend, setup.device)
+    wanted = codecs & source.codecs if source is not None else frozenset()
     if backend == "dali" or decode == "gpu" or (backend == "auto" and setup.device.type == "cuda"):
         try:
             from vidpipe.loader.dali import DaliEngine
@@ -44,8 +44,9 @@ def make_engine(
             if backend == "dali" or decode == "gpu":
                 hint = "pip install nvidia-dali-cuda130 (or vidpipe[cuda12]), or take backend='torch'"
                 raise MissingExtraError(f"backend 'dali': DALI can't be imported ({error}); {hint}") from error
+            decoding = f", and {', '.join(sorted(wanted))} is decoded on the CPU" if wanted else ""
+            logger.warning("DALI can't be imported (%s): backend 'torch' takes its place%s", error, decoding)
         else:
-            wanted = codecs & source.codecs if source is not None else frozenset()
             if source is not None and wanted:
                 try:
                     return "dali", DaliEngine(pool, setup, DeviceDecoding(source, wanted, num_frames))
@@ -64,24 +65,10 @@ def device_codecs(decode: Decode, backend: Backend, device: torch.device) -> fro
     """Which codecs the device is to decode, by name, if DALI is there.
 
     Raises:
-        UsageError: `decode="gpu"` where no GPU can, or an unknown value.
+        UsageError: `decode="gpu"` where no GPU can.
     """
-    if decode not in get_args(Decode):
-        raise UsageError(f"decode: got {decode!r}, expected one of {', '.join(get_args(Decode))}")
     if decode == "gpu" and device.type != "cuda":
         raise UsageError(f"decode: got 'gpu' for batches on {device}; take device='cuda', or decode='auto'")
     if decode == "gpu" and backend == "torch":
         raise UsageError("decode: got 'gpu' with backend 'torch', which decodes on the CPU; take backend='dali'")
     return frozenset({"jpeg", "mp4"}) if device.type == "cuda" and decode != "cpu" else frozenset()
-
-
-def torch_dtype(name: Dtype) -> torch.dtype:
-    """The type that a loader's argument names.
-
-    Raises:
-        UsageError: batches can't have it.
-    """
-    if name not in get_args(Dtype):
-        raise UsageError(f"dtype: got {name!r}, expected one of {', '.join(get_args(Dtype))}")
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype

@@ -6,8 +6,12 @@ held by a shared lock (flock), one that is being fetched by an exclusive one; a 
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
+import logging
 import os
+import shutil
 import threading
 import time
 from collections import deque
@@ -15,12 +19,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vidpipe.errors import ShardError
+from vidpipe.errors import ShardError, StorageError
 from vidpipe.loader.stop import POLL_SECONDS, Stop
 from vidpipe.shards.manifest import ShardEntry
 
 PATIENCE_SECONDS = 60.0
 _WHOLE, _PART = ".tar", ".part"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_HASHED_BYTES = 1 << 20
+
+logger = logging.getLogger("vidpipe.loader")
 
 
 class ShardCache:
@@ -34,7 +42,8 @@ class ShardCache:
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._folder, self._max_bytes = folder, max_bytes
         self._stop = Stop()
-        folder.mkdir(parents=True, exist_ok=True)
+        with cache_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def open(
         self, entry: ShardEntry, fetch: Callable[[int], None], *, patience_seconds: float = PATIENCE_SECONDS
@@ -46,19 +55,50 @@ class ShardCache:
             patience_seconds: how long to wait for room while all that is there is in use.
 
         Raises:
-            ShardError: there is no room, or the cache was closed in the meantime.
+            StorageError: there is no room, the folder can't be used, or the cache was closed in the meantime.
         """
-        path = self._folder / f"{entry.sha256}{_WHOLE}"
-        while True:
-            descriptor = _open_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
-            if descriptor is not None:
-                os.utime(descriptor)
-                return descriptor
-            self._fetch(path, entry, fetch, time.monotonic() + patience_seconds)
+        path = self._path(entry)
+        with cache_errors(self._folder):
+            while True:
+                descriptor = _open_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
+                if descriptor is None:
+                    self._fetch(path, entry, fetch, time.monotonic() + patience_seconds)
+                elif os.fstat(descriptor).st_size == entry.bytes:
+                    os.utime(descriptor)
+                    return descriptor
+                else:
+                    self._remove_damaged(path, descriptor)
+                    os.close(descriptor)
+
+    def holds(self, entry: ShardEntry) -> bool:
+        """Whether a shard is there at the moment."""
+        return self._path(entry).exists()
+
+    def renew(self, entry: ShardEntry, descriptor: int) -> bool:
+        """Whether a shard's open file isn't what was fetched; then `open` gives another one.
+
+        Raises:
+            StorageError: the folder can't be used.
+        """
+        if _sha256(descriptor) == entry.sha256:
+            return False
+        with cache_errors(self._folder):
+            self._remove_damaged(self._path(entry), descriptor)
+        return True
 
     def close(self) -> None:
         """Let all that wait in other threads end soon, with an error."""
         self._stop.set()
+
+    def _path(self, entry: ShardEntry) -> Path:
+        return self._folder / f"{entry.sha256}{_WHOLE}"
+
+    def _remove_damaged(self, path: Path, descriptor: int) -> None:
+        """Remove a file, unless another process has put a new one in its place."""
+        with folder_lock(self._folder), suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                path.unlink()
+                logger.warning("%s: not what was fetched (a damaged disk?): removed, to be fetched again", path)
 
     def _fetch(self, path: Path, entry: ShardEntry, fetch: Callable[[int], None], deadline: float) -> None:
         """Put a shard in place, or wait for whoever does."""
@@ -70,6 +110,7 @@ class ShardCache:
             if path.exists():  # whoever held the lock has brought it
                 part.unlink()
                 return
+            os.ftruncate(descriptor, 0)  # what an ended process left mustn't count beside what this one takes
             self._reserve(descriptor, entry.bytes, deadline)
             fetch(descriptor)
             os.fsync(descriptor)
@@ -91,32 +132,33 @@ class ShardCache:
         """Give a new file its size, as soon as there is room for it."""
         while True:
             with folder_lock(self._folder):
-                if self._make_room(size):
-                    os.ftruncate(descriptor, size)
+                if self._make_room(descriptor, size):
                     return
             if time.monotonic() > deadline:
-                raise ShardError(
-                    f"{self._folder}: no room for {size / 1e6:.0f} MB within {self._max_bytes / 1e9:g} GB: all that is there is "
-                    "in use, by this or other processes; raise cache_gb, or use a cache_dir of its own"
+                free = shutil.disk_usage(self._folder).free
+                raise StorageError(
+                    f"{self._folder}: no room for {size / 1e6:.0f} MB within cache_gb ({self._max_bytes / 1e9:g} GB) and the disk "
+                    f"({free / 1e9:.2f} GB free): all shards there are in use, by this or other processes; raise cache_gb, or "
+                    "take another cache_dir"
                 )
             self._pause()
 
     def _pause(self) -> None:
         if self._stop.wait(POLL_SECONDS):
-            raise ShardError(f"{self._folder}: the loader was closed while a shard was fetched")
+            raise StorageError(f"{self._folder}: the loader was closed while a shard was fetched")
 
-    def _make_room(self, size: int) -> bool:
-        """Remove what an ended process left half fetched, then the least recently used, until `size` bytes fit."""
+    def _make_room(self, descriptor: int, size: int) -> bool:
+        """Remove what an ended process left half fetched, then the least recently used, until a file can have `size` bytes."""
         for part in self._folder.glob(f"*{_PART}"):
             _remove_unused(part)
         files = sorted(_sizes(self._folder.iterdir()), key=lambda file: file[0])
         used = sum(bytes_ for _, bytes_, _ in files)
         for _, bytes_, path in files:
-            if used + size <= self._max_bytes:
-                break
+            if used + size <= self._max_bytes and _allocated(descriptor, size):
+                return True
             if path.suffix == _WHOLE and _remove_unused(path):
                 used -= bytes_
-        return used + size <= self._max_bytes
+        return used + size <= self._max_bytes and _allocated(descriptor, size)
 
 
 class Prefetcher:
@@ -180,6 +222,43 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Turn what the system says about the cache into a StorageError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: shards can't be kept there: {error.strerror or error}; see to that, or name another cache_dir"
+        ) from error
+
+
+def _allocated(descriptor: int, size: int) -> bool:
+    """Give an empty file its size and its place on the disk; False if that is full."""
+    try:
+        if hasattr(os, "posix_fallocate"):  # macOS has none; there, a full disk is found while fetching
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            os.ftruncate(descriptor, size)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        os.ftruncate(descriptor, 0)
+        return False
+    return True
+
+
+def _sha256(descriptor: int) -> str | None:
+    """Of a file's content, in hexadecimal; None if it can't be read. Any number of threads may ask at once."""
+    digest, offset = hashlib.sha256(), 0
+    with suppress(OSError):
+        while piece := os.pread(descriptor, _HASHED_BYTES, offset):
+            digest.update(piece)
+            offset += len(piece)
+        return digest.hexdigest()
+    return None
 
 
 def _open_locked(path: Path, flags: int, lock: int) -> int | None:

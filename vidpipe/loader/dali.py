@@ -59,6 +59,7 @@ class DaliEngine(Engine):
         self._refused = 0
         self._decoders: dict[str, DeviceDecoder] = {}
         if decoding is not None:
+            self.decodes = decoding.codecs
             with self._stream.queue():
                 self._decoders = {codec: self._decoder(codec, decoding.num_frames) for codec in decoding.codecs}
         self._pipeline: Any = _clip_pipeline(

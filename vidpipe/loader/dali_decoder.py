@@ -23,6 +23,7 @@ from vidpipe.shards.codecs.base import CodecSpec, Frames
 HARDWARE_SHARE = 0.65  # of the pictures that nvJPEG's own hardware gets: DALI's default; not tuned on any GPU yet
 LEVELS = 3  # of 255 by which a flat area may differ from what the CPU decodes
 _TRIED_FRAMES = (0, 3, 3, 11, 12, 23)
+_TRIED_PATCHES = ((4, 4), (3, 5))  # rows and columns of two clips: batches mostly have several sizes
 _PATCH = 32
 
 
@@ -30,7 +31,7 @@ class DeviceDecoder:
     """Decodes one codec's samples, a batch at a time; each frame of `jpeg` is a picture of one large batch of pictures.
 
     NVDEC's frames come in the colours that DALI takes them to have, in 2.x those of BT.601, while prep writes BT.709. So the
-    first thing to be decoded is a clip of known colours: the change that makes the CPU's of them is then made to all others.
+    first things to be decoded are clips of known colours: the change that makes the CPU's of them is then made to all others.
 
     Args:
         codec: `jpeg` or `mp4`.
@@ -39,7 +40,7 @@ class DeviceDecoder:
         stream: on which the frames are wanted.
 
     Raises:
-        ValueError: the device can't decode that clip, or gives other pictures; the message is DALI's, or says how far off.
+        ValueError: the device can't decode those clips, or gives other pictures; the message is DALI's, or says how far off.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class DeviceDecoder:
         self._define = _PIPELINES[codec]
         self._settings = {
             "decoder": "mixed" if device.type == "cuda" else "cpu",
-            "batch_size": max(max_frames if codec == "jpeg" else max_samples, len(_TRIED_FRAMES)),
+            "batch_size": max(max_frames if codec == "jpeg" else max_samples, len(_TRIED_PATCHES) * len(_TRIED_FRAMES)),
             "num_threads": threads,
             "device_id": (device.index or 0) if device.type == "cuda" else None,
             "prefetch_queue_depth": 1,
@@ -110,15 +111,10 @@ class DeviceDecoder:
 
     def _color_change(self, device: torch.device) -> Tensor | None:
         """What makes the CPU's colours of this decoder's, float32 [4, 3] with the shift last; None where they agree."""
-        codec, patches = make_codec(CodecSpec(name=self._codec)), _patches()
-        files = [b"".join(member.pieces) for member in codec.encode(patches).members]
-        shape = (len(_TRIED_FRAMES), *patches.shape[1:3], 3)
-        read = codec.parts(patches.shape[:3], [len(file) for file in files], _TRIED_FRAMES)
-        stored = Stored(self._codec, [memoryview(files[part.member]) for part in read], _TRIED_FRAMES, shape)
-        expected = np.empty(shape, np.uint8)
-        codec.decode_parts(stored.parts, _TRIED_FRAMES, expected)
-        (got,) = self.decode([stored])
-        ours, theirs = _patch_colors(expected), _patch_colors(got.cpu().numpy())
+        tried = [_tried_clip(self._codec, _patches(rows, columns)) for rows, columns in _TRIED_PATCHES]
+        got = self.decode([stored for stored, _ in tried])
+        ours = np.concatenate([_patch_colors(expected) for _, expected in tried])
+        theirs = np.concatenate([_patch_colors(frames.cpu().numpy()) for frames in got])
         if np.abs(theirs - ours).max() <= LEVELS:
             return None
         table = np.column_stack([theirs, np.ones(len(theirs))])
@@ -160,9 +156,20 @@ def _recolored(video: Tensor, change: Tensor) -> Tensor:
     return pixels.round_().clamp_(0, 255).to(torch.uint8).view(video.shape)
 
 
-def _patches() -> Frames:
-    """24 frames of 16 flat patches in muted colours, none like another."""
-    colors = np.random.default_rng(0).integers(64, 192, (24, 4, 4, 3), dtype=np.uint8)
+def _tried_clip(codec_name: str, video: Frames) -> tuple[Stored, Frames]:
+    """What is stored of some of a clip's frames, and what the CPU makes of it."""
+    codec = make_codec(CodecSpec(name=codec_name))
+    files = [b"".join(member.pieces) for member in codec.encode(video).members]
+    read = codec.parts(video.shape[:3], [len(file) for file in files], _TRIED_FRAMES)
+    expected = np.empty((len(_TRIED_FRAMES), *video.shape[1:]), np.uint8)
+    parts = [memoryview(files[part.member]) for part in read]
+    codec.decode_parts(parts, _TRIED_FRAMES, expected)
+    return Stored(codec_name, parts, _TRIED_FRAMES, (len(expected), *video.shape[1:3], 3)), expected
+
+
+def _patches(rows: int, columns: int) -> Frames:
+    """24 frames of flat patches in muted colours, none like another."""
+    colors = np.random.default_rng(0).integers(64, 192, (24, rows, columns, 3), dtype=np.uint8)
     return colors.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)
 
 

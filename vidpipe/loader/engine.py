@@ -52,7 +52,13 @@ class Made:
 
 
 class Engine(ABC):
-    """A backend: requests in, the model's input out. `start` returns at once; `finish` waits and may run in another thread."""
+    """A backend: requests in, the model's input out. `start` returns at once; `finish` waits and may run in another thread.
+
+    Attributes:
+        decodes: names of the codecs whose samples it decodes itself, on its device.
+    """
+
+    decodes: frozenset[str] = frozenset()
 
     @abstractmethod
     def start(self, requests: Sequence[Request]) -> object:

@@ -91,6 +91,11 @@ class SampleIndex:
         """Bytes of a sample's frames, decoded."""
         return int(self.shape[sample].astype(np.int64).prod()) * 3
 
+    def frame_bytes(self, sample: int) -> int:
+        """Bytes of one of a sample's frames, decoded."""
+        _, height, width = self.shape[sample]
+        return int(height) * int(width) * 3
+
     @property
     def max_frame_bytes(self) -> int:
         """Bytes of the largest frame."""

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
 
-from vidpipe.cores import usable_cores
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.loader.assemble import make_batch, make_raw_batch, to_consumer
-from vidpipe.loader.backend import make_engine, torch_dtype
-from vidpipe.loader.batch import Augment, Backend, Batch, Dtype, LoaderOptions, LoaderStats, RawBatch
+from vidpipe.loader.backend import make_engine
+from vidpipe.loader.background import Background
+from vidpipe.loader.batch import Batch, RawBatch
 from vidpipe.loader.engine import EngineSetup
+from vidpipe.loader.options import (
+    Augment,
+    Backend,
+    Dtype,
+    LoaderOptions,
+    check_choices,
+    check_numbers,
+    check_together,
+    check_whole,
+)
 from vidpipe.loader.order import Share
-from vidpipe.loader.planner import Planner, check_takes, make_augmentation
-from vidpipe.loader.pool import Reading, ReadPool
+from vidpipe.loader.planner import Planner, make_augmentation
+from vidpipe.loader.pool import Reading, ReadPool, default_threads
 from vidpipe.loader.quarantine import Quarantine
 from vidpipe.loader.request import Request
 from vidpipe.loader.sampling import make_sampling
 from vidpipe.loader.source import Source, split_windows
 from vidpipe.loader.splits import Shards
-from vidpipe.loader.state import VERSION, check_state, content_of_options
-from vidpipe.loader.transfer import with_index
+from vidpipe.loader.state import VERSION, check_state, content_of
+from vidpipe.loader.stats import LoaderStats, Meter
+from vidpipe.loader.transfer import find_device
 from vidpipe.loader.views import make_views
 from vidpipe.shards.codecs.base import Frames
-
-MAX_THREADS = 16
 
 Started = TypeVar("Started")
 Finished = TypeVar("Finished")
@@ -92,14 +98,16 @@ class Loader:
         self.options = options or LoaderOptions()
         self.rank = int(os.environ.get("RANK", "0")) if rank is None else rank
         self.world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
-        _check_arguments(batch_size=batch_size, size=size, seed=seed, rank=self.rank, world_size=self.world_size)
+        check_choices(augment=augment, backend=backend, dtype=dtype, drop_last=drop_last)
+        check_numbers(batch_size=batch_size, size=size, seed=seed, rank=self.rank, world_size=self.world_size)
         self.batch_size, self.size, self.seed, self.drop_last = batch_size, size, seed, drop_last
         random = augment == "train"
-        check_takes(self.options, augmented=random, batch_size=batch_size)
+        check_together(self.options, augmented=random, batch_size=batch_size)
+        self._batch_samples = batch_size // self.options.clips_per_sample  # or views
+        target = find_device(device)
         self._source = Source(shards, split, options=self.options)
         self._stop_fetching = weakref.finalize(self, self._source.stop)
-        self._index = self._source.index
-        self.manifest = self._source.manifest
+        self._index, self.manifest = self._source.index, self._source.manifest
         window = self.options.window if self.options.window is not None else "random" if random else "center"
         self._windows = split_windows(self._source.splits, frames=frames, stride=stride, window=window)
         self._planner = Planner(
@@ -113,25 +121,27 @@ class Loader:
             seed=seed,
         )
         self._epoch = self._consumed = 0
-        self._clips = 0
-        self._wait_seconds = self._busy_seconds = 0.0
-        self._start_threads(with_index(torch.device(device)), backend, torch_dtype(dtype))
+        self._meter = Meter()
+        if len(self) == 0:
+            raise UsageError(
+                f"drop_last: {self.num_samples} clips don't fill one batch of {batch_size} on each of {self.world_size} "
+                "ranks; take a smaller batch_size, or drop_last=False"
+            )
+        self._start_threads(target, backend, getattr(torch, dtype))
 
     def _start_threads(self, device: torch.device, backend: Backend, dtype: torch.dtype) -> None:
-        threads = self.options.threads or min(MAX_THREADS, usable_cores())
+        threads = self.options.threads or default_threads()
         skip = self.options.on_bad == "skip"
         self._quarantine = Quarantine(self._index, max_share=self.options.max_bad if skip else None)
         self._pool = ReadPool(
             self._source,
             threads=threads,
-            frame_bytes=self._index.max_frame_bytes,
+            frame_bytes=self._index.frame_bytes,
             quarantine=self._quarantine,
             stand_in=self._stand_in if skip else None,
             pinned=device.type == "cuda",
         )
-        # What Python has to do for a batch is done while the consumer is busy with one before it.
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-start")
-        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-batch")
+        self._background = Background(ahead=self.options.prefetch_batches)
         setup = EngineSetup(
             size=self.size,
             normalization=self.manifest.normalization,
@@ -143,12 +153,7 @@ class Loader:
             recolors=self.options.color_jitter is not None,
         )
         self.backend, self._engine = make_engine(
-            backend,
-            self._pool,
-            setup,
-            decode=self.options.decode,
-            source=self._source,
-            num_frames=self.num_frames,
+            backend, self._pool, setup, decode=self.options.decode, source=self._source, num_frames=self.num_frames
         )
 
     @property
@@ -173,6 +178,7 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch; does nothing when that epoch is under way."""
+        check_whole("epoch", epoch, 0)
         if epoch != self._epoch:
             self._epoch, self._consumed = epoch, 0
 
@@ -204,51 +210,24 @@ class Loader:
         finish: Callable[[Started], Finished],
         hand_over: Callable[[Finished], AnyBatch],
     ) -> Iterator[AnyBatch]:
-        """What is left of the epoch: batches are started and finished ahead, each in a thread of its own, and handed over in turn."""
+        """What is left of the epoch."""
         epoch, share = self._epoch, self._share(self._consumed)
-        num_batches = share.num_batches(self._batch_samples, drop_last=self.drop_last)
-        begun: deque[Future[Finished]] = deque()
-        next_one = 0
-
-        def begin(number: int) -> Future[Finished]:
-            started = self._starter.submit(lambda: start(self._requests(share, number, epoch)))
-            return self._finisher.submit(lambda: finish(started.result()))
-
-        def begin_ahead_of(number: int) -> None:
-            nonlocal next_one
-            while next_one < min(num_batches, number + 1 + self.options.prefetch_batches):
-                begun.append(begin(next_one))
-                next_one += 1
-
-        for number in range(num_batches):
-            asked = time.perf_counter()
-            if not (begun and begun[0].done()):
-                begin_ahead_of(number)
-            batch = hand_over(begun.popleft().result())
-            begin_ahead_of(number)  # not before: the consumer would wait while Python is busy in another thread
+        batches = self._background.run(
+            share.num_batches(self._batch_samples, drop_last=self.drop_last),
+            start=lambda number: start(self._requests(share, number, epoch)),
+            finish=finish,
+            hand_over=hand_over,
+        )
+        for number, batch in enumerate(self._meter.timed(batches), start=1):
             self._epoch = epoch
-            self._consumed = min(share.size, share.consumed + (number + 1) * self._batch_samples * self.world_size)
-            self._clips += len(batch)
-            given = time.perf_counter()
-            self._wait_seconds += given - asked
+            self._consumed = min(share.size, share.run_start(number, self._batch_samples))
             yield batch
-            self._busy_seconds += time.perf_counter() - given
         self._epoch, self._consumed = epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the consumer is, as small JSON: the same for all ranks after the same number of batches."""
-        window = self._source.shard_window
-        content = {
-            **content_of_options(self.options),
-            "shards": self._source.identity,
-            "weights": list(self._source.weights or ()),
-            "shuffle": "global" if window is None else f"windows of {window} shards",
-            "seed": self.seed,
-            "frames": self.num_frames,
-            "frame_step": [window.step for window in self._windows],
-            "size": self.size,
-            "augment": self._arguments["augment"],
-        }
+        augment = self._arguments["augment"]
+        content = content_of(self.options, self._source, self._windows, seed=self.seed, size=self.size, augment=augment)
         return {"version": VERSION, "epoch": self._epoch, "consumed": self._consumed, "content": content}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -257,32 +236,33 @@ class Loader:
         Batch size, device, backend, threads and whatever else changes neither the clips nor their order may differ.
 
         Raises:
-            UsageError: the state is of other shards, another seed or other clips; nothing is changed then.
+            UsageError: the state is of other shards, another seed or other clips, or has no place in their order; nothing is
+                changed then.
         """
-        check_state(state, self.state_dict())
-        self._epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
+        check_state(state, self.state_dict(), num_samples=self.num_samples)
+        self._epoch, self._consumed = state["epoch"], state["consumed"]
 
     def stats(self) -> LoaderStats:
         """What was measured so far."""
         return LoaderStats(
-            clips=self._clips,
+            clips=self._meter.clips,
             bytes_read=self._source.bytes_read,
-            wait_seconds=self._wait_seconds,
-            busy_seconds=self._busy_seconds,
+            wait_seconds=self._meter.wait_seconds,
+            busy_seconds=self._meter.busy_seconds,
             bad_samples=self._quarantine.num_samples,
         )
 
     @property
     def errors(self) -> tuple[ShardError, ...]:
-        """What was damaged so far: one for each sample (`BadSampleError`), and one for each shard that couldn't be opened."""
+        """What was damaged so far: one for each sample (`BadSampleError`), and one for each shard that is out."""
         return self._quarantine.errors
 
     def close(self) -> None:
         """End all threads and close all files; the loader can't be used after that."""
         self._stop_fetching()
-        self._starter.shutdown(wait=True, cancel_futures=True)
+        self._background.stop_starting()
         self._pool.close()
-        self._finisher.shutdown(wait=True, cancel_futures=True)
+        self._background.close()
         self._engine.close()
         self._source.close()
 
@@ -296,17 +276,12 @@ class Loader:
         """A loader goes to another process as what it was made with and its place; it is made anew there."""
         return _remade, (self._arguments, self._epoch, self._consumed)
 
-    @property
-    def _batch_samples(self) -> int:
-        """Samples (or views) of a batch."""
-        return self.batch_size // self.options.clips_per_sample
-
     def _share(self, consumed: int) -> Share:
         return Share(self.num_samples, consumed, self.rank, self.world_size)
 
     def _requests(self, share: Share, number: int, epoch: int) -> list[Request]:
         positions, padding = share.positions(number, self._batch_samples)
-        ahead = self._planner.shards_ahead(int(positions[0]), epoch)
+        ahead = self._planner.shards_ahead(share.run_start(number, self._batch_samples), epoch)
         self._source.prefetch(ahead, rank=self.rank, world_size=self.world_size)
         return self._planner.requests(positions, padding, epoch)
 
@@ -319,13 +294,3 @@ def _remade(arguments: dict[str, Any], epoch: int, consumed: int) -> Loader:
     loader = Loader(**arguments)
     loader._epoch, loader._consumed = epoch, consumed
     return loader
-
-
-def _check_arguments(*, batch_size: int, size: int, seed: int, rank: int, world_size: int) -> None:
-    for name, value in (("batch_size", batch_size), ("size", size), ("world_size", world_size)):
-        if value < 1:
-            raise UsageError(f"{name}: got {value}, expected at least 1")
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"seed: got {seed}, expected 0 to 2^63 - 1")
-    if not 0 <= rank < world_size:
-        raise UsageError(f"rank: got {rank}, expected 0 to {world_size - 1} (world_size {world_size})")

@@ -1,7 +1,8 @@
 """Mixing the clips of a batch on the batch's device: mixup, CutMix and erasing, with labels that follow.
 
 What is drawn for a clip is a pure function of (seed, epoch, key): workers, resumes and devices don't matter to it. Its
-partner is the next clip of another sample of the batch. The same box is cut from all frames of a clip: the clip stays a video.
+partner is the next clip of another sample of the batch, so who that is depends on how the clips of a step are divided into
+batches. The same box is cut from all frames of a clip: the clip stays a video.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def mix_batch(
         label: int64 [B].
         keys: the B clips' keys.
         num_classes: number of classes.
-        clips_per_sample: clips of one sample that stand together in the batch; partners are of another one.
+        clips_per_sample: clips of one sample that stand together in the batch; partners are of another one. A batch of one
+            sample has none: mixup and CutMix leave its pixels as they are.
 
     Returns:
         The mixed video, and the labels: float [B, num_classes], summing to 1, where clips were mixed; else `label`.

@@ -128,14 +128,13 @@ class WindowedOrder:
         units: Integers = self._first[shard] + begin + within - (ends[place] - self._counts[shard])
         return units
 
-    def shards_ahead(self, position: int, epoch: int) -> list[int]:
-        """The shards of the window that a position is in and of the next one, those that are wanted first in front."""
+    def shards_ahead(self, position: int, epoch: int) -> list[list[int]]:
+        """The shards of the window that a position is in, and those of the next one."""
         order, ends = self._epoch(epoch)
         first = int(np.searchsorted(ends, position, side="right")) // self.window * self.window
-        ahead = order[first : first + 2 * self.window]
-        if first + self.window >= len(order):
-            ahead = np.concatenate([ahead, self._epoch_order(epoch + 1)[: self.window]])
-        return [int(shard) for shard in self._shards[ahead]]
+        end = first + self.window
+        after = order[end : end + self.window] if end < len(order) else self._epoch_order(epoch + 1)[: self.window]
+        return [self._shards[window].tolist() for window in (order[first:end], after)]
 
     def _epoch(self, epoch: int) -> tuple[Integers, Integers]:
         """The shards in their order, and the position at which each one's units would end if it were read alone."""
@@ -174,12 +173,16 @@ class Share:
         """Positions of one batch in the global order, and which of them are only padding.
 
         All ranks' batch number `batch` together cover the same run of `batch_size * world_size` positions, for every number
-        of ranks; so the state is one number. In the last run, what is left is dealt out evenly: at most world_size - 1
-        positions are repeated from the run's beginning.
+        of ranks; so the state is one number. Each takes neighbours in it: several views of one clip are then one read. In
+        the last run, what is left is dealt out evenly: at most world_size - 1 positions are repeated from the run's beginning.
         """
-        start = self.consumed + batch * batch_size * self.world_size
+        start = self.run_start(batch, batch_size)
         run = min(batch_size * self.world_size, self.size - start)
         each = -(-run // self.world_size)
-        places = np.arange(each, dtype=np.int64) * self.world_size + self.rank
+        places = np.arange(each, dtype=np.int64) + self.rank * each
         padding = places >= run
         return start + np.where(padding, places % run, places), padding
+
+    def run_start(self, batch: int, batch_size: int) -> int:
+        """The first position of all ranks' batch number `batch`."""
+        return self.consumed + batch * batch_size * self.world_size

@@ -10,10 +10,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import UsageError
 from vidpipe.loader.augment import Augmentation, Drawn, sample_rng
-from vidpipe.loader.batch import LoaderOptions
 from vidpipe.loader.color import expected_grey
+from vidpipe.loader.options import LoaderOptions
 from vidpipe.loader.order import Integers
 from vidpipe.loader.region import center_region
 from vidpipe.loader.request import Request, Take, make_request
@@ -76,8 +75,8 @@ class Planner:
             for request in self.view_requests(video, [view for *_, view in group], is_padding=is_padding)
         ]
 
-    def shards_ahead(self, position: int, epoch: int) -> list[int]:
-        """The shards that are read at a position and soon after; none where the order is global."""
+    def shards_ahead(self, position: int, epoch: int) -> list[list[int]]:
+        """The shards that are read at a position and soon after, window by window; nothing where the order is global."""
         return self._sampling.shards_ahead(position // self._per_unit, epoch)
 
     def request(self, sample: int, epoch: int, *, repeat: int = 0, is_padding: bool = False) -> Request:
@@ -142,35 +141,3 @@ def make_augmentation(options: LoaderOptions, manifest: Manifest) -> Augmentatio
         affine=options.affine,
         grey=expected_grey(manifest.normalization.mean),
     )
-
-
-def check_takes(options: LoaderOptions, *, augmented: bool, batch_size: int) -> None:
-    """Refuse options about the clips of a sample that exclude each other.
-
-    Raises:
-        UsageError: the message names them.
-    """
-    if options.views is not None:
-        if min(options.views) < 1:
-            raise UsageError(f"views: got {options.views}, expected at least (1, 1)")
-        for name, clash in (
-            ("augment='train'", augmented),
-            (f"window={options.window!r}", options.window is not None),
-            ("epoch_unit='clip'", options.epoch_unit == "clip"),
-        ):
-            if clash:
-                raise UsageError(f"views: got {options.views} with {name}, which they exclude; leave one of them out")
-    clips = options.clips_per_sample
-    if clips < 1 or batch_size % clips:
-        raise UsageError(
-            f"clips_per_sample: got {clips} with batches of {batch_size} clips: expected a divisor of that"
-        )
-    for name, wanted in (
-        ("clips_per_sample", clips > 1),
-        ("color_jitter", options.color_jitter is not None),
-        ("affine", options.affine is not None),
-    ):
-        if wanted and not augmented:
-            raise UsageError(
-                f"{name}: got {getattr(options, name)} without augmentation, which it belongs to; add augment='train'"
-            )

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidpipe.errors import ShardError
+from vidpipe.cores import own_cores
+from vidpipe.errors import ShardError, UsageError
 from vidpipe.loader.memory import BufferPool, ThreadMemory
 from vidpipe.loader.quarantine import Quarantine
 from vidpipe.loader.request import Request
@@ -20,6 +21,7 @@ from vidpipe.shards.codecs.base import Frames
 
 R = TypeVar("R")
 
+MAX_THREADS = 16
 TASK_BYTES = 1 << 20  # small clips are read several in a task, as handing over a task costs as much as reading 0.1 MB
 
 
@@ -35,7 +37,7 @@ class Reading(Generic[R]):
     """A batch that is being read.
 
     Attributes:
-        buffer: flat uint8, into which it is read.
+        buffer: flat uint8, into which it is read; what stands in for a damaged sample and is larger has memory of its own.
         starts: where each request's frames begin in it.
     """
 
@@ -44,7 +46,7 @@ class Reading(Generic[R]):
     tasks: list[Future[list[tuple[Request, R]]]]
 
     def results(self) -> list[tuple[Request, R]]:
-        """Wait; for each request the one that was served in the end, and what was read: frames are uint8 [T, H, W, 3] in the buffer."""
+        """Wait; for each request the one that was served in the end, and what was read: frames are uint8 [T, H, W, 3]."""
         return [item for task in self.tasks for item in task.result()]
 
 
@@ -52,6 +54,7 @@ class ReadPool:
     """Threads that read clips, with the policy for damaged ones.
 
     Args:
+        frame_bytes: gives the bytes of one frame of a sample.
         quarantine: is told of damaged samples, and says which are known; without it, the first one's error is raised.
         stand_in: gives a request with as many clips in place of one whose sample is in quarantine.
         pinned: read into page-locked memory.
@@ -62,7 +65,7 @@ class ReadPool:
         reader: Reader,
         *,
         threads: int,
-        frame_bytes: int,
+        frame_bytes: Callable[[int], int],
         quarantine: Quarantine | None = None,
         stand_in: Callable[[Request], Request] | None = None,
         pinned: bool = False,
@@ -88,13 +91,19 @@ class ReadPool:
         into_buffer: bool = True,
     ) -> Reading[R]:
         """As `read`, with another function than the reader's, which perhaps needs no buffer."""
-        ends = np.cumsum([self._room(request) if into_buffer else 0 for request in requests]).tolist()
+        sizes = [self._size(request) for request in requests]
+        ends = np.cumsum(sizes).tolist() if into_buffer else [0] * len(sizes)
         starts = [0, *ends[:-1]]
         buffer = self._buffers.take(ends[-1])
-        tasks = self._share_out(
-            requests, lambda place: self._read(read, requests[place], buffer[starts[place] : ends[place]])
-        )
-        return Reading(buffer, starts, tasks)
+
+        def serve(place: int) -> tuple[Request, R]:
+            def memory(size: int) -> NDArray[np.uint8]:
+                part = buffer[starts[place] : ends[place]]
+                return part if size <= len(part) or not into_buffer else np.empty(size, np.uint8)
+
+            return self._read(read, requests[place], memory)
+
+        return Reading(buffer, starts, self._share_out(sizes, serve))
 
     def process(
         self, requests: Sequence[Request], work: Callable[[int, Frames, Request], None]
@@ -108,28 +117,32 @@ class ReadPool:
             the requests that were served in the end.
         """
 
+        def memory(size: int) -> NDArray[np.uint8]:
+            return self._memory.take("frames", (size,), dtype=torch.uint8).numpy()
+
         def serve(place: int) -> Request:
-            memory = self._memory.take("frames", (self._room(requests[place]),), dtype=torch.uint8)
-            request, video = self._read(self._reader.read, requests[place], memory.numpy())
+            request, video = self._read(self._reader.read, requests[place], memory)
             work(place, video, request)
             return request
 
-        return self._share_out(requests, serve)
+        return self._share_out([self._size(request) for request in requests], serve)
 
     def close(self) -> None:
         """End the threads; what they have not begun is dropped."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _room(self, request: Request) -> int:
-        """Bytes that a request needs, or any stand-in for it, whose clips may have fewer frames in common."""
-        frames = len(request.frames) if self._stand_in is None else sum(len(take.frames) for take in request.takes)
-        return frames * self._frame_bytes
+    def _size(self, request: Request) -> int:
+        """Bytes of the frames that a request reads."""
+        return len(request.frames) * self._frame_bytes(request.sample)
 
-    def _share_out(self, requests: Sequence[Request], serve: Callable[[int], R]) -> list[Future[list[R]]]:
-        """Call `serve` for each place in the pool's threads, for several small samples in one task."""
-        largest = max(self._room(request) for request in requests)
-        together = max(1, min(TASK_BYTES // largest, -(-len(requests) // self._threads)))
-        places = range(len(requests))
+    def _share_out(self, sizes: Sequence[int], serve: Callable[[int], R]) -> list[Future[list[R]]]:
+        """Call `serve` for each place in the pool's threads, for several small samples in one task.
+
+        Args:
+            sizes: of each place's frames in bytes.
+        """
+        together = max(1, min(TASK_BYTES // max(sizes), -(-len(sizes) // self._threads)))
+        places = range(len(sizes))
 
         def serve_all(group: range) -> list[R]:
             return [serve(place) for place in group]
@@ -137,13 +150,17 @@ class ReadPool:
         return [self._executor.submit(serve_all, places[first : first + together]) for first in places[::together]]
 
     def _read(
-        self, read: Callable[[int, Sequence[int], NDArray[np.uint8]], R], wanted: Request, out: NDArray[np.uint8]
+        self,
+        read: Callable[[int, Sequence[int], NDArray[np.uint8]], R],
+        wanted: Request,
+        memory: Callable[[int], NDArray[np.uint8]],
     ) -> tuple[Request, R]:
+        """What was read of a request, or of what stands in for it, in `memory` of so many bytes."""
         request = wanted
         while True:
             try:
                 if self._quarantine is None or request.sample not in self._quarantine:
-                    return request, read(request.sample, request.frames, out)
+                    return request, read(request.sample, request.frames, memory(self._size(request)))
             except ShardError as error:
                 if self._quarantine is None:
                     raise
@@ -152,8 +169,17 @@ class ReadPool:
             request = self._stand_in(wanted)
 
 
+def default_threads() -> int:
+    """One for each of this process's own cores, 16 at most."""
+    return min(MAX_THREADS, own_cores())
+
+
 def _single_threaded_workers(threads: int) -> ThreadPoolExecutor:
-    """Threads that compute with one thread of torch's each, so that they don't fight for cores; others keep their number."""
+    """Threads that compute with one thread of torch's each, so that they don't fight for cores; others keep their number.
+
+    Raises:
+        UsageError: the system starts no more threads.
+    """
     executor = ThreadPoolExecutor(threads, thread_name_prefix="vidpipe-read")
     everyone = threading.Barrier(threads + 1)
 
@@ -163,8 +189,18 @@ def _single_threaded_workers(threads: int) -> ThreadPoolExecutor:
         everyone.wait()
 
     before = torch.get_num_threads()
-    for _ in range(threads):
-        executor.submit(settle)
-    everyone.wait()
-    torch.set_num_threads(before)  # it is also what threads that are yet to start will take
+    try:
+        for _ in range(threads):
+            executor.submit(settle)
+        everyone.wait()
+    except BaseException as error:
+        everyone.abort()  # or those that have begun would wait for ever, and the interpreter for them
+        executor.shutdown()
+        if isinstance(error, RuntimeError):
+            raise UsageError(
+                f"threads: the system doesn't start {threads} of them ({error}): take fewer, or raise its limit (`ulimit -u`)"
+            ) from error
+        raise
+    finally:
+        torch.set_num_threads(before)  # it is also what threads that are yet to start will take
     return executor

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vidpipe.errors import BadSampleError, ShardError
+from vidpipe.errors import BadSampleError, ShardError, StorageError
 from vidpipe.loader.index import SampleIndex
 from vidpipe.loader.request import Request
 
@@ -20,8 +20,8 @@ logger = logging.getLogger("vidpipe.loader")
 class Quarantine:
     """What is known to be damaged in this process. Any number of threads may use it.
 
-    A sample whose own bytes are damaged is out; one whose shard can't be opened takes the whole shard out. Neither is read
-    again. Each is logged once, as a warning.
+    A sample whose own bytes are damaged is out; one whose shard is missing or isn't what was written takes the whole shard out.
+    Neither is read again. Each is logged once, as a warning.
 
     Args:
         max_share: of all samples that may be out, 0 to 1, though one always may; None allows none.
@@ -52,8 +52,10 @@ class Quarantine:
         """Put out a sample, or its shard.
 
         Raises:
-            ShardError: `error` itself if no sample may be out, or that there are too many.
+            ShardError: `error` itself if no sample may be out or if it says nothing about the shard, or that there are too many.
         """
+        if isinstance(error, StorageError):
+            raise error
         whole = not isinstance(error, BadSampleError)
         shard = int(self._index.shard[sample])
         key = ("shard", shard) if whole else ("sample", sample)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import BadSampleError, ShardError
+from vidpipe.errors import BadSampleError, ShardError, StorageError
 from vidpipe.loader.index import SampleIndex
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import make_codec
@@ -21,19 +24,33 @@ from vidpipe.shards.manifest import Manifest
 from vidpipe.shards.tar import place_members
 
 MAX_OPEN_SHARDS = 256
+_OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EIO)  # others say nothing about the shard
+_TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
+
+T = TypeVar("T")
+
+
+def open_shards_allowed() -> int:
+    """Shards that one loader keeps open: a quarter of the files that this process may open, 256 at most."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_OPEN_SHARDS if soft == resource.RLIM_INFINITY else max(1, min(MAX_OPEN_SHARDS, soft // 4))
 
 
 def open_shard_file(path: Path, expected_bytes: int) -> int:
     """A descriptor of a shard's file.
 
     Raises:
-        ShardError: it can't be opened, or has another size than expected.
+        ShardError: it is missing or may not be read, or has another size than expected.
+        StorageError: it can't be opened for a reason that isn't the file's.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        hint = "`vidpipe verify` tells what else is amiss"
-        raise ShardError(f"{path}: can't be opened: {error.strerror}; {hint}") from error
+        message = f"{path}: can't be opened: {error.strerror}"
+        if error.errno in _OF_THE_FILE:
+            raise ShardError(f"{message}; `vidpipe verify` tells what else is amiss") from error
+        hint = "; allow more (`ulimit -n`)" if error.errno in _TOO_MANY_OPEN else ""
+        raise StorageError(f"{message}{hint}") from error
     size = os.fstat(descriptor).st_size
     if size != expected_bytes:
         os.close(descriptor)
@@ -69,6 +86,8 @@ class ClipReader:
         index: of this split's samples, perhaps among those of others.
         check_crc: verify the checksum of every part that is read.
         open_shard: gives a descriptor of a shard's file, by its name; by default the file in `folder`.
+        renew_shard: called with a shard's name and descriptor when something in it is damaged; whether it was a damaged copy
+            of a sound shard, which is then opened and read once more.
         max_open: shards that are kept open.
     """
 
@@ -80,6 +99,7 @@ class ClipReader:
         *,
         check_crc: bool = True,
         open_shard: Callable[[str], int] | None = None,
+        renew_shard: Callable[[str, int], bool] | None = None,
         max_open: int = MAX_OPEN_SHARDS,
     ) -> None:
         if manifest.features is not None:
@@ -88,6 +108,7 @@ class ClipReader:
             )
         sizes = {entry.name: entry.bytes for entry in manifest.shards}
         self._open_shard = open_shard or (lambda name: open_shard_file(folder / name, sizes[name]))
+        self._renew_shard = renew_shard
         self._max_open = max_open
         self._index = index
         self._codec = make_codec(manifest.codec)
@@ -110,36 +131,63 @@ class ClipReader:
         Raises:
             BadSampleError: a checksum differs, or bytes are missing.
             ShardError: the shard is absent or has another size than the manifest says.
+            StorageError: it can't be had at the moment.
         """
-        place, parts = self._located(sample, frames)
+        parts = self._parts(sample, frames)
         _, height, width = (int(n) for n in self._index.shape[sample])
         video = out[: len(frames) * height * width * 3].reshape(len(frames), height, width, 3)
-        if self._codec.raw_parts:
-            self._read(place, parts, out.data)
-        else:
+
+        def fill(place: _Place) -> None:
+            if self._codec.raw_parts:
+                self._read(place, parts, out.data)
+                return
             try:
                 self._codec.decode_parts(self._read(place, parts, _room(parts)), frames, video)
             except ValueError as error:
                 raise self._bad(place, f"can't be decoded: {error}") from error
+
+        self._renewing(sample, fill)
         return video
 
     def read_parts(self, sample: int, frames: Sequence[int]) -> list[memoryview]:
         """What is stored of some frames of a sample, for `Codec.decode_parts`; raises as `read`."""
-        place, parts = self._located(sample, frames)
-        return self._read(place, parts, _room(parts))
+        parts = self._parts(sample, frames)
+        return self._renewing(sample, lambda place: self._read(place, parts, _room(parts)))
 
     def close(self) -> None:
         """Close all shards."""
         with self._lock:
             self._open.clear()
 
-    def _located(self, sample: int, frames: Sequence[int]) -> tuple[_Place, list[Part]]:
-        """Where a sample lies, and what has to be read of it."""
+    def _parts(self, sample: int, frames: Sequence[int]) -> list[Part]:
+        """What has to be read of a sample."""
         length, height, width = (int(n) for n in self._index.shape[sample])
-        sizes = self._index.size[self._index.size_start[sample] : self._index.size_start[sample + 1]].tolist()
+        return self._codec.parts((length, height, width), self._sizes(sample), frames)
+
+    def _sizes(self, sample: int) -> list[int]:
+        sizes: list[int] = self._index.size[
+            self._index.size_start[sample] : self._index.size_start[sample + 1]
+        ].tolist()
+        return sizes
+
+    def _located(self, sample: int) -> _Place:
+        """Where a sample lies."""
         shard = self._index.shards[self._index.shard[sample]]
-        place = _Place(self._opened(shard), shard, sample, _file_offsets(int(self._index.offset[sample]), sizes))
-        return place, self._codec.parts((length, height, width), sizes, frames)
+        files = _file_offsets(int(self._index.offset[sample]), self._sizes(sample))
+        return _Place(self._opened(shard), shard, sample, files)
+
+    def _renewing(self, sample: int, action: Callable[[_Place], T]) -> T:
+        """Do something with a sample; if that finds damage that a new copy of the shard doesn't have, do it again."""
+        place = self._located(sample)
+        try:
+            return action(place)
+        except BadSampleError:
+            if self._renew_shard is None or not self._renew_shard(place.name, place.shard.descriptor):
+                raise
+        with self._lock:
+            if self._open.get(place.name) is place.shard:
+                del self._open[place.name]
+        return action(self._located(sample))
 
     def _opened(self, shard: str) -> _OpenShard:
         with self._lock:
@@ -149,9 +197,20 @@ class ClipReader:
             while len(self._open) >= self._max_open:
                 self._open.popitem(last=False)
         # Not under the lock: a shard that is fetched from far away mustn't hold up those that are here.
-        opened = _OpenShard(self._open_shard(shard))
+        opened = self._open_anew(shard)
         with self._lock:
             return self._open.setdefault(shard, opened)
+
+    def _open_anew(self, shard: str) -> _OpenShard:
+        """Open a shard, closing others for it where too many files are open."""
+        while True:
+            try:
+                return _OpenShard(self._open_shard(shard))
+            except StorageError as error:
+                with self._lock:
+                    if not (self._open and _is_of_open_files(error)):
+                        raise
+                    self._open.popitem(last=False)
 
     def _read(self, place: _Place, parts: Sequence[Part], view: memoryview) -> list[memoryview]:
         """Read the parts one behind the other into `view`, check them, and return where each is."""
@@ -178,13 +237,19 @@ class ClipReader:
             try:
                 got = os.preadv(place.shard.descriptor, [view], offset)
             except OSError as error:
-                raise self._bad(place, f"can't be read: {error.strerror}") from error
+                if error.errno in _OF_THE_FILE:
+                    raise self._bad(place, f"can't be read: {error.strerror}") from error
+                raise StorageError(f"{place.name}: can't be read: {error.strerror}") from error
             if got == 0:
                 raise self._bad(place, "ends too early: the shard was truncated while in use")
             view, offset = view[got:], offset + got
 
     def _bad(self, place: _Place, message: str) -> BadSampleError:
         return BadSampleError(place.name, self._index.key[place.sample], message)
+
+
+def _is_of_open_files(error: StorageError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _TOO_MANY_OPEN
 
 
 def _room(parts: Sequence[Part]) -> memoryview:

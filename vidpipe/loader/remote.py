@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from vidpipe.errors import MissingExtraError, ShardError, UsageError
+from vidpipe.errors import MissingExtraError, ShardError, StorageError, UsageError
 from vidpipe.loader.stop import Stop
 
 PIECE_BYTES = 16 << 20
@@ -50,7 +50,7 @@ class RemoteFolder:
         """Whether there is such a file.
 
         Raises:
-            ShardError: it can't be found out.
+            StorageError: it can't be found out.
         """
         return bool(self._retried(name, lambda: self._files.exists(self._path(name))))
 
@@ -58,7 +58,7 @@ class RemoteFolder:
         """Names of the folders in this one; none where it doesn't exist.
 
         Raises:
-            ShardError: it can't be listed.
+            StorageError: it can't be listed.
         """
         try:
             entries: list[dict[str, Any]] = self._retried("", lambda: self._files.ls(self._root, detail=True))
@@ -70,7 +70,8 @@ class RemoteFolder:
         """A whole small file.
 
         Raises:
-            ShardError: it is absent or can't be read.
+            ShardError: it is absent.
+            StorageError: it can't be read.
         """
         content: bytes = self._found(name, lambda: self._files.cat_file(self._path(name)))
         return content
@@ -79,7 +80,8 @@ class RemoteFolder:
         """Write a large file's content to a descriptor, from its beginning.
 
         Raises:
-            ShardError: it is absent, can't be read, or is not of this size or SHA-256, not even the second time.
+            ShardError: it is absent, or is not of this size or SHA-256, not even the second time.
+            StorageError: it can't be read.
         """
         path = self._path(name)
         found: int = self._found(name, lambda: self._files.size(path))
@@ -120,7 +122,7 @@ class RemoteFolder:
         pause = FIRST_PAUSE_SECONDS
         for attempt in range(1, ATTEMPTS + 1):
             if self._stop.wait():
-                raise ShardError(f"{self.url}/{name}: the loader was closed while it was read")
+                raise StorageError(f"{self.url}/{name}: the loader was closed while it was read")
             try:
                 return action()
             except FileNotFoundError:
@@ -129,7 +131,7 @@ class RemoteFolder:
                 final = isinstance(error, PermissionError | NotImplementedError)
                 if final or attempt == ATTEMPTS:
                     times = "" if final else f", {ATTEMPTS} times"
-                    raise ShardError(
+                    raise StorageError(
                         f"{self.url}/{name}: can't be read{times}: {type(error).__name__}: {error}"
                     ) from error
             self._stop.wait(pause)

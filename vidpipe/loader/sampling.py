@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.batch import LoaderOptions
 from vidpipe.loader.index import SampleIndex
+from vidpipe.loader.options import LoaderOptions
 from vidpipe.loader.order import GlobalOrder, Integers, Order, WindowedOrder, keyed_integers, permute
 from vidpipe.loader.source import Source
 
@@ -173,8 +173,8 @@ class Sampling:
         drawn = DrawnUnits(unit.astype(np.int64), np.array([attempt]))
         return int(self.samples(drawn, epoch, random=True)[0])
 
-    def shards_ahead(self, position: int, epoch: int) -> list[int]:
-        """The shards that are wanted at a position and soon after, the next ones in front; none in a global order."""
+    def shards_ahead(self, position: int, epoch: int) -> list[list[int]]:
+        """The shards of the window that a position is in, and those of the next one; nothing in a global order."""
         if self._shard_window and self._groups is not None:
             self._sorted_table(epoch)
         return self._order.shards_ahead(position, epoch) if isinstance(self._order, WindowedOrder) else []

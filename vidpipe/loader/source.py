@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import BadSampleError, ShardError, UsageError
-from vidpipe.loader.batch import LoaderOptions, Window
 from vidpipe.loader.cache import Prefetcher
 from vidpipe.loader.index import SampleIndex, load_index, unite_indexes
+from vidpipe.loader.options import LoaderOptions, Window
 from vidpipe.loader.order import Integers
-from vidpipe.loader.reader import MAX_OPEN_SHARDS, ClipReader
-from vidpipe.loader.splits import Shards, Split, default_cache_dir, named_folders, open_split
+from vidpipe.loader.reader import ClipReader, open_shards_allowed
+from vidpipe.loader.splits import Shards, Split, named_folders, open_split, unite_manifests
 from vidpipe.loader.stored import Stored
 from vidpipe.loader.where import matching_rows
 from vidpipe.loader.window import FrameWindow, frame_window
@@ -34,7 +34,7 @@ class Source:
         weights: of the splits, None where none were given.
         index: of all samples; labels are those of `classes`.
         classes: of all splits, those of the first one first; classes of one name are one.
-        manifest: the first split's, with these classes, and a horizontal flip where all of them allow it.
+        manifest: see `unite_manifests`.
         split_of_shard: which split each shard of the index is of.
         matching: bool [samples], those that fulfil `options.where`; None without a condition.
         shard_window: shards that are shuffled together; None shuffles globally.
@@ -46,15 +46,14 @@ class Source:
 
     def __init__(self, shards: Shards, split: str, *, options: LoaderOptions) -> None:
         folders, self.weights = named_folders(shards)
-        cache_dir = Path(options.cache_dir) if options.cache_dir is not None else default_cache_dir()
         max_bytes = int(options.cache_gb * 1e9)
-        self.splits = tuple(open_split(folder, split, cache_dir=cache_dir, max_bytes=max_bytes) for folder in folders)
-        manifests = [split.manifest for split in self.splits]
-        self.classes = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.classes))
+        self.splits = tuple(
+            open_split(folder, split, cache_dir=options.cache_dir, max_bytes=max_bytes) for folder in folders
+        )
+        self.manifest = unite_manifests([split.manifest for split in self.splits])
+        self.classes = self.manifest.classes
         self.index = _load(self.splits, self.classes)
-        flip = all(manifest.horizontal_flip for manifest in manifests)
-        self.manifest = manifests[0].model_copy(update={"classes": self.classes, "horizontal_flip": flip})
-        counts = [len(manifest.shards) for manifest in manifests]
+        counts = [len(split.manifest.shards) for split in self.splits]
         self.split_of_shard = np.repeat(np.arange(len(counts)), counts)
         _check_agreement(self.splits)
         remote = sum(split.remote for split in self.splits)
@@ -63,15 +62,18 @@ class Source:
         self.shard_window = options.shuffle_window if windowed else None
         if remote:
             _check_room(self.splits, self.shard_window, max_bytes)
+        max_open = max(1, open_shards_allowed() // len(self.splits))
+        # What is open can't leave the cache: of all remote splits together no more than a window.
+        max_open_remote = max(1, min(max_open, options.shuffle_window // remote)) if remote and windowed else max_open
         self._readers = [
             ClipReader(
                 split.folder,
                 split.manifest,
                 self.index,
                 open_shard=split.open_shard,
+                renew_shard=split.renew_shard,
                 check_crc=options.check == "crc",
-                # What is open can't leave the cache: of all remote splits together no more than a window.
-                max_open=max(1, options.shuffle_window // remote) if split.remote and windowed else MAX_OPEN_SHARDS,
+                max_open=max_open_remote if split.remote else max_open,
             )
             for split in self.splits
         ]
@@ -119,11 +121,19 @@ class Source:
         """Names of the codecs that samples are stored with."""
         return frozenset(split.manifest.codec.name for split in self.splits)
 
-    def prefetch(self, shards: Sequence[int], *, rank: int, world_size: int) -> None:
-        """Have these shards of the index near before they are read; the processes of a machine begin at different ones."""
+    def prefetch(self, windows: Sequence[Sequence[int]], *, rank: int, world_size: int) -> None:
+        """Have shards of the index near before they are read, one window after the other.
+
+        The processes of a machine, which share a cache, begin at different shards of a window: those that torchrun started
+        know their place there, others take that among all.
+        """
         if self._prefetcher:
-            turn = len(shards) * rank // world_size
-            self._prefetcher.want([*shards[turn:], *shards[:turn]])
+            place = int(os.environ.get("LOCAL_RANK", rank)) / int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+            wanted: list[int] = []
+            for window in windows:
+                turn = int(len(window) * place)
+                wanted += [*window[turn:], *window[:turn]]
+            self._prefetcher.want(wanted)
 
     @property
     def bytes_read(self) -> int:
@@ -168,14 +178,17 @@ def split_windows(
         UsageError: the splits are stored differently and it isn't said which to take, or it doesn't fit all of them.
     """
     clips = [split.manifest.clip for split in splits]
-    stored = {
-        "frames": [None if frames else f"{clip.frames}" for clip in clips],
-        "stride": [None if stride else f"{clip.sampling} {clip.fps or clip.stride}" for clip in clips],
-    }
-    for name, values in stored.items():
-        if len(set(values)) > 1:
-            each = ", ".join(f"{split.name} {value}" for split, value in zip(splits, values, strict=True))
-            raise UsageError(f"{name}: the data sets are stored with different ones ({each}); say which to take")
+    counted = {"stride": "native", "uniform": "evenly spread"}
+    units = [counted.get(clip.sampling, f"at {clip.fps} fps") for clip in clips]
+    _check_alike("stride", "count different frames", splits, units, "prepare them alike")
+    if stride is None:
+        _check_alike(
+            "stride", "are stored with different ones", splits, [f"{c.stride}" for c in clips], "say which to take"
+        )
+    if frames is None:
+        _check_alike(
+            "frames", "are stored with different ones", splits, [f"{c.frames}" for c in clips], "say which to take"
+        )
     return tuple(
         frame_window(
             split.manifest.clip,
@@ -186,6 +199,12 @@ def split_windows(
         )
         for split in splits
     )
+
+
+def _check_alike(name: str, differ: str, splits: Sequence[Split], values: Sequence[str], hint: str) -> None:
+    if len(set(values)) > 1:
+        each = ", ".join(f"{split.name} {value}" for split, value in zip(splits, values, strict=True))
+        raise UsageError(f"{name}: the data sets {differ} ({each}); {hint}")
 
 
 def _load(splits: Sequence[Split], classes: tuple[str, ...]) -> SampleIndex:

@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.cache import ShardCache, folder_lock
+from vidpipe.loader.cache import ShardCache, cache_errors, folder_lock
 from vidpipe.loader.reader import open_shard_file
 from vidpipe.loader.remote import RemoteFolder
+from vidpipe.loader.stop import Stop
 from vidpipe.shards.layout import MANIFEST, SAMPLES, whole_file
-from vidpipe.shards.manifest import find_split, load_manifest
+from vidpipe.shards.manifest import Manifest, find_split, load_manifest, parse_manifest, split_folders
+
+READ_AHEAD_BYTES = (
+    128 << 10
+)  # Linux reads no more for one advice than the device's window, of which this is the usual size
 
 Folder = str | os.PathLike[str]
 Shards = Folder | Sequence[Folder] | Mapping[str, float]
@@ -36,6 +41,44 @@ def named_folders(shards: Shards) -> tuple[tuple[Folder, ...], tuple[float, ...]
     return folders, weights
 
 
+def unite_manifests(manifests: Sequence[Manifest]) -> Manifest:
+    """The first manifest, with the classes of all, its own first, and a horizontal flip where all of them allow it."""
+    classes = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.classes))
+    flip = all(manifest.horizontal_flip for manifest in manifests)
+    return manifests[0].model_copy(update={"classes": classes, "horizontal_flip": flip})
+
+
+def read_manifest(shards: Shards, split: str) -> Manifest:
+    """What a loader of a split will say about all its data sets; nothing but manifests is read.
+
+    Raises:
+        ShardError: a split is absent, unfinished or can't be read.
+        UsageError: there is no folder, or no such kind of URL.
+    """
+    return unite_manifests([_read_manifest(folder, split) for folder in named_folders(shards)[0]])
+
+
+def split_names(folder: Folder) -> tuple[str, ...]:
+    """The splits in a data-set folder, a path or an fsspec URL; none in a folder that is a split itself.
+
+    Raises:
+        ShardError: the folder is absent, or can't be read.
+    """
+    local = local_folder(folder)
+    if local is not None:
+        return () if (local / MANIFEST).is_file() else tuple(split_folders(local))
+    files = RemoteFolder(os.fspath(folder))
+    return () if files.has(MANIFEST) else _remote_splits(files)
+
+
+def local_folder(folder: Folder) -> Path | None:
+    """A folder on this machine, given as a path or as a file:// URL; None for other URLs."""
+    name = os.fspath(folder)
+    if name.startswith("file://"):
+        return Path(name.removeprefix("file://"))
+    return None if "://" in name else Path(name)
+
+
 class Split:
     """One split folder.
 
@@ -52,25 +95,41 @@ class Split:
         self.name, self.folder = name or str(folder), folder
         self.manifest = load_manifest(folder)
         self.entries = {entry.name: entry for entry in self.manifest.shards}
+        self._stop = Stop()
 
     def open_shard(self, name: str) -> int:
         """A descriptor of a shard's file.
 
         Raises:
             ShardError: it is absent or has another size than the manifest says.
+            StorageError: it can't be had at the moment.
         """
         return open_shard_file(self.folder / name, self.entries[name].bytes)
 
+    def is_near(self, name: str) -> bool:
+        """Whether a shard is on this machine."""
+        return True
+
+    def renew_shard(self, name: str, descriptor: int) -> bool:
+        """Whether damage in an open shard is that of a copy, and opening it again gives another one."""
+        return False
+
     def prefetch(self, name: str) -> None:
         """Have a shard near before it is opened; raises as `open_shard`. Of a file, the system is told to read it ahead."""
+        if not hasattr(os, "posix_fadvise"):  # macOS
+            return
         descriptor = self.open_shard(name)
         try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+            for start in range(0, self.entries[name].bytes, READ_AHEAD_BYTES):
+                if self._stop.wait():
+                    return
+                os.posix_fadvise(descriptor, start, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Let whatever waits for shards in other threads end soon. On a file system, nothing does."""
+        """Let whatever waits for shards in other threads end soon."""
+        self._stop.set()
 
 
 class RemoteSplit(Split):
@@ -92,6 +151,14 @@ class RemoteSplit(Split):
         """Fetch the shard if it isn't in the cache, and check it."""
         return self._open(name, patience_seconds=60)
 
+    def is_near(self, name: str) -> bool:
+        """Whether a shard is in the cache."""
+        return self._cache.holds(self.entries[name])
+
+    def renew_shard(self, name: str, descriptor: int) -> bool:
+        """Compare an open shard in the cache with what it has to be, and remove it if it differs."""
+        return self._cache.renew(self.entries[name], descriptor)
+
     def prefetch(self, name: str) -> None:
         """Fetch the shard if it isn't in the cache and there is room for it."""
         os.close(self._open(name, patience_seconds=0))
@@ -110,22 +177,24 @@ class RemoteSplit(Split):
         )
 
 
-def open_split(folder: Folder, split: str, *, cache_dir: Path, max_bytes: int) -> Split:
+def open_split(folder: Folder, split: str, *, cache_dir: Folder | None, max_bytes: int) -> Split:
     """One split of a data-set folder, or a split's own folder: a path or an fsspec URL.
+
+    Args:
+        cache_dir: of remote shards; by default $VIDPIPE_CACHE, else ~/.cache/vidpipe.
+        max_bytes: of all remote shards there.
 
     Raises:
         ShardError: it is absent, unfinished or can't be read.
     """
-    name = os.fspath(folder)
-    if "://" not in name:
-        return Split(find_split(Path(name), split))
-    if name.startswith("file://"):
-        return Split(find_split(Path(name.removeprefix("file://")), split))
-    return RemoteSplit(_find_remote_split(RemoteFolder(name), split), cache_dir, max_bytes=max_bytes)
+    local = local_folder(folder)
+    if local is not None:
+        return Split(find_split(local, split))
+    files = _find_remote_split(RemoteFolder(os.fspath(folder)), split)
+    return RemoteSplit(files, Path(cache_dir or _default_cache_dir()), max_bytes=max_bytes)
 
 
-def default_cache_dir() -> Path:
-    """$VIDPIPE_CACHE, or vidpipe in the user's folder for caches."""
+def _default_cache_dir() -> Path:
     if named := os.environ.get("VIDPIPE_CACHE"):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidpipe"
@@ -137,7 +206,7 @@ def _find_remote_split(files: RemoteFolder, split: str) -> RemoteFolder:
     below = files.below(split)
     if below.has(MANIFEST):
         return below
-    there = [name for name in files.folders() if files.below(name).has(MANIFEST)]
+    there = _remote_splits(files)
     if there:
         raise ShardError(f"{files.url}: no split {split!r}; there are: {', '.join(there)}")
     raise ShardError(
@@ -145,16 +214,30 @@ def _find_remote_split(files: RemoteFolder, split: str) -> RemoteFolder:
     )
 
 
+def _remote_splits(files: RemoteFolder) -> tuple[str, ...]:
+    return tuple(name for name in files.folders() if files.below(name).has(MANIFEST))
+
+
+def _read_manifest(folder: Folder, split: str) -> Manifest:
+    local = local_folder(folder)
+    if local is not None:
+        return load_manifest(find_split(local, split))
+    files = _find_remote_split(RemoteFolder(os.fspath(folder)), split)
+    return parse_manifest(files.read(MANIFEST), f"{files.url}/{MANIFEST}")
+
+
 def _mirror(files: RemoteFolder, folder: Path) -> Path:
     """The folder on this machine that has a remote split's manifest and index, named after the manifest's content."""
     manifest = files.read(MANIFEST)
+    samples = parse_manifest(manifest, f"{files.url}/{MANIFEST}").samples_file
     mirror = folder / hashlib.sha256(manifest).hexdigest()[:32]
-    mirror.mkdir(parents=True, exist_ok=True)
-    with folder_lock(mirror):
-        if not (mirror / SAMPLES).exists():
-            with whole_file(mirror / SAMPLES) as stream:
-                files.copy(SAMPLES, stream.fileno())
-        if not (mirror / MANIFEST).exists():
-            with whole_file(mirror / MANIFEST) as stream:
-                stream.write(manifest)
+    with cache_errors(folder):
+        mirror.mkdir(parents=True, exist_ok=True)
+        with folder_lock(mirror):
+            if not (mirror / SAMPLES).exists() or (mirror / SAMPLES).stat().st_size != samples.bytes:
+                with whole_file(mirror / SAMPLES) as stream:
+                    files.copy(SAMPLES, stream.fileno(), size=samples.bytes, sha256=samples.sha256)
+            if not (mirror / MANIFEST).exists():
+                with whole_file(mirror / MANIFEST) as stream:
+                    stream.write(manifest)
     return mirror

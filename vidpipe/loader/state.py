@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.batch import LoaderOptions
+from vidpipe.loader.options import Augment, LoaderOptions, check_whole
+from vidpipe.loader.source import Source
+from vidpipe.loader.window import FrameWindow
 
 VERSION = 1
 # Options that change neither which clips come nor what they look like. A new option counts as one that does.
@@ -24,21 +27,34 @@ _NEUTRAL = (
 )
 
 
-def content_of_options(options: LoaderOptions) -> dict[str, Any]:
-    """The options that decide which clips come and what they look like, as JSON."""
+def content_of(
+    options: LoaderOptions,
+    source: Source,
+    windows: Sequence[FrameWindow],
+    *,
+    seed: int,
+    size: int,
+    augment: Augment | None,
+) -> dict[str, Any]:
+    """All that decides which clips come, in which order, and what they look like, as JSON."""
     chosen = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NEUTRAL}
-    content: dict[str, Any] = json.loads(json.dumps(chosen))
+    shuffle = "global" if source.shard_window is None else f"windows of {source.shard_window} shards"
+    chosen |= {"shards": source.identity, "weights": source.weights or (), "shuffle": shuffle, "seed": seed}
+    chosen |= {"frames": windows[0].frames, "frame_step": [window.step for window in windows]}
+    content: dict[str, Any] = json.loads(json.dumps({**chosen, "size": size, "augment": augment}))
     return content
 
 
-def check_state(state: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuse the state of a loader that gives other clips.
+def check_state(state: dict[str, Any], ours: dict[str, Any], *, num_samples: int) -> None:
+    """Refuse the state of a loader that gives other clips, or one that names no place in an epoch.
 
     Args:
         ours: a state of the loader that is to go on.
+        num_samples: of an epoch.
 
     Raises:
-        UsageError: it is of another version, or differs in anything but its place; the message names all that differs.
+        UsageError: it is of another version, or differs in anything but its place; the message names all that differs. Or it
+            has no place.
     """
     if state.get("version") != VERSION or not {"epoch", "consumed", "content"} <= state.keys():
         raise UsageError(f"loader state: version {state.get('version')!r}, expected {VERSION}; begin the epoch anew")
@@ -50,3 +66,7 @@ def check_state(state: dict[str, Any], ours: dict[str, Any]) -> None:
             f"loader state: is of a loader with {listed or 'other options'}: a loader can only go on with the clips and the "
             "order that it began with"
         )
+    check_whole("loader state: epoch", state["epoch"], 0)
+    check_whole("loader state: consumed", state["consumed"], 0)
+    if state["consumed"] > num_samples:
+        raise UsageError(f"loader state: consumed: got {state['consumed']}, but an epoch has {num_samples} samples")

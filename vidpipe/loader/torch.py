@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,7 +85,10 @@ class TorchDeviceEngine(Engine):
             frames = torch.from_numpy(started.buffer).to(self._device, non_blocking=True)
             batch = torch.empty(_batch_shape(requests, self._size), dtype=self._dtype, device=self._device)
             for (request, read), start, place in zip(results, started.starts, first, strict=True):
-                video = frames[start : start + read.nbytes].view(read.shape)
+                if np.may_share_memory(read, started.buffer):
+                    video = frames[start : start + read.nbytes].view(read.shape)
+                else:
+                    video = torch.from_numpy(read).to(self._device)
                 for clip, take in enumerate(request.takes, start=place):
                     self._transform(video[places_of(take, request)], take.drawn, out=batch[clip])
         return Made(requests, batch, self._stream.mark(results))

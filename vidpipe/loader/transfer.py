@@ -9,12 +9,29 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from vidpipe.errors import UsageError
+
 MAX_UNDER_WAY = 2  # batches on the side stream: one is copied while the one before is transformed
 
 
-def with_index(device: torch.device) -> torch.device:
-    """The device itself, where `cuda` means the current one: DALI counts from 0 otherwise."""
-    is_vague = device.type == "cuda" and str(device) == "cuda"  # torch's stubs say that there is always an index
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of a name, where `cuda` means the current one: DALI counts from 0 otherwise.
+
+    Raises:
+        UsageError: it is the name of no device, or of a GPU that isn't there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device: got {name!r}, expected a device of torch's, such as 'cpu' or 'cuda:0'") from error
+    if device.type != "cuda":
+        return device
+    is_vague = str(device) == "cuda"  # torch's stubs say that there is always an index
+    if not torch.cuda.is_available() or (not is_vague and device.index >= torch.cuda.device_count()):
+        raise UsageError(
+            f"device: got '{device}', but torch finds {torch.cuda.device_count()} CUDA devices here; take device='cpu', or "
+            "check `nvidia-smi`"
+        )
     return torch.device("cuda", torch.cuda.current_device()) if is_vague else device
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.batch import LoaderOptions
 from vidpipe.loader.index import SampleIndex
+from vidpipe.loader.options import LoaderOptions
 from vidpipe.loader.region import Region
 from vidpipe.loader.window import FrameWindow
 

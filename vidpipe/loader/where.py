@@ -21,6 +21,12 @@ from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
 from vidpipe.shards.index import SCHEMA, read_samples
 
+
+def _divide(left: pc.Expression, right: pc.Expression) -> pc.Expression:
+    """As Python does; of two integers Arrow would give a whole quotient."""
+    return left * pc.scalar(1.0) / right
+
+
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -33,7 +39,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+    ast.Div: _divide,
 }
 _EXAMPLE = "expected a condition such as label_name in ('a', 'b') and end_seconds - start_seconds > 2"
 
@@ -42,8 +48,8 @@ def matching_rows(folder: Path, where: str) -> NDArray[np.bool_]:
     """Which rows of a split's samples.parquet fulfil a condition; where a value is missing, it doesn't.
 
     Args:
-        where: comparisons (`== != < <= > >= in`, `not in`, `is None`, `is not None`) of columns, numbers, strings and sums
-            or products of them, joined by `and`, `or`, `not`.
+        where: comparisons (`== != < <= > >= in`, `not in`, `is None`, `is not None`) of columns, numbers, strings and sums,
+            differences, products and quotients of them, joined by `and`, `or`, `not`.
 
     Raises:
         UsageError: it is not such a condition, names a column that isn't there, or compares what can't be compared.

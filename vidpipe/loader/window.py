@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.batch import Window
+from vidpipe.loader.options import Window, check_whole
 from vidpipe.video.spec import ClipSpec
 
 
@@ -80,10 +80,7 @@ def frame_window(
         UsageError: it doesn't fit the stored clip; the message has the numbers and the prep options that would make it fit.
     """
     wanted = clip.frames if frames is None else frames
-    if wanted < 1 or (isinstance(window, int) and window < 0):
-        raise UsageError(
-            f"frames, window: got {wanted}, {window}, expected at least 1 frame, and no window before frame 0"
-        )
+    check_whole("frames", wanted, 1)
     if clip.sampling == "uniform" and stride is None and (whole_videos or wanted < clip.frames):
         if not whole_videos and clip.frames % wanted:
             raise UsageError(
@@ -93,7 +90,8 @@ def frame_window(
     default = clip.stride if clip.sampling == "stride" else 1
     base = 1 if whole_videos else default
     native = default if stride is None else stride
-    if native < 1 or native % base:
+    check_whole("stride", native, 1)
+    if native % base:
         raise UsageError(
             f"stride: got {native}, but the clips are stored at stride {base}: expected a multiple of {base}"
         )

@@ -52,7 +52,7 @@ def finish_split(
         )
     _drop_leftovers(out, split)
     write_rejects(out, rejects)
-    write_samples(out, [row for part in parts for row in part.rows])
+    samples_file = write_samples(out, [row for part in parts for row in part.rows])
     manifest = Manifest(
         dataset=name,
         split=split.split,
@@ -72,6 +72,7 @@ def finish_split(
         ),
         labels=_labels(split, parts),
         sources=_sources(parts),
+        samples_file=samples_file,
         shards=tuple(
             ShardEntry(
                 name=part.name,

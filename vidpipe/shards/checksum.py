@@ -1,8 +1,13 @@
-"""The checksum of the shard format: zlib's CRC-32, computed by ISA-L, several times as fast as zlib does."""
+"""The checksums of the shard format: of parts zlib's CRC-32, computed by ISA-L several times as fast as zlib does; of files SHA-256."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 from isal import isal_zlib
+
+from vidpipe.errors import ShardError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -10,3 +15,16 @@ Buffer = bytes | bytearray | memoryview
 def crc32(content: Buffer) -> int:
     """CRC-32 as in zlib, gzip and PNG, 0 to 2^32 - 1."""
     return isal_zlib.crc32(content)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        ShardError: it can't be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ShardError(f"{path}: can't be read: {error.strerror}") from error

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidpipe.errors import ShardError
+from vidpipe.shards.checksum import file_sha256
 from vidpipe.shards.layout import SAMPLES, whole_file
+from vidpipe.shards.manifest import FileEntry
 
 SCHEMA = pa.schema(
     [
@@ -83,13 +85,15 @@ class SampleRow:
     payload_crc32: tuple[int, ...]
 
 
-def write_samples(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write all rows of a split, whole or not at all."""
-    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
-    with whole_file(folder / SAMPLES) as stream:
+def write_samples(folder: Path, rows: Sequence[dict[str, Any]] | pa.Table) -> FileEntry:
+    """Write all rows of a split, whole or not at all; what the manifest has to say of the file."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=SCHEMA)
+    path = folder / SAMPLES
+    with whole_file(path) as stream:
         pq.write_table(
             table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video", "source_codec"]
         )
+    return FileEntry(bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:

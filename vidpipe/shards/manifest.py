@@ -50,6 +50,13 @@ class ChannelSums(_Frozen):
         return Normalization(mean=(r, g, b), std=(r_std, g_std, b_std))
 
 
+class FileEntry(_Frozen):
+    """A file's size and SHA-256 in hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
 class ShardEntry(_Frozen):
     """One shard: its file, what is in it, and the fingerprint of the plan that it was made from.
 
@@ -104,8 +111,9 @@ class Manifest(_Frozen):
         horizontal_flip: whether mirroring a clip keeps its label true.
         labels: number of videos for each class.
         sources: durations, sizes and codecs of the videos.
-        features: how features were made of the clips, where the shards hold these instead of frames; all but `shards` is then
+        features: how features were made of the clips, where the shards hold these instead of frames; all but the files is then
             that of the shards with the frames.
+        samples_file: of `samples.parquet`.
         recipe: the resolved recipe that made the shards.
     """
 
@@ -122,6 +130,7 @@ class Manifest(_Frozen):
     labels: dict[str, int]
     sources: Sources
     features: FeatureSpec | None = None
+    samples_file: FileEntry
     shards: tuple[ShardEntry, ...]
     recipe: dict[str, Any]
     versions: dict[str, str]
@@ -150,11 +159,25 @@ def load_manifest(folder: Path) -> Manifest:
         if any(folder.glob("*.tar*")):
             raise ShardError(f"{folder}: preparation is unfinished (no {MANIFEST}); run the same `vidpipe prep` again")
         raise ShardError(f"{folder}: no shards here (no {MANIFEST}); expected a split folder written by `vidpipe prep`")
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(content: bytes, path: str) -> Manifest:
+    """The manifest in a file's content.
+
+    Args:
+        path: the file's path or URL, for errors.
+
+    Raises:
+        ShardError: it is none, or its format is another than this code's.
+    """
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(content)
         version = raw["format_version"]
     except (ValueError, TypeError, KeyError) as error:
         raise ShardError(f"{path}: damaged: not a manifest ({error})") from error
+    if not isinstance(version, int):
+        raise ShardError(f"{path}: damaged: format_version is {version!r}, expected a number such as {FORMAT_VERSION}")
     if version != FORMAT_VERSION:
         raise ShardError(
             f"{path}: format version {version}, but this vidpipe reads version {FORMAT_VERSION}; "

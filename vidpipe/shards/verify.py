@@ -1,24 +1,22 @@
-"""Proves that a split folder is what its manifest says: sizes, hashes, indexes, counts, and with `deep` every frame."""
+"""Proves that a split folder is what its manifest says: sizes, hashes, counts, and with `deep` every row and every frame."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from vidpipe.errors import ShardError
-from vidpipe.shards.checksum import crc32
+from vidpipe.shards.checksum import crc32, file_sha256
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.features import FeatureFormat
 from vidpipe.shards.index import read_samples
-from vidpipe.shards.layout import MANIFEST, REJECTS, index_name, label_bytes
+from vidpipe.shards.layout import MANIFEST, REJECTS, SAMPLES, UNLABELLED, index_name, label_bytes
 from vidpipe.shards.manifest import Manifest, ShardEntry, load_manifest
 from vidpipe.shards.tar import BLOCK, Member, TarSummary, dali_index, header, place_members
 
-CHUNK_BYTES = 1 << 22
+Row = Mapping[str, Any]
 
 
 class PayloadFormat(Protocol):
@@ -65,151 +63,193 @@ class Verification:
 def verify_split(folder: Path, *, deep: bool = False, on_shard: Callable[[str], None] | None = None) -> Verification:
     """Check one split folder.
 
-    Sizes, SHA-256 of every shard, `.idx` against the tar, samples.parquet against both, counts. When a shard's hash is
-    wrong, its samples are searched byte by byte for the place. With `deep`, every sample is decoded too.
+    Sizes and SHA-256 of samples.parquet and of every shard, `.idx` against the tar, counts. When a shard's hash is wrong, its
+    samples are searched byte by byte for the place. With `deep`, every row of samples.parquet is compared with its sample in the
+    archive, and every sample is decoded. A samples.parquet that isn't the one that was written is a fault, and isn't used.
 
     Raises:
-        ShardError: the folder has no readable manifest or index.
+        ShardError: the folder has no readable manifest, or a file can't be read.
     """
     manifest = load_manifest(folder)
-    rows: dict[str, list[dict[str, Any]]] = {entry.name: [] for entry in manifest.shards}
-    faults = []
-    for row in read_samples(folder).to_pylist():
-        if row["shard"] in rows:
-            rows[row["shard"]].append(row)
-        else:
-            faults.append(Fault(row["shard"], row["key"], "in samples.parquet, but its shard is not in the manifest"))
     codec = FeatureFormat(manifest.features) if manifest.features else make_codec(manifest.codec)
+    faults = list(_check_index(folder, manifest))
+    rows: list[Row] | None = None if faults else read_samples(folder).to_pylist()
+    of_shard: dict[str, list[Row]] = {entry.name: [] for entry in manifest.shards}
+    for row in rows or ():
+        if row["shard"] in of_shard:
+            of_shard[row["shard"]].append(row)
+        else:
+            faults.append(Fault(row["shard"], row["key"], f"in {SAMPLES}, but its shard is not in the manifest"))
     for entry in manifest.shards:
-        faults += _check_shard(folder, entry, rows[entry.name], manifest=manifest, codec=codec, deep=deep)
+        theirs = None if rows is None else of_shard[entry.name]
+        faults += _check_shard(folder / entry.name, entry, theirs, manifest=manifest, codec=codec, deep=deep)
         if on_shard:
             on_shard(entry.name)
-    faults += _check_counts(folder, manifest, [row for shard in rows.values() for row in shard])
+    faults += _check_counts(folder, manifest, rows)
     total = sum(entry.bytes for entry in manifest.shards)
     return Verification(folder, len(manifest.shards), manifest.num_samples, total, deep, tuple(faults))
 
 
+def _check_index(folder: Path, manifest: Manifest) -> Iterator[Fault]:
+    written = manifest.samples_file
+    if fault := _size_fault(folder / SAMPLES, written.bytes):
+        yield fault
+    elif file_sha256(folder / SAMPLES) != written.sha256:
+        yield Fault(
+            SAMPLES, "", "SHA-256 differs from the manifest's: damaged or replaced; no sample can be found by it"
+        )
+
+
 def _check_shard(
-    folder: Path,
+    path: Path,
     entry: ShardEntry,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row] | None,
     *,
     manifest: Manifest,
     codec: PayloadFormat,
     deep: bool,
 ) -> Iterator[Fault]:
-    path = folder / entry.name
+    """Without rows, only whether the file is the one that was written."""
+    if fault := _size_fault(path, entry.bytes):
+        yield fault
+        return
+    damaged = file_sha256(path) != entry.sha256
+    if rows is None:
+        if damaged:
+            yield Fault(entry.name, "", "SHA-256 differs from the manifest's")
+        return
+    if len(rows) != entry.samples:
+        yield Fault(entry.name, "", f"{len(rows)} rows in {SAMPLES}, but the manifest says {entry.samples} samples")
+    found = list(_check_samples(path, rows, manifest, codec, damaged=damaged, deep=deep)) if damaged or deep else []
+    yield from found
+    if damaged and not found:
+        yield Fault(entry.name, "", "SHA-256 differs from the manifest's, in the archive's own structure")
+    index = path.with_name(index_name(path.name))
+    if not index.is_file() or index.read_bytes() != dali_index(_summary(rows, codec)):
+        yield Fault(index.name, "", f"differs from {SAMPLES}" if index.is_file() else "missing")
+
+
+def _size_fault(path: Path, expected: int) -> Fault | None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        yield Fault(entry.name, "", "missing")
-        return
-    if size != entry.bytes:
-        yield Fault(entry.name, "", f"{size} bytes, but the manifest says {entry.bytes}: truncated or replaced")
-        return
-    if len(rows) != entry.samples:
-        yield Fault(
-            entry.name, "", f"{len(rows)} rows in samples.parquet, but the manifest says {entry.samples} samples"
-        )
-    found = False
-    if _sha256(path) != entry.sha256:
-        for fault in _search(path, rows, manifest, codec):
-            found = True
-            yield fault
-        if not found:
-            yield Fault(entry.name, "", "SHA-256 differs from the manifest's, in the archive's own structure")
-    index = path.with_name(index_name(path.name))
-    if not index.is_file() or index.read_bytes() != dali_index(_summary(rows, codec)):
-        yield Fault(index.name, "", "differs from samples.parquet" if index.is_file() else "missing")
-    if deep:
-        yield from _decode_all(path, rows, codec)
+        return Fault(path.name, "", "missing")
+    if size != expected:
+        return Fault(path.name, "", f"{size} bytes, but the manifest says {expected}: truncated or replaced")
+    return None
 
 
-def _search(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest, codec: PayloadFormat) -> Iterator[Fault]:
-    """Name the samples whose bytes are not what they were."""
+def _check_samples(
+    path: Path, rows: Sequence[Row], manifest: Manifest, codec: PayloadFormat, *, damaged: bool, deep: bool
+) -> Iterator[Fault]:
+    """Name the samples that aren't what their rows say.
+
+    Args:
+        damaged: whether the archive isn't what was written, which then is why.
+    """
     with path.open("rb") as stream:
         for row in rows:
-            contents, damaged = {}, []
-            for member in _members(row, codec):
-                stream.seek(member.offset - BLOCK)
-                intact = stream.read(BLOCK) == header(f"{row['key']}.{member.extension}", member.size)
-                contents[member.extension] = stream.read(member.size)
-                if not intact or stream.read(-member.size % BLOCK).strip(b"\0"):
-                    damaged.append(f"the archive's own bytes around {member.extension}")
-            if contents.pop("cls") != label_bytes(int(row["label"]), len(manifest.classes)):
-                damaged.append("cls")
-            if crc32(contents.pop("json")) != int(row["json_crc32"]):
-                damaged.append("json")
+            contents, different = _read_sample(stream, row, codec)
             payload = [contents[extension] for extension in codec.extensions(row["frames"])]
+            if contents["cls"] != label_bytes(int(row["label"]), len(manifest.classes)):
+                different.append("cls")
+            if crc32(contents["json"]) != int(row["json_crc32"]):
+                different.append("json")
             if not codec.intact(payload, _shape(row), row["payload_crc32"]):
-                damaged.append("payload")
-            if damaged:
+                different.append("payload")
+            if different:
+                names = ", ".join(different)
                 yield Fault(
-                    path.name, row["key"], f"damaged ({', '.join(damaged)}): bytes differ from what was written"
+                    path.name,
+                    row["key"],
+                    f"damaged ({names}): bytes differ from what was written"
+                    if damaged
+                    else f"{SAMPLES} says otherwise ({names}) than the archive, which is as it was written",
                 )
+            elif deep:
+                for message in (
+                    *_contradictions(row, contents["json"], manifest),
+                    *_check_decoded(row, payload, codec),
+                ):
+                    yield Fault(path.name, row["key"], message)
 
 
-def _shape(row: Mapping[str, Any]) -> tuple[int, int, int]:
+def _read_sample(stream: IO[bytes], row: Row, codec: PayloadFormat) -> tuple[dict[str, bytes], list[str]]:
+    """A sample's files by extension, and what is wrong with the archive around them."""
+    contents, wrong = {}, []
+    for member in _members(row, codec):
+        stream.seek(member.offset - BLOCK)
+        intact = stream.read(BLOCK) == header(f"{row['key']}.{member.extension}", member.size)
+        contents[member.extension] = stream.read(member.size)
+        if not intact or stream.read(-member.size % BLOCK).strip(b"\0"):
+            wrong.append(f"the archive's own bytes around {member.extension}")
+    return contents, wrong
+
+
+def _contradictions(row: Row, description: bytes, manifest: Manifest) -> Iterator[str]:
+    """Where a row says something else than the sample's JSON or the manifest's classes."""
+    try:
+        told = json.loads(description)
+        times = told["times_seconds"]
+        from_json = {
+            "label_name": told["label"],
+            "video": told["video"],
+            "padded_frames": told["padded_frames"],
+            "start_seconds": times[0],
+            "end_seconds": times[-1],
+        }
+    except (ValueError, TypeError, LookupError) as error:
+        yield f"its JSON can't be read: {error}"
+        return
+    label = row["label"]
+    if label != UNLABELLED and dict(enumerate(manifest.classes)).get(label) != row["label_name"]:
+        yield f"label {label} is not {row['label_name']!r} in the manifest"
+    for name, value in from_json.items():
+        if row[name] != value:
+            yield f"{name} is {row[name]!r} in {SAMPLES}, but {value!r} in its JSON"
+
+
+def _shape(row: Row) -> tuple[int, int, int]:
     return row["frames"], row["height"], row["width"]
 
 
-def _decode_all(path: Path, rows: Sequence[Mapping[str, Any]], codec: PayloadFormat) -> Iterator[Fault]:
-    with path.open("rb") as stream:
-        for row in rows:
-            payload = []
-            for member in place_members(codec.extensions(row["frames"]), row["payload_offset"], row["payload_sizes"]):
-                stream.seek(member.offset)
-                payload.append(stream.read(member.size))
-            try:
-                shape = codec.decoded_shape(payload)
-            except ValueError as error:
-                yield Fault(path.name, row["key"], f"can't be decoded: {error}")
-                continue
-            expected = codec.expected_shape(_shape(row))
-            if tuple(shape) != expected:
-                yield Fault(path.name, row["key"], f"decodes to {list(shape)}, but the index says {list(expected)}")
-            stream.seek(row["json_offset"])
-            try:
-                json.loads(stream.read(row["json_size"]))
-            except ValueError as error:
-                yield Fault(path.name, row["key"], f"its JSON can't be read: {error}")
+def _check_decoded(row: Row, payload: Sequence[bytes], codec: PayloadFormat) -> Iterator[str]:
+    try:
+        shape = codec.decoded_shape(payload)
+    except ValueError as error:
+        yield f"can't be decoded: {error}"
+        return
+    expected = codec.expected_shape(_shape(row))
+    if tuple(shape) != expected:
+        yield f"decodes to {list(shape)}, but the index says {list(expected)}"
 
 
-def _check_counts(folder: Path, manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
+def _check_counts(folder: Path, manifest: Manifest, rows: Sequence[Row] | None) -> Iterator[Fault]:
     counts = manifest.counts
     if counts.videos != counts.written + counts.rejected:
         text = f"{counts.videos} videos, but {counts.written} written and {counts.rejected} rejected"
         yield Fault(MANIFEST, "", f"the counts don't add up: {text}")
-    videos = len({row["video"] for row in rows})
-    if videos != counts.written:
-        yield Fault(MANIFEST, "", f"{counts.written} videos written, but samples.parquet has {videos}")
-    if len(rows) != counts.clips:
-        yield Fault(MANIFEST, "", f"{counts.clips} clips, but samples.parquet has {len(rows)}")
-    if len({row["key"] for row in rows}) != len(rows):
-        yield Fault("samples.parquet", "", "keys occur more than once")
     rejects = folder / REJECTS
     lines = rejects.read_text(encoding="utf-8").splitlines() if rejects.is_file() else []
     if len(lines) != counts.rejected:
         yield Fault(REJECTS, "", f"{len(lines)} lines, but the manifest says {counts.rejected} rejected")
+    if rows is None:
+        return
+    videos = len({row["video"] for row in rows})
+    if videos != counts.written:
+        yield Fault(MANIFEST, "", f"{counts.written} videos written, but {SAMPLES} has {videos}")
+    if len(rows) != counts.clips:
+        yield Fault(MANIFEST, "", f"{counts.clips} clips, but {SAMPLES} has {len(rows)}")
+    if len({row["key"] for row in rows}) != len(rows):
+        yield Fault(SAMPLES, "", "keys occur more than once")
 
 
-def _members(row: Mapping[str, Any], codec: PayloadFormat) -> list[Member]:
+def _members(row: Row, codec: PayloadFormat) -> list[Member]:
     """All files of a sample, in the order of the archive."""
     payload = place_members(codec.extensions(row["frames"]), row["payload_offset"], row["payload_sizes"])
     small = [Member(name, row[f"{name}_offset"], row[f"{name}_size"]) for name in ("cls", "json")]
     return sorted([*payload, *small], key=lambda member: member.offset)
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], codec: PayloadFormat) -> TarSummary:
+def _summary(rows: Sequence[Row], codec: PayloadFormat) -> TarSummary:
     return TarSummary(samples=[(row["key"], tuple(_members(row, codec))) for row in rows])
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb", buffering=0) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise ShardError(f"{path}: can't be read: {error.strerror}") from error
-    return digest.hexdigest()

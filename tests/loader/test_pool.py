@@ -1,0 +1,96 @@
+"""The memory that clips of several sizes are read into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from vidpipe.errors import BadSampleError
+from vidpipe.loader.augment import Drawn
+from vidpipe.loader.batch import RawBatch
+from vidpipe.loader.engine import Engine, EngineSetup
+from vidpipe.loader.index import SampleIndex, load_index
+from vidpipe.loader.pool import ReadPool
+from vidpipe.loader.quarantine import Quarantine
+from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.region import Region
+from vidpipe.loader.request import Request, Take, make_request
+from vidpipe.loader.torch import TorchDeviceEngine, TorchEngine
+from vidpipe.shards.codecs.base import Frames
+from vidpipe.shards.manifest import load_manifest
+
+FRAMES = [0, 2, 4, 6]
+
+
+class Broken:
+    """A reader of real clips that finds one of them damaged."""
+
+    def __init__(self, folder: Path, index: SampleIndex, sample: int) -> None:
+        self._reader, self._sample = ClipReader(folder, load_manifest(folder), index), sample
+
+    def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
+        if sample == self._sample:
+            raise BadSampleError("shard", f"{sample}", "is damaged")
+        return self._reader.read(sample, frames, out)
+
+
+def request(sample: int) -> Request:
+    return make_request(sample, [Take(FRAMES, Drawn(Region(0, 0, 64, 64)))], is_padding=False)
+
+
+def engines(pool: ReadPool, setup: EngineSetup) -> list[Engine]:
+    made: list[Engine] = [TorchEngine(pool, setup), TorchDeviceEngine(pool, setup)]
+    try:
+        from vidpipe.loader.dali import DaliEngine
+    except ImportError:
+        return made
+    return [*made, DaliEngine(pool, setup)]
+
+
+def test_each_clip_has_room_for_itself_and_a_larger_stand_in_memory_of_its_own(real_shards: Path) -> None:
+    folder = real_shards / "train"
+    manifest, index = load_manifest(folder), load_index(folder, load_manifest(folder))
+    sizes = [index.frame_bytes(sample) for sample in range(len(index))]
+    small, large = int(np.argmin(sizes)), int(np.argmax(sizes))
+    assert sizes[small] < sizes[large] == index.max_frame_bytes
+    setup = EngineSetup(
+        size=32,
+        normalization=manifest.normalization,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        max_batch_size=3,
+        threads=1,
+        warps=False,
+        recolors=False,
+    )
+    wanted = [request(sample) for sample in (large, small, large)]
+    pool = ReadPool(
+        Broken(folder, index, small),
+        threads=2,
+        frame_bytes=index.frame_bytes,
+        quarantine=Quarantine(index, max_share=1.0),
+        stand_in=lambda _: request(large),
+    )
+    reading = pool.read(wanted)
+    assert reading.buffer.nbytes == len(FRAMES) * (2 * sizes[large] + sizes[small])
+    assert [served.sample for served, _ in reading.results()] == [large] * 3
+    for engine in engines(pool, setup):
+        made = engine.finish(engine.start(wanted))
+        sound = engine.finish(engine.start([request(large)] * 3))
+        assert torch.equal(made.video, sound.video) and torch.equal(made.video[0], made.video[1])
+        engine.close()
+    pool.close()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_raw_clips_are_one_array_without_a_copy_only_where_they_lie_in_one(apart: bool) -> None:
+    both = np.arange(2 * 12, dtype=np.uint8).reshape(2, 1, 2, 2, 3)
+    clips = [clip.copy() if apart else clip for clip in both]
+    none = np.zeros(2, np.int64)
+    batch = RawBatch(clips, none, ["a", "b"], ["a", "b"], none > 0, none, none)
+    assert np.array_equal(batch.video, both) and np.shares_memory(batch.video, clips[0]) is not apart

@@ -1,0 +1,211 @@
+"""How a loader is set up beyond its arguments, and what none of it may be."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from vidpipe.errors import UsageError
+from vidpipe.loader.affine import Affine
+from vidpipe.loader.color import ColorJitter
+
+Augment = Literal["train"]
+Backend = Literal["auto", "dali", "torch"]
+Balance = Literal["class"]
+Check = Literal["crc", "off"]
+Decode = Literal["auto", "cpu", "gpu"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+EpochUnit = Literal["video", "clip"]
+OnBad = Literal["raise", "skip"]
+Shuffle = Literal["global", "windowed"]
+WindowPlace = Literal["random", "center"]
+Window = WindowPlace | int
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "epoch_unit": get_args(EpochUnit),
+    "check": get_args(Check),
+    "on_bad": get_args(OnBad),
+    "decode": get_args(Decode),
+    "balance": (None, *get_args(Balance)),
+    "shuffle": (None, *get_args(Shuffle)),
+    "horizontal_flip": (None, True, False),
+}
+_LEAST = {"prefetch_batches": 0, "clips_per_sample": 1, "shuffle_window": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderOptions:
+    """Settings that few have to touch.
+
+    Attributes:
+        window: where in the stored clip the frames are taken: `random`, `center`, or a first frame. By default random with
+            augmentation and centred without.
+        epoch_unit: `video` takes one clip of each video an epoch, `clip` takes all clips.
+        check: `crc` verifies the checksum of all that is read, `off` trades that for speed.
+        on_bad: `raise` stops at a damaged sample; `skip` logs it and puts another one in its place, marked in `is_padding`. A
+            shard that is missing or not what was written counts as so many damaged samples.
+        max_bad: share of all samples that a process may find damaged (one always may) before `skip` stops it too.
+        crop_scale: range of the random crop's share of the area, within 0 to 1.
+        crop_ratio: range of its width to height.
+        horizontal_flip: mirror half of the clips; by default what the manifest allows. Only with augmentation.
+        threads: that read and, on the CPU, transform; by default one for each of this process's own cores, 16 at most (see
+            `own_cores`).
+        prefetch_batches: that are prepared ahead of the one in use.
+        views: (T, S): every video gives T windows, evenly over what is stored of it, times S square crops, evenly along the
+            longer side. Each view is an entry of the batches, marked in `Batch.view`. Only without augmentation.
+        clips_per_sample: repeated augmentation: K windows, each with an augmentation of its own, of one read; they stand
+            together in a batch. Batches are counted in clips, so that their size has to be a multiple of K; epochs in samples. Only with
+            augmentation.
+        color_jitter: change of colours; None for none. Only with augmentation.
+        affine: rotation, shear, translation and scaling; None for none. Only with augmentation.
+        where: take only samples for which this condition on the columns of samples.parquet holds, such as
+            "label_name in ('a', 'b') and duration_seconds > 2" (see `matching_rows`).
+        balance: `class` draws every class equally often, over data sets or, if these are weighted, within each.
+        shuffle: `global` permutes all samples; `windowed` permutes the shards, and the samples within windows of some shards:
+            for storage with slow seeks, and the default for data sets that any part of is remote.
+        shuffle_window: shards in a window.
+        decode: where `jpeg` and `mp4` become frames: `gpu` (nvJPEG and NVDEC, by backend DALI), `cpu` (the threads that read),
+            or `auto`, the GPU where DALI makes batches on one and its decoders prove able to.
+        cache_dir: where shards of remote data sets are kept; $VIDPIPE_CACHE or ~/.cache/vidpipe by default.
+        cache_gb: bound of all shards there together, in 10^9 bytes.
+    """
+
+    window: Window | None = None
+    epoch_unit: EpochUnit = "video"
+    check: Check = "crc"
+    on_bad: OnBad = "raise"
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    horizontal_flip: bool | None = None
+    threads: int | None = None
+    prefetch_batches: int = 2
+    views: tuple[int, int] | None = None
+    clips_per_sample: int = 1
+    color_jitter: ColorJitter | None = None
+    affine: Affine | None = None
+    max_bad: float = 0.05
+    where: str | None = None
+    balance: Balance | None = None
+    shuffle: Shuffle | None = None
+    shuffle_window: int = 8
+    decode: Decode = "auto"
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_gb: float = 100.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            check_choice(name, getattr(self, name), allowed)
+        for name, least in _LEAST.items():
+            check_whole(name, getattr(self, name), least)
+        if self.threads is not None:
+            check_whole("threads", self.threads, 1)
+        if isinstance(self.window, int):
+            check_whole("window", self.window, 0)
+        else:
+            check_choice("window", self.window, (None, *get_args(WindowPlace)))
+        for name, valid, expected in (
+            ("views", self.views is None or _are_counts(self.views), "two whole numbers, at least 1"),
+            ("crop_scale", _is_range(self.crop_scale, most=1), "two shares in order, above 0 and at most 1"),
+            ("crop_ratio", _is_range(self.crop_ratio), "two ratios in order, above 0"),
+            ("max_bad", 0 <= self.max_bad <= 1, "a share from 0 to 1"),
+            ("cache_gb", self.cache_gb > 0, "more than 0"),
+        ):
+            if not valid:
+                raise UsageError(f"{name}: got {getattr(self, name)}, expected {expected}")
+
+
+def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse what isn't among the values that an argument may have.
+
+    Raises:
+        UsageError: the message names them.
+    """
+    if value not in allowed:
+        raise UsageError(f"{name}: got {value!r}, expected {' or '.join(map(repr, allowed))}")
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number, or a smaller one.
+
+    Raises:
+        UsageError: the message names both.
+    """
+    if not _is_whole(value, least):
+        raise UsageError(f"{name}: got {value!r}, expected a whole number, at least {least}")
+
+
+def check_choices(*, augment: object, backend: object, dtype: object, drop_last: object) -> None:
+    """Refuse arguments of `Loader` that are none of their values.
+
+    Raises:
+        UsageError: the message names these.
+    """
+    check_choice("augment", augment, (None, *get_args(Augment)))
+    check_choice("backend", backend, get_args(Backend))
+    check_choice("dtype", dtype, get_args(Dtype))
+    check_choice("drop_last", drop_last, (True, False))
+
+
+def check_numbers(*, batch_size: int, size: int, seed: int, rank: int, world_size: int) -> None:
+    """Refuse arguments of `Loader` that are out of their range.
+
+    Raises:
+        UsageError: the message names it.
+    """
+    for name, value in (("batch_size", batch_size), ("size", size), ("world_size", world_size)):
+        check_whole(name, value, 1)
+    for name, value, end, which in (
+        ("seed", seed, 2**63, "2^63 - 1"),
+        ("rank", rank, world_size, f"{world_size - 1} (world_size {world_size})"),
+    ):
+        if not (_is_whole(value, 0) and value < end):
+            raise UsageError(f"{name}: got {value!r}, expected 0 to {which}")
+
+
+def check_together(options: LoaderOptions, *, augmented: bool, batch_size: int) -> None:
+    """Refuse options about the clips of a sample that exclude each other.
+
+    Raises:
+        UsageError: the message names them.
+    """
+    if options.views is not None:
+        for name, clash in (
+            ("augment='train'", augmented),
+            (f"window={options.window!r}", options.window is not None),
+            ("epoch_unit='clip'", options.epoch_unit == "clip"),
+        ):
+            if clash:
+                raise UsageError(f"views: got {options.views} with {name}, which they exclude; leave one of them out")
+    clips = options.clips_per_sample
+    if batch_size % clips:
+        raise UsageError(
+            f"clips_per_sample: got {clips} with batches of {batch_size} clips: expected a divisor of that"
+        )
+    for name, wanted in (
+        ("clips_per_sample", clips > 1),
+        ("color_jitter", options.color_jitter is not None),
+        ("affine", options.affine is not None),
+    ):
+        if wanted and not augmented:
+            raise UsageError(
+                f"{name}: got {getattr(options, name)} without augmentation, which it belongs to; add augment='train'"
+            )
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _are_counts(value: Sequence[int]) -> bool:
+    """Whether it is two whole numbers, at least 1."""
+    return isinstance(value, tuple | list) and len(value) == 2 and all(_is_whole(number, 1) for number in value)
+
+
+def _is_range(value: Sequence[float], most: float = math.inf) -> bool:
+    """Whether it is two finite numbers above 0, in order."""
+    if not (isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)):
+        return False
+    return 0 < value[0] <= value[1] <= most and value[1] < math.inf
