@@ -59,8 +59,23 @@ def test_the_same_clips_give_the_same_bytes(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_pixels_of_small_frames_can_be_seen_and_large_ones_shown_as_they_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for side, factor in ((30, 4), (200, 1)):
+        video = rng.integers(0, 256, (2, side, side, 3), np.uint8)
+        write_contact_sheet([ClipRow("noise", (), video)], tmp_path / "sheet.png", full_size=True)
+        sheet = picture(tmp_path / "sheet.png")
+        enlarged = video.repeat(factor, axis=1).repeat(factor, axis=2)
+        windows = np.lib.stride_tricks.sliding_window_view(sheet[:, :, 0], (factor * side, factor * side))
+        for frame in enlarged:
+            corner = (windows[:, :, 0, 0] == frame[0, 0, 0]) & (windows[:, :, -1, -1] == frame[-1, -1, 0])
+            assert any((windows[y, x] == frame[:, :, 0]).all() for y, x in np.argwhere(corner))
+
+
 def test_shapes_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a time for each of 4 frames"):
+        ClipRow("x", (), np.zeros((4, 8, 8, 3), np.uint8), np.zeros(3))
     with pytest.raises(ValueError, match="expected frames"):
-        ClipRow("x", (), np.zeros(3), np.zeros((4, 8, 8, 3), np.uint8))
+        ClipRow("x", (), np.zeros((4, 3, 8, 8), np.uint8))
     with pytest.raises(ValueError, match="at least one clip"):
         write_contact_sheet([], tmp_path / "sheet.png")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vidpipe.errors import UsageError
 from vidpipe.loader.index import load_index
 from vidpipe.loader.reader import ClipReader
 from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
@@ -94,27 +96,33 @@ def write_grid(folder: Path, path: Path, *, clips: int) -> None:
     Args:
         path: of the PNG file.
         clips: for each split, at most.
+
+    Raises:
+        UsageError: there are no clips.
+        ShardError: the shards hold features, or are damaged.
     """
     rows = [row for split in split_folders(folder).values() for row in _clip_rows(split, clips)]
+    if not rows:
+        raise UsageError(f"--grid: {folder} holds no clips to show")
     write_contact_sheet(rows, path)
 
 
 def _clip_rows(folder: Path, clips: int) -> Iterator[ClipRow]:
     manifest = load_manifest(folder)
     index = load_index(folder, manifest)
-    reader = ClipReader(folder, manifest, index)
-    members = read_samples(folder, ["shard", "json_offset", "json_size"]).to_pylist()
-    for sample in np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(int)):
-        stored = int(index.shape[sample, 0])
-        frames = np.linspace(0, stored - 1, min(stored, MAX_FRAMES)).round().astype(int)
-        label = int(index.label[sample])
-        yield ClipRow(
-            label=manifest.classes[label] if label >= 0 else "no label",
-            details=(f"{manifest.split} {index.key[sample]}", str(index.video[sample]), f"{stored} frames"),
-            times_seconds=np.array(_sample_json(folder, members[sample])["times_seconds"])[frames],
-            frames=reader.read(int(sample), frames.tolist(), np.empty(len(frames) * index.max_frame_bytes, np.uint8)),
-        )
-    reader.close()
+    members = read_samples(folder, ["shard", "json_offset", "json_size"])
+    with closing(ClipReader(folder, manifest, index)) as reader:
+        for sample in np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(int)).tolist():
+            stored = int(index.shape[sample, 0])
+            frames = np.linspace(0, stored - 1, min(stored, MAX_FRAMES)).round().astype(int)
+            label = int(index.label[sample])
+            (member,) = members.slice(sample, 1).to_pylist()
+            yield ClipRow(
+                label=manifest.classes[label] if label >= 0 else "no label",
+                details=(f"{manifest.split} {index.key[sample]}", index.video[sample], f"{stored} frames"),
+                frames=reader.read(sample, frames.tolist(), np.empty(len(frames) * index.max_frame_bytes, np.uint8)),
+                times_seconds=np.array(_sample_json(folder, member)["times_seconds"])[frames],
+            )
 
 
 def _sample_json(folder: Path, member: dict[str, Any]) -> dict[str, Any]:
