@@ -61,8 +61,8 @@ demo: $(STAMP)   ## motion videos -> shards -> a classifier trained on the CPU -
 	$(BIN)/vidpipe bench loader demo/shards --source demo/videos --quick --out demo/benchmark
 	@echo; echo "pictures: demo/contact-sheet.png, demo/run/input.png, demo/run/curves.png, demo/benchmark/"
 
-benchmark-loader: $(STAMP) ## the loader against its peers, all codecs: on the demo's shards, or SHARDS="A B ..." SOURCE=...
-	$(BIN)/vidpipe bench loader $(SHARDS) $(if $(SOURCE),--source $(SOURCE))
+benchmark-loader: $(STAMP) ## the loader against its peers: on the demo's shards, or SHARDS="A B ..." SOURCE=... (and jpeg); SWEEP=batch-size,frames,workers
+	$(BIN)/vidpipe bench loader $(SHARDS) $(if $(SOURCE),--source $(SOURCE) --codec jpeg) $(if $(SWEEP),--sweep $(SWEEP))
 
 benchmark-prep: $(STAMP) ## preparation against bare decoding and re-encoding: of the demo's videos, or SOURCE=...
 	$(BIN)/vidpipe bench prep --source $(or $(SOURCE),demo/videos)

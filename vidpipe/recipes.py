@@ -15,12 +15,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from vidpipe.errors import UsageError
+from vidpipe.errors import UsageError, one_line
 
 Kind = Literal["prep", "train"]
 M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A part of a recipe: fixed once it is read, and without keys that it doesn't know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _width_and_height(value: object) -> object:
@@ -93,7 +99,7 @@ def _read(kind: Kind, path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"recipe {path}: not valid YAML: {one_line(error)}") from error
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise UsageError(f"recipe {path}: expected `key: value` lines, got {type(raw).__name__}")
     parent = raw.pop("extends", None)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from command_line import RunCommand
 
 from vidpipe.bench.doctor import stages
 from vidpipe.bench.doctor.report import Facts, Stage, StageName, judge
+from vidpipe.loader.splits import Split
 from vidpipe.loader.transform import ClipTransform
+from vidpipe.train.recipe_data import DataSection
 
 QUICK = ("--size", 32, "--frames", 2, "--batch-size", 2, "--seconds", 0.05, "--device", "cpu")
 
@@ -64,6 +67,25 @@ def test_the_step_is_named_when_the_data_are_faster(motion_shards: Path, vidpipe
     assert "vivit-tiny, batch 1, cpu, fp32" in result.out
 
 
+def test_where_the_engine_decodes_it_is_measured_and_the_threads_are_not(
+    motion_shards: Path, tmp_path: Path, session_command: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DALI's decoder of JPEG on the CPU takes the GPU's place."""
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    videos = ("--source", motion_shards / "videos", "--set", "train_videos=4", "--set", "val_videos=2")
+    out = tmp_path / "jpeg"
+    assert session_command("prep", "motion", *videos, "--split", "val", "--codec", "jpeg", "--out", out) == 0
+    section = DataSection(backend="dali", size=32, batch_size=2, frames=2, drop_last=False)
+    found = {}
+    for codecs in ((), ("jpeg",)):
+        monkeypatch.setattr("vidpipe.loader.backend.device_codecs", lambda *_, codecs=codecs: frozenset(codecs))
+        with stages.Stages(Split(out / "val"), section, device="cpu", threads=2, seconds=0.05) as measured:
+            found[codecs] = {name: stage.clips_per_second for name, stage in measured.measure().items()}
+    by_threads, by_engine = found.values()
+    assert by_threads["decoding"] and by_threads["augmentation"] and "decoding and augmentation" not in by_threads
+    assert by_engine["decoding and augmentation"] and not {"decoding", "augmentation"} & by_engine.keys()
+
+
 FACTS = Facts(
     codec="tensor",
     backend="torch",
@@ -106,6 +128,10 @@ def test_a_verdict_says_what_rate_to_expect() -> None:
     assert verdict.limit == "CRC-32" and verdict.advice[0] == "LoaderOptions(check='off'): about 3,000 clips/s"
     verdict = judge(rates(cold=None, decoding=800.0), loader=400.0, step=None, facts=FACTS)
     assert verdict.limit == "decoding" and "--codec tensor, which needs no decoding: about 800" in verdict.advice[0]
+    on_device = {name: stage for name, stage in rates(cold=None).items() if name not in ("decoding", "augmentation")}
+    on_device["decoding and augmentation"] = Stage("decoding and augmentation", 700.0)
+    verdict = judge(on_device, loader=700.0, step=None, facts=FACTS)
+    assert verdict.limit == "decoding and augmentation" and "decode='cpu'" in verdict.advice[1]
     verdict = judge(rates(), loader=1000.0, step=250.0, facts=FACTS)
     assert (verdict.limit, verdict.idle_share) == ("step", 0.0)
 
@@ -113,3 +139,22 @@ def test_a_verdict_says_what_rate_to_expect() -> None:
 def test_shards_that_are_not_there_are_named(tmp_path: Path, vidpipe: RunCommand) -> None:
     result = vidpipe("doctor", tmp_path / "absent", *QUICK)
     assert result.code == 1 and "no such folder" in result.err
+
+
+def test_shards_at_a_url_are_fetched_measured_and_judged(bucket: str, vidpipe: RunCommand) -> None:
+    first, again = (vidpipe("doctor", bucket, *QUICK, "--json") for _ in range(2))
+    assert (first.code, again.code) == (0, 0), first.err + again.err
+    found, known = (json.loads(result.out) for result in (first, again))
+    fetch = [{stage["name"]: stage for stage in one["stages"]}["fetch"] for one in (found, known)]
+    assert fetch[0]["clips_per_second"] > 0 and fetch[1]["clips_per_second"] is None
+    assert found["loader"] > 0 and "in the first epoch only" in found["notes"][0]
+    assert found["shards"].startswith("s3://")
+
+
+def test_fetching_counts_where_the_cache_does_not_hold_all_shards() -> None:
+    stages = {**rates(), "fetch": Stage("fetch", 50.0)}
+    fits = judge(stages, loader=500.0, step=None, facts=replace(FACTS, cache_bytes=2 * 10**12))
+    assert fits.limit != "fetch"
+    found = judge(stages, loader=500.0, step=100.0, facts=replace(FACTS, cache_bytes=10**11))
+    assert found.limit == "fetch" and found.idle_share == 0.5
+    assert "data.cache_gb=1000 or more" in found.advice[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from command_line import RunCommand
 
 from vidpipe.bench.loader.arms import ARMS, ArmEntry
+from vidpipe.bench.loader.arms.base import CENTER_CROP, ArmSetup, close_batches
+from vidpipe.bench.loader.arms.web_dataset import WebDatasetArrayArm
+from vidpipe.bench.loader.proof import prove
 from vidpipe.bench.loader.report import LoaderReport
 from vidpipe.bench.loader.run import LoaderBenchmark, run_loader_benchmark
 from vidpipe.errors import UsageError, VidpipeError
@@ -143,6 +147,20 @@ def test_of_a_large_split_the_first_shards_are_taken(tiny: LoaderBenchmark) -> N
     assert [result.arm for result in table.results] == list(arms)
     assert table.geometry.shards < len(load_manifest(tiny.shards[0] / "train").shards) and table.geometry.clips < 32
     assert f"the first {table.geometry.shards} of" in report.as_text()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_webdataset_has_as_many_workers_as_the_others_whatever_the_shards(motion_shards: Path, tmp_path: Path) -> None:
+    folder = motion_shards / "val"
+    assert len(load_manifest(folder).shards) == 2
+    setup = ArmSetup(folder=folder, source=None, scratch=tmp_path, batch_size=2, workers=3, size=32, crop=CENTER_CROP)
+    arm = WebDatasetArrayArm(setup)
+    arm.prepare()
+    batches = arm.batches("read")
+    proof = prove(arm, "read", batches, num_batches=9)
+    assert len(multiprocessing.active_children()) == 3
+    close_batches(batches)
+    assert proof.clips == 18 and len(list(tmp_path.glob("*.tar"))) == 3
 
 
 def test_without_shards_it_says_where_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

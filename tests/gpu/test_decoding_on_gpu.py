@@ -5,15 +5,17 @@ A rehearsal on the CPU has DALI's decoder of JPEG there; for H.264 it has none.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import RunCommand
 from loader.damage import copied, garbage
 
 import vidpipe
 from vidpipe.errors import BadSampleError
-from vidpipe.loader.batch import LoaderOptions
+from vidpipe.loader import LoaderOptions
 
 pytestmark = pytest.mark.gpu
 
@@ -95,6 +97,15 @@ def test_resuming_is_exact(codec_shards: dict[str, Path], cuda: torch.device, co
     assert len(again) == len(expected) - 3
     for batch, other in zip(again, expected[3:], strict=True):
         assert batch.key == other.key and torch.equal(batch.video, other.video)
+
+
+def test_the_doctor_measures_the_decoder_that_decodes(
+    codec_shards: dict[str, Path], true_cuda: torch.device, codec: str, vidpipe: RunCommand
+) -> None:
+    result = vidpipe("doctor", codec_shards[codec], "--size", 48, "--frames", 8, "--seconds", 0.2, "--json")
+    assert result.code == 0, result.err
+    rates = {stage["name"]: stage["clips_per_second"] for stage in json.loads(result.out)["stages"]}
+    assert rates["decoding and augmentation"] > 0 and "decoding" not in rates
 
 
 @pytest.mark.parametrize("check", ["crc", "off"])

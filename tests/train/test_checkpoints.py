@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.train.toy import MakeRecipe
-from vidpipe.errors import CheckpointError
+from vidpipe.errors import CheckpointError, UsageError
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.loop import train
+from vidpipe.train.runlog import read_metrics
+from vidpipe.train.writer import CheckpointWriter
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -24,6 +27,39 @@ def test_the_last_checkpoints_and_the_best_are_kept(toy_shards: Path, toy_recipe
     assert best.metrics["best_top1"] == best.metrics["val_top1"]
     assert read_checkpoint(tmp_path, which="last").step == 9
     assert not list(tmp_path.glob("*.tmp"))
+    assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 10))
+
+
+def test_the_best_link_moves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a run that is killed in between comes by the best step again, and best.ckpt is never older than what it knows."""
+    replace = Path.replace
+
+    def fail_on_last(self: Path, target: Path) -> Path:
+        if target.name == "last.ckpt":
+            raise OSError("no more")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_on_last)
+    with (
+        pytest.raises(CheckpointError, match="no more"),
+        CheckpointWriter(tmp_path, keep_last=1, rank=0, sharded=False) as writer,
+    ):
+        writer.save({"step": 1}, best=True)
+    assert (tmp_path / "best.ckpt").resolve().name == "step-000001.ckpt"
+
+
+def test_a_run_goes_on_though_its_recipe_lacks_a_key_that_is_new(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    path = (tmp_path / "last.ckpt").resolve()
+    state = torch.load(path, weights_only=True)
+    assert state["recipe"].pop("on_nan") == "raise" and state["recipe"]["data"].pop("clips_per_sample") == 1
+    torch.save(state, path)
+    train(toy_recipe(), shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True)
+    with pytest.raises(UsageError, match=r"data\.clips_per_sample 1 -> 2"):
+        changed = toy_recipe(data={"clips_per_sample": 2})
+        train(changed, shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True)
 
 
 def test_a_run_whose_last_checkpoint_is_gone_is_not_begun_anew(
@@ -31,5 +67,5 @@ def test_a_run_whose_last_checkpoint_is_gone_is_not_begun_anew(
 ) -> None:
     train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
     (tmp_path / "last.ckpt").resolve().unlink()
-    with pytest.raises(CheckpointError, match=r"last\.ckpt: leads to step-000009\.ckpt, which is not there"):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: leads to step-000009-2\.ckpt, which is not there"):
         train(toy_recipe(), shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True)

@@ -1,5 +1,7 @@
 """`train RECIPE --dry-run` for every recipe: on clips as its data set's prep recipe stores them, and on 16 x 2 clips.
 
+The clips that its data set stores for evaluation have to go with those that it trains on.
+
 What costs time here, a model's depth and width, is reduced, so that all of them are run; inputs and everything else are
 those of the recipe.
 """
@@ -8,29 +10,43 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from command_line import RunCommand
+from forked import command, start_ranks
 
+from tests.train.toy import TOY, MakeRecipe
+from vidpipe.errors import UsageError
+from vidpipe.loader import Batch
 from vidpipe.prep.recipe import load_prep_recipe
 from vidpipe.recipes import list_recipes
+from vidpipe.shards.manifest import find_split, load_manifest
+from vidpipe.train.data import ClipLoader, open_eval_loader, open_train_loader, preprocessing_of
+from vidpipe.train.dry_run import dry_run
+from vidpipe.train.parts import smallest_part
 from vidpipe.train.recipe import load_train_recipe
 from vidpipe.video.ffmpeg import run_ffmpeg
 
-DATASETS = {  # what is not named here is for generated videos (`motion`)
+DATASETS = {
     "kinetics400": ("vivit", "mini-vivit", "mini-vivit-distill"),
     "kinetics600": ("timesformer", "timesformer-8x4", "timesformer-8x16", "timesformer-8x24", "videomae-pretrain"),
-    "ssv2": ("videomae", "videomae-no-cutmix", "videomae-pretrain-ssv2", "vit-llama", "vit-llama-small"),
+    "ssv2": (
+        *("videomae", "videomae-no-cutmix", "videomae-pretrain-ssv2"),
+        *("vit-llama", "vit-llama-baseline", "vit-llama-small", "vit-llama-small-baseline"),
+    ),
     "ucf101": ("videomae-ucf101", "videomae-ucf101-no-cutmix", "videomae-pretrain-ucf101"),
     "hmdb51": (
         *("r2plus1d", "r2plus1d-bert", "r2plus1d-perceiver"),
-        *("r2plus1d-perceiver-cross", "r2plus1d-perceiver-self"),
+        *("r2plus1d-perceiver-7blocks", "r2plus1d-perceiver-cross", "r2plus1d-perceiver-self"),
     ),
     "msrdailyactivity3d": ("resnet-temporal", "vivit-msr", "mini-vivit-msr"),
+    "motion": ("vivit-tiny", "timesformer-tiny", "r2plus1d-tiny", "r2plus1d-perceiver-tiny"),
 }
 DATASET_OF = {recipe: dataset for dataset, recipes in DATASETS.items() for recipe in recipes}
 NARROW = {"width": 96, "num_heads": 3}
@@ -42,6 +58,7 @@ REDUCED = {
     "resnet-temporal": {**NARROW, "backbone": "resnet18", "depth": 1},
     "timesformer": {**NARROW, "depth": 1},
     "videomae": {**NARROW, "depth": 1},
+    "videomae-small": {**NARROW, "depth": 1},
     "videomae-pretrain": {**NARROW, "depth": 1, "decoder_width": 48, "decoder_heads": 3, "decoder_depth": 1},
     "vit-llama": {**NARROW, "depth": 1, "llama_width": 192, "llama_heads": 3, "llama_hidden": 384},
     "vit-llama-small": {**NARROW, "depth": 1, "llama_width": 192, "llama_heads": 3, "llama_hidden": 384},
@@ -58,36 +75,42 @@ recipes = pytest.mark.parametrize(
 def shards_like(tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]) -> MakeShards:
     """Makes, once for each data set, shards of two videos as its prep recipe would store them; `16x2` is a geometry."""
     folder = tmp_path_factory.mktemp("miniature")
-    lines = ["path,label"]
+    lines = []
     for label, seconds in (("a", 4), ("b", 6)):
         source = ["-f", "lavfi", "-i", f"testsrc2=size=320x240:rate=25:duration={seconds}"]
         run_ffmpeg([*source, "-c:v", "libx264", "-y", str(folder / f"{label}.mp4")], timeout_seconds=60)
         lines.append(f"{label}.mp4,{label}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    for split in ("train", "val"):
+        rows = ["path,label,split", *(f"{line},{split}" for line in lines)]
+        (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
     made: dict[str, Path] = {}
+
+    def options(name: str, split: str) -> tuple[Any, ...]:
+        if name == "motion":
+            return ("motion", "--source", folder / "motion", "--set", "train_videos=1", "--set", "val_videos=1")
+        base = ("csv", "--source", folder, "--set", f"annotations={split}.csv")
+        if name == "16x2":
+            return (*base, "--frames", 16, "--stride", 2)
+        recipe = load_prep_recipe(name)[0]
+        clip = recipe.clip_spec(split).model_dump(include={"frames", "sampling", "clips", "height"})
+        settings = {**clip, "stride": recipe.stride, "codec": recipe.codec}
+        flip = str(recipe.horizontal_flip).lower()
+        items = [*(f"{key}={'null' if value is None else value}" for key, value in settings.items())]
+        return (*base, *(x for item in [*items, f"horizontal_flip={flip}"] for x in ("--set", item)))
 
     def make(name: str) -> Path:
         if name not in made:
             made[name] = folder / f"shards-{name}"
-            base = ("csv", "--source", folder, "--set", "annotations=labels.csv")
-            options: tuple[Any, ...] = (*base, "--frames", 16, "--stride", 2)
-            if name == "motion":
-                options = ("motion", "--source", folder / "motion", "--set", "train_videos=1", "--set", "val_videos=1")
-            elif name != "16x2":
-                recipe = load_prep_recipe(name)[0]
-                clip = recipe.clip_spec("train").model_dump(include={"frames", "sampling", "clips", "height"})
-                settings = {**clip, "stride": recipe.stride, "codec": recipe.codec}
-                flip = str(recipe.horizontal_flip).lower()
-                items = [*(f"{key}={'null' if value is None else value}" for key, value in settings.items())]
-                options = (*base, *(x for item in [*items, f"horizontal_flip={flip}"] for x in ("--set", item)))
             with redirect_stdout(io.StringIO()):
-                assert session_command("prep", *options, "--split", "train", "--out", made[name]) == 0
+                for split in ("train", "val"):
+                    arguments = (*options(name, split), "--split", split, "--out", made[name])
+                    assert session_command("prep", *arguments) == 0
         return made[name]
 
     return make
 
 
-def dry_run(vidpipe: RunCommand, name: str, shards: Path, *options: object) -> dict[str, Any]:
+def tried(vidpipe: RunCommand, name: str, shards: Path, *options: object) -> dict[str, Any]:
     reduced = REDUCED.get(load_train_recipe(name).model.name, {})
     if name.endswith("-tiny"):
         reduced = {}
@@ -98,20 +121,30 @@ def dry_run(vidpipe: RunCommand, name: str, shards: Path, *options: object) -> d
     return report
 
 
+def test_every_recipe_has_a_data_set() -> None:
+    assert sorted(DATASET_OF) == sorted(list_recipes("train"))
+
+
 @recipes
 def test_a_recipe_runs_on_what_its_data_set_stores(vidpipe: RunCommand, shards_like: MakeShards, name: str) -> None:
-    recipe = load_train_recipe(name)
-    report = dry_run(vidpipe, name, shards_like(DATASET_OF.get(name, "motion")))
-    assert report["video"] == [1, 3, recipe.data.frames, recipe.data.size, recipe.data.size]
+    recipe, shards = load_train_recipe(name), shards_like(DATASET_OF[name])
+    report = tried(vidpipe, name, shards)
+    clip = [3, recipe.data.frames, recipe.data.size, recipe.data.size]
+    assert report["video"] == [smallest_part(recipe), *clip]
     assert 0 < report["loss"] < 20
-    assert report["classes"] == (2 if name in DATASET_OF else 8)
+    assert report["classes"] == (8 if DATASET_OF[name] == "motion" else 2)
+    preprocessing = preprocessing_of(load_manifest(find_split(shards, "train")), recipe.data)
+    with open_eval_loader(
+        shards, split="val", preprocessing=preprocessing, batch_size=1, device="cpu", section=recipe.data
+    ) as loader:
+        assert list(next(iter(loader)).video.shape) == [1, *clip]
 
 
 @recipes
 def test_a_recipe_runs_on_sixteen_frames_at_stride_two(vidpipe: RunCommand, shards_like: MakeShards, name: str) -> None:
-    size = load_train_recipe(name).data.size
-    report = dry_run(vidpipe, name, shards_like("16x2"), "--frames", 16, "--stride", 2)
-    assert report["video"] == [1, 3, 16, size, size]
+    recipe = load_train_recipe(name)
+    report = tried(vidpipe, name, shards_like("16x2"), "--frames", 16, "--stride", 2)
+    assert report["video"] == [smallest_part(recipe), 3, 16, recipe.data.size, recipe.data.size]
     assert 0 < report["loss"] < 20
 
 
@@ -125,3 +158,66 @@ def test_models_of_full_size_take_a_step_too(
     assert result.code == 0, result.err
     report = json.loads(result.out)
     assert report["parameters"] > 30e6 and 0 < report["loss"] < 20
+
+
+def test_it_reports_and_writes_nothing(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = toy_recipe(model={"init": "some-weights"}, schedule={"steps": None, "epochs": 4})
+    report = dry_run(recipe, shards=toy_shards, device="cpu")
+    assert report.video == (1, 3, 4, 16, 16)
+    assert (report.clips, report.classes) == (26, 4)
+    assert (report.steps_per_epoch, report.total_steps) == (3, 12)  # of the recipe's batches, not of this one
+    assert report.parameters == report.trained_parameters > 10_000
+    assert report.loss == pytest.approx(1.386, abs=0.2)
+    assert any("random weights instead of some-weights" in note for note in report.notes)
+    assert any("add --batch-size 8 to see whether it fits" in note for note in report.notes)
+    assert any(line.startswith("step") and "forward" in line for line in report.lines())
+    whole = dry_run(toy_recipe(), shards=toy_shards, batch_size=8, device="cpu")
+    assert whole.video[0] == 8 and not whole.notes
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_fewest_clips_that_a_recipe_can_take_are_tried(toy_shards: Path, toy_recipe: MakeRecipe) -> None:
+    mixed = toy_recipe(mixing={"mixup": 0.8}, data={"clips_per_sample": 2})
+    assert dry_run(mixed, shards=toy_shards, device="cpu").video[0] == 4
+    with pytest.raises(UsageError, match="which takes 4"):
+        dry_run(mixed, shards=toy_shards, batch_size=2, device="cpu")
+
+
+class SlowLoader:
+    """A loader whose every batch takes its time, as it is asked for or ahead."""
+
+    def __init__(self, loader: ClipLoader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __enter__(self) -> SlowLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loader.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            time.sleep(0.03)
+            yield batch
+
+
+def test_a_slow_loader_shows(toy_shards: Path, toy_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*args: Any, **kwargs: Any) -> SlowLoader:
+        return SlowLoader(open_train_loader(*args, **kwargs))
+
+    monkeypatch.setattr("vidpipe.train.dry_run.open_train_loader", slow)
+    assert dry_run(toy_recipe(), shards=toy_shards, device="cpu").batch_seconds >= 0.03
+
+
+@pytest.mark.slow
+def test_several_processes_try_a_step_together_and_one_reports(toy_shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump({**TOY, "strategy": "fsdp"}))
+    what = ("train", tmp_path / "toy.yaml", "--shards", toy_shards, "--device", "cpu", "--batch-size", 8)
+    said = [process.finish() for process in start_ranks(2, command, *what, "--dry-run")]
+    assert "2 process(es)" in said[0] and "batch 4 x 3" in said[0] and "clips/s" not in said[1]

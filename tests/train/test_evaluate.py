@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import RunCommand
+from forked import start_ranks
 from PIL import Image
 
-from tests.train.toy import MakeRecipe, rename_classes
+from tests.train.processes import finish
+from tests.train.toy import MakeRecipe, make_toy_recipe, rename_classes, with_batch_norm
 from vidpipe.errors import CheckpointError
 from vidpipe.loader import Loader, LoaderOptions
+from vidpipe.models import create_model
 from vidpipe.train.checkpoint import build_model, find_checkpoint, read_checkpoint
-from vidpipe.train.dry_run import dry_run
-from vidpipe.train.evaluate import evaluate
+from vidpipe.train.evaluate import evaluate, score
 from vidpipe.train.loop import train
-from vidpipe.train.scores import summarize
+from vidpipe.train.runlog import read_metrics
+from vidpipe.train.scores import Evaluation, ReconstructionScore, summarize
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +80,9 @@ def test_a_videos_views_are_averaged_and_it_counts_once(untrained: Path, toy_sha
             for path, row in zip(batch.video_path, rows, strict=True):
                 seen.setdefault(path, []).append(row)
     assert (result.videos, result.clips) == (8, 48) and {len(rows) for rows in seen.values()} == {6}
-    for score in result.scores:
-        best = torch.stack(seen[score.video]).mean(dim=0).max(dim=0)
-        assert (score.predicted, score.probability) == (int(best.indices), pytest.approx(float(best.values), abs=1e-6))
+    for found in result.scores:
+        best = torch.stack(seen[found.video]).mean(dim=0).max(dim=0)
+        assert (found.predicted, found.probability) == (int(best.indices), pytest.approx(float(best.values), abs=1e-6))
 
 
 def test_accuracies_are_by_video_and_by_class() -> None:
@@ -159,17 +163,32 @@ def test_other_classes_are_refused(run: Path, toy_shards: Path, tmp_path: Path) 
         evaluate(run, shards=tmp_path / "toy", device="cpu", backend="torch")
 
 
-def test_a_dry_run_reports_and_writes_nothing(
-    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recipe = toy_recipe(model={"init": "some-weights"}, mixing={"mixup": 0.8})
-    report = dry_run(recipe, shards=toy_shards, device="cpu")
-    assert report.video == (1, 3, 4, 16, 16)
-    assert (report.clips, report.classes, report.total_steps) == (26, 4, 9)
-    assert report.parameters == report.trained_parameters > 10_000
-    assert report.loss == pytest.approx(1.386, abs=0.2)
-    assert any("random weights instead of some-weights" in note for note in report.notes)
-    assert any(line.startswith("step") and "forward" in line for line in report.lines())
-    assert dry_run(toy_recipe(), shards=toy_shards, batch_size=None, device="cpu").video[0] == 8
-    assert not list(tmp_path.iterdir())
+def test_what_is_repeated_for_the_processes_sake_is_left_out_of_reconstruction_too(toy_shards: Path) -> None:
+    """8 clips among 3 processes: the shares add up to what one process finds."""
+    sizes = {"patch_size": 8, "width": 24, "depth": 1, "num_heads": 2, "mask_ratio": 0.5}
+    torch.manual_seed(0)
+    module = create_model("videomae-pretrain", num_classes=1, num_frames=4, image_size=16, **sizes)
+
+    def found(rank: int, world_size: int) -> Evaluation | ReconstructionScore:
+        geometry = {"frames": 4, "size": 16, "batch_size": 4, "backend": "torch"}
+        with Loader(toy_shards, split="val", rank=rank, world_size=world_size, **geometry) as loader:
+            return score(module, loader, forward_context=nullcontext)
+
+    whole, shares = found(0, 1), [found(rank, 3) for rank in range(3)]
+    assert [share.clips for share in shares] == [3, 3, 2] and whole.clips == 8
+    assert sum(share.loss * share.clips for share in shares) / 8 == pytest.approx(whole.loss, rel=1e-5)
+
+
+def train_with_batch_norm(shards: Path, out: Path) -> int:
+    """A run whose one evaluation is of its last step."""
+    recipe = with_batch_norm(make_toy_recipe(ema=0.9, eval={"every_epochs": 3}))
+    return train(recipe, shards=shards, out=out, device="cpu").exit_code
+
+
+@pytest.mark.slow
+def test_the_accuracy_of_a_run_of_several_processes_is_that_of_its_checkpoint(toy_shards: Path, tmp_path: Path) -> None:
+    """With running statistics of which each process has its own."""
+    finish(start_ranks(2, train_with_batch_norm, toy_shards, tmp_path))
+    (logged,) = [row["val_loss"] for row in read_metrics(tmp_path) if "val_loss" in row]
+    again = evaluate(tmp_path, shards=toy_shards, device="cpu", backend="torch", quiet=True)
+    assert again.loss == pytest.approx(logged, rel=1e-5)

@@ -122,8 +122,10 @@ def test_what_does_not_go_with_features(
 
     refused(r"model\.backbone: got resnet18, but the features are of test_resnet", model={"backbone": "resnet18"})
     refused(r"data\.size: got 48, but .* has features of 32 x 32", data={"size": 48})
-    refused("on which mixing can't work", mixing={"cutmix": 1.0})
-    refused("on which rand_augment can't work", rand_augment={})
+    refused("with which mixing can't be had", mixing={"cutmix": 1.0})
+    refused("with which rand_augment can't be had", rand_augment={})
+    unread = {"where": "label < 2", "balance": "class", "shuffle": "windowed", "on_bad": "skip"}
+    refused(r"data\.where, data\.balance, data\.shuffle=windowed, data\.on_bad=skip can't be had", data=unread)
     vivit = recipe().model_copy(update={"model": type(recipe().model).model_validate({"name": "vivit-tiny"})})
     with pytest.raises(UsageError, match="which resnet-temporal takes, but not vivit-tiny"):
         train(vivit, shards=features, out=tmp_path / "run", device="cpu", quiet=True)

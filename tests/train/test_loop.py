@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,34 @@ import pytest
 import torch
 import yaml
 from command_line import RunCommand
+from loader.damage import copied, garbage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.train.toy import TOY, MakeRecipe, rename_classes
-from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.errors import CheckpointError, TrainingError, UsageError
+from vidpipe.train import run
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.evaluate import evaluate
 from vidpipe.train.loop import train
 from vidpipe.train.runlog import read_metrics
+from vidpipe.train.scores import Evaluation
 from vidpipe.train.step import Learner
+
+
+def scores(run: Path) -> list[tuple[float, float]]:
+    return [(row["step"], row["val_loss"]) for row in read_metrics(run) if "val_loss" in row]
+
+
+def raise_once(error: Exception, *, after: int) -> Callable[..., Any]:
+    """What scores an evaluation, but raises once, after so many that it scored."""
+    original, calls = run.score, iter(range(after + 1))
+
+    def score(*args: Any, **kwargs: Any) -> Any:
+        if next(calls, None) == after:
+            raise error
+        return original(*args, **kwargs)
+
+    return score
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -48,7 +68,7 @@ def test_a_run_learns_and_leaves_its_folder(toy_shards: Path, toy_recipe: MakeRe
     assert result.clips == 40 * 8
     assert 0 <= result.data_wait_share < 1
     assert {path.name for path in result.out.iterdir()} == {
-        "step-000040.ckpt",
+        "step-000040-2.ckpt",
         "last.ckpt",
         "best.ckpt",
         "metrics.csv",
@@ -74,12 +94,18 @@ def test_the_command_shows_how_it_goes_and_logs_it(toy_shards: Path, tmp_path: P
     (line,) = [line for line in shown.err.splitlines() if line.startswith("step 9/9")]
     parts = ("epoch 3", "loss 1.", "acc ", "lr ", "clips/s", "data wait ", "eta 0:00")
     assert [part for part in parts if part not in line] == []
-    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
-    events.Reload()
-    logged = {event.step: event.value for event in events.Scalars("train/loss")}
-    assert logged == pytest.approx(losses(tmp_path / "run")) and len(events.Scalars("val/top1")) == 3
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("*.ckpt")}
+    over = vidpipe("train", *arguments, "--resume", "--json")
+    assert over.code == 0 and json.loads(over.out, parse_constant=pytest.fail)["loss"] is None
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("*.ckpt")} == before
     again = vidpipe("train", *arguments, "--resume", "--set", "schedule.steps=10")
     assert again.code == 0 and "going on from step 9" in again.err
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert [step for step, _ in logged] == [3, 6, 9, 10] and dict(logged) == pytest.approx(losses(tmp_path / "run"))
+    assert [event.step for event in events.Scalars("val/top1")] == [3, 6, 9, 10]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [3, 6, 9, 10]
     assert vidpipe("train", *arguments).code == 2
 
 
@@ -128,6 +154,61 @@ def test_ctrl_c_saves_and_says_130(
     assert read_checkpoint(tmp_path).step == 2
 
 
+def test_a_failing_evaluation_costs_no_step(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(toy_recipe(), shards=toy_shards, out=tmp_path / "whole", device="cpu", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "score", raise_once(TrainingError("out of memory"), after=1))
+        with pytest.raises(TrainingError, match="out of memory"):
+            train(toy_recipe(), shards=toy_shards, out=tmp_path / "run", device="cpu", quiet=True)
+    assert read_checkpoint(tmp_path / "run", which="last").step == 6
+    train(toy_recipe(), shards=toy_shards, out=tmp_path / "run", resume=True, device="cpu", quiet=True)
+    assert scores(tmp_path / "run") == scores(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_ctrl_c_in_the_last_evaluation_does_not_end_the_run(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run.score
+
+    def score(*args: Any, **kwargs: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return original(*args, **kwargs)
+
+    once = toy_recipe(eval={"every_epochs": 4})
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "score", score)
+        stopped = train(once, shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    assert (stopped.steps, stopped.exit_code) == (9, 130) and "--resume" in stopped.line()
+    finished = train(once, shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True)
+    assert finished.exit_code == 0 and finished.evaluation is not None
+    assert [step for step, _ in scores(tmp_path)] == [9]
+
+
+def test_damaged_samples_are_left_out_counted_and_listed(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    shards, out = tmp_path / "toy", tmp_path / "run"
+    damaged = [copied(toy_shards / split, shards, sample=3) for split in ("train", "val")]
+    for damage in damaged:
+        damage.overwrite(garbage)
+    skipping = toy_recipe(data={"on_bad": "skip"})
+    result = train(skipping, shards=shards, out=out, device="cpu", quiet=True)
+    assert result.bad_samples == 2 and "2 damaged samples left out" in result.line()
+    listed = [json.loads(line) for line in (out / "bad-samples.jsonl").read_text().splitlines()]
+    assert sorted(line["split"] for line in listed) == ["train", "val"]
+    assert all(any(damage.key in line["error"] for damage in damaged) for line in listed)
+    assert sum(row["bad_samples"] for row in read_metrics(out) if "bad_samples" in row) == 2
+    assert isinstance(result.evaluation, Evaluation) and result.evaluation.clips == 15
+    again = evaluate(out, shards=shards, device="cpu", backend="torch", on_bad="skip")
+    assert (again.clips, again.bad_samples) == (15, 1) and "1 damaged samples left out" in again.line()
+    longer = toy_recipe(data={"on_bad": "skip", "max_bad": 0.5}, schedule={"steps": 12})
+    train(longer, shards=shards, out=out, resume=True, device="cpu", quiet=True)
+    assert len((out / "bad-samples.jsonl").read_text().splitlines()) == 2
+
+
 def test_accumulation_gives_the_same_losses(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
     for name, parts in (("one", 1), ("four", 4)):
         recipe = toy_recipe(optim={"accumulate": parts}, model={"dropout": 0.0})
@@ -171,12 +252,15 @@ def test_without_a_val_split_it_trains_all_the_same(
 
 def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(toy_recipe(), shards=toy_shards, out=out, device="cpu", quiet=True)
+    train(toy_recipe(precision="auto"), shards=toy_shards, out=out, device="cpu", quiet=True)
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["precision"] == "fp32"
+    with pytest.raises(UsageError, match="precision 'fp32' -> 'bf16'"):
+        train(toy_recipe(precision="bf16"), shards=toy_shards, out=out, resume=True, device="cpu", quiet=True)
     with pytest.raises(UsageError, match="--resume"):
         train(toy_recipe(), shards=toy_shards, out=out, device="cpu", quiet=True)
     with pytest.raises(UsageError, match=r"optim\.lr 0\.003 -> 0\.5"):
         train(toy_recipe(optim={"lr": 0.5}), shards=toy_shards, out=out, resume=True, device="cpu", quiet=True)
-    with pytest.raises(UsageError, match="26 training clips don't fill one batch of 32"):
+    with pytest.raises(UsageError, match=r"26 .*clips don't fill one batch of 32"):
         train(toy_recipe(data={"batch_size": 32}), shards=toy_shards, out=tmp_path / "x", device="cpu", quiet=True)
     with pytest.raises(UsageError, match="can't be divided"):
         train(toy_recipe(optim={"accumulate": 3}), shards=toy_shards, out=tmp_path / "x", device="cpu", quiet=True)
@@ -185,6 +269,9 @@ def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> N
     assert not (tmp_path / "x").exists()
     shutil.copytree(toy_shards, tmp_path / "other")
     rename_classes(tmp_path / "other/train", ("blue", "green", "grey", "teal"))
+    with pytest.raises(UsageError, match="class 3 is 'teal' in train, 'red' in val"):
+        train(toy_recipe(), shards=tmp_path / "other", out=tmp_path / "x", device="cpu", quiet=True)
+    rename_classes(tmp_path / "other/val", ("blue", "green", "grey", "teal"))
     with pytest.raises(CheckpointError, match="class 3 is 'red' in the checkpoint, 'teal' in the shards"):
         train(toy_recipe(), shards=tmp_path / "other", out=out, resume=True, device="cpu", quiet=True)
 

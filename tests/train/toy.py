@@ -82,3 +82,9 @@ def make_toy_recipe(**sections: object) -> TrainRecipe:
         old = raw.get(name)
         raw[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
     return validate(TrainRecipe, raw, where="toy recipe")
+
+
+def with_batch_norm(recipe: TrainRecipe) -> TrainRecipe:
+    """The recipe with a model that keeps running statistics."""
+    model = {"name": "r2plus1d", "width": 8, "layers": [1, 1, 1, 1]}
+    return recipe.model_copy(update={"model": type(recipe.model).model_validate(model)})

@@ -101,9 +101,9 @@ def link_clips(folder: Path, manifest: Manifest, view: Path, *, limit: int) -> M
     for entry in taken:
         for name in (entry.name, index_name(entry.name)):
             (view / name).symlink_to(folder / name)
-    write_samples(view, rows)
+    samples_file = write_samples(view, rows)
     shards = tuple(entry.model_copy(update={"samples": counts[entry.name]}) for entry in taken)
-    part = manifest.model_copy(update={"shards": shards})
+    part = manifest.model_copy(update={"samples_file": samples_file, "shards": shards})
     part.write(view)
     return part
 

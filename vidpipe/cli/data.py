@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from vidpipe.cli.options import DeviceOption, JsonOption, SetOption, WorkersOption, app, overrides, print_json, show
+from vidpipe.cli.options import (
+    DeviceOption,
+    JsonOption,
+    SetOption,
+    WorkersOption,
+    app,
+    on_this_machine,
+    overrides,
+    print_json,
+    show,
+)
 
 
 @app.command()
@@ -80,8 +90,10 @@ def prep(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A data-set folder or one split's.")],
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every sample too.")] = False,
+    folder: Annotated[Path, typer.Argument(help="A data-set folder or one split's.", callback=on_this_machine)],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare every row of the index with its sample, and decode all.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Prove that shards are what their manifest says: sizes, hashes, indexes, counts."""
@@ -105,7 +117,7 @@ def verify(
 
 @app.command()
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="A data-set folder or one split's.")],
+    folder: Annotated[Path, typer.Argument(help="A data-set folder or one split's.", callback=on_this_machine)],
     grid: Annotated[Path | None, typer.Option(help="Write a contact sheet to this PNG file.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips on the contact sheet, for each split.")] = 12,
     as_json: JsonOption = False,
@@ -114,16 +126,18 @@ def inspect(
     from vidpipe.report.inspect import describe, write_grid
 
     description = describe(folder)
-    show(description.to_json(), description.as_text(), as_json=as_json)
     if grid:
         write_grid(folder, grid, clips=clips)
         print(f"contact sheet: {grid}", file=sys.stderr)
+    show(description.to_json(), description.as_text(), as_json=as_json)
     return 0
 
 
 @app.command()
 def features(
-    shards: Annotated[Path, typer.Argument(help="A data-set folder, or one split's, with clips.")],
+    shards: Annotated[
+        Path, typer.Argument(help="A data-set folder, or one split's, with clips.", callback=on_this_machine)
+    ],
     backbone: Annotated[str, typer.Option(help="Name of any timm model.")],
     out: Annotated[Path, typer.Option(help="Where the features go.")],
     weights: Annotated[

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from vidpipe.errors import UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -27,8 +31,19 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="What the model computes in; auto is what it was trained in, but fp32 on the CPU."),
+]
 CheckpointArgument = Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder (its best, else its last).")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Decoding processes; one for each core by default.")]
+ShardsOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="FOLDER[=WEIGHT]",
+        help="A data-set folder, or one split's: a path or a URL. Once for each of several, with shares of every epoch or without.",
+    ),
+]
 SourceOption = Annotated[Path, typer.Option(help="Folder of the videos.")]
 RoundsOption = Annotated[int | None, typer.Option(min=1, help="Turns of each contestant.")]
 QuickOption = Annotated[bool, typer.Option("--quick", help="Few files and rounds: a first impression.")]
@@ -37,6 +52,43 @@ QuickOption = Annotated[bool, typer.Option("--quick", help="Few files and rounds
 def overrides(options: Mapping[str, object], sets: list[str] | None) -> list[str]:
     """Options that were given, as `key=value` overrides of the recipe; --set has the last word."""
     return [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None] + (sets or [])
+
+
+def parse_shards(values: Sequence[str]) -> str | list[str] | dict[str, float]:
+    """Data sets as a loader takes them, of which each is given as FOLDER or as FOLDER=WEIGHT.
+
+    Raises:
+        UsageError: only some have a weight, or one is given twice.
+    """
+    parsed = dict(_folder_and_weight(value) for value in values)
+    weights = {folder: weight for folder, weight in parsed.items() if weight is not None}
+    if len(parsed) < len(values) or 0 < len(weights) < len(parsed):
+        raise UsageError(
+            f"--shards: got {', '.join(values)}, expected each folder once, and a weight for all of them (as in "
+            f"{values[0].partition('=')[0]}=0.5) or for none"
+        )
+    return weights or (values[0] if len(values) == 1 else list(values))
+
+
+def on_this_machine(folder: Path) -> Path:
+    """A folder that a command needs here.
+
+    Raises:
+        UsageError: it is a URL.
+    """
+    if re.match(r"\w+:/", str(folder)):  # a path has lost one of the two slashes
+        raise UsageError(
+            f"{folder}: is a URL, but this command works on a folder of this machine: copy the shards here"
+        )
+    return folder
+
+
+def _folder_and_weight(value: str) -> tuple[str, float | None]:
+    folder, _, weight = value.rpartition("=")
+    if not Path(value).exists():  # names of folders may have a = in them
+        with suppress(ValueError):
+            return folder, float(weight)
+    return value, None
 
 
 def show(content: Any, text: str, *, as_json: bool) -> None:

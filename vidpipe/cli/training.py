@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,10 +12,13 @@ from vidpipe.cli.options import (
     CheckpointArgument,
     DeviceOption,
     JsonOption,
+    PrecisionOption,
     SetOption,
+    ShardsOption,
     WorkersOption,
     app,
     is_first_process,
+    parse_shards,
     print_json,
     show,
 )
@@ -24,7 +27,7 @@ from vidpipe.cli.options import (
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a train recipe (see `vidpipe list recipes`) or a YAML file.")],
-    shards: Annotated[Path, typer.Option(help="A data-set folder, or its train split's.")],
+    shards: ShardsOption,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE by default.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Length of the run.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips of one optimiser step, over all devices.")] = None,
@@ -46,14 +49,14 @@ def train(
     if dry:
         from vidpipe.train.dry_run import dry_run
 
-        trial = dry_run(loaded, shards=shards, batch_size=batch_size or 1, device=device)
-        show(trial.to_json(), "\n".join(trial.lines()), as_json=as_json)
+        trial = dry_run(loaded, shards=parse_shards(shards), batch_size=batch_size, device=device)
+        if is_first_process():
+            show(trial.to_json(), "\n".join(trial.lines()), as_json=as_json)
         return 0
     from vidpipe.train.loop import train as run_training
 
-    result = run_training(
-        loaded, shards=shards, out=out or Path("runs") / Path(recipe).stem, resume=resume, device=device
-    )
+    folder = out or Path("runs") / Path(recipe).stem
+    result = run_training(loaded, shards=parse_shards(shards), out=folder, resume=resume, device=device)
     if as_json and is_first_process():
         print_json(result.to_json())
     return result.exit_code
@@ -62,7 +65,7 @@ def train(
 @app.command("eval")
 def eval_(
     checkpoint: CheckpointArgument,
-    shards: Annotated[Path, typer.Option(help="A data-set folder, or one split's.")],
+    shards: ShardsOption,
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
     views: Annotated[
         str | None,
@@ -72,10 +75,12 @@ def eval_(
     confusion: Annotated[Path | None, typer.Option(help="Draw what was taken for what, to this PNG file.")] = None,
     misclassified: Annotated[Path | None, typer.Option(help="Draw the surest mistakes, to this PNG file.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips that go through the model at a time.")] = 16,
+    on_bad: Annotated[Literal["raise", "skip"], typer.Option(help="What a damaged sample does.")] = "raise",
     shuffle_frames: Annotated[
         int | None, typer.Option(metavar="SEED", help="Put each clip's frames out of order.")
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
     """Evaluate a checkpoint on a split."""
@@ -83,10 +88,12 @@ def eval_(
 
     result = evaluate(
         checkpoint,
-        shards=shards,
+        shards=parse_shards(shards),
         split=split,
         device=device,
+        precision=precision,
         batch_size=batch_size,
+        on_bad=on_bad,
         views=None if views is None else parse_views(views),
         shuffle_frames=shuffle_frames,
         confusion=confusion,
@@ -111,6 +118,7 @@ def predict(
     workers: WorkersOption = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for decoding one video.")] = 120.0,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
 ) -> int:
     """Classify video files, preprocessed exactly as the checkpoint's data were."""
@@ -125,7 +133,14 @@ def predict(
             guesses = [f"  {guess.probability:7.2%}  {guess.name}" for guess in prediction.top]
             print("\n".join([prediction.video, *guesses]), flush=True)
 
-    options = PredictOptions(top=top, batch_size=batch_size, workers=workers, timeout_seconds=timeout, device=device)
+    options = PredictOptions(
+        top=top,
+        batch_size=batch_size,
+        workers=workers,
+        timeout_seconds=timeout,
+        device=device,
+        precision=precision,
+    )
     result = run_prediction(checkpoint, name_videos(videos or [], lists or []), options, on_prediction=show)
     if as_json:
         print_json([prediction.to_json() for prediction in result.predictions])
@@ -134,7 +149,7 @@ def predict(
 
 @app.command()
 def doctor(
-    shards: Annotated[Path, typer.Argument(help="A data-set folder, or its train split's.")],
+    shards: Annotated[str, typer.Argument(help="A data-set folder, or its train split's: a path or a URL.")],
     model: Annotated[str | None, typer.Option(help="A train recipe: its clips, and its step, are measured.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips of a batch.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of a clip.")] = None,

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from vidpipe.errors import CheckpointError
+from vidpipe.errors import CheckpointError, one_line
 from vidpipe.models.base import VideoModel
 from vidpipe.models.fingerprint import fingerprint
 from vidpipe.shards.layout import whole_file
@@ -39,7 +39,7 @@ def write_frozen(state: Mapping[str, Tensor], folder: Path) -> str | None:
                 stream.flush()
                 stream.detach()
         except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"{folder / name}: can't be written: {' '.join(str(error).split())}") from error
+            raise CheckpointError(f"{folder / name}: can't be written: {one_line(error)}") from error
     return name
 
 
@@ -59,7 +59,7 @@ def read_frozen(folder: Path, name: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         sound = name == f"frozen-{fingerprint(state)[:16]}.pt"
     except Exception as error:  # torch raises whatever its unpickler and zip reader do
-        raise CheckpointError(f"{path}: damaged: {' '.join(str(error).split())[:200]}") from error
+        raise CheckpointError(f"{path}: damaged: {one_line(error)}") from error
     if not sound:
         raise CheckpointError(f"{path}: damaged: its content is not what its name says")
     return state

@@ -219,9 +219,13 @@ class VideoMAEPretrain(VideoModel):
 
     def loss(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error over the masked tubelets, in float32."""
+        return self.clip_losses(prediction, video, mask).mean()
+
+    def clip_losses(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
+        """Mean squared error over the masked tubelets of each clip, float32 [B]."""
         with torch.no_grad():
             targets = self.targets(video.float(), mask)
-        return F.mse_loss(prediction.float(), targets)
+        return F.mse_loss(prediction.float(), targets, reduction="none").mean(dim=(1, 2))
 
     @torch.no_grad()
     def reconstruct(self, video: Tensor, mask: Tensor) -> Reconstruction:

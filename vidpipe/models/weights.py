@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidpipe.errors import CheckpointError
+from vidpipe.errors import CheckpointError, one_line
 from vidpipe.models.flax_file import is_flax_file, read_flax
 from vidpipe.models.frozen import read_frozen
 from vidpipe.models.sharded import is_sharded, read_sharded
@@ -109,9 +109,9 @@ def _from_hub(name: str, wanted: str) -> dict[str, Tensor]:
 
 
 def _unreachable(source: str, error: Exception) -> CheckpointError:
-    reason = " ".join(str(error).split())[:200]
     return CheckpointError(
-        f"weights {source}: can't be fetched ({type(error).__name__}: {reason}); without a network, give a file's path"
+        f"weights {source}: can't be fetched ({type(error).__name__}: {one_line(error)}); "
+        "without a network, give a file's path"
     )
 
 
@@ -152,7 +152,7 @@ def _read_file(path: Path, *, strip: bool = True) -> dict[str, Tensor]:
             "convert it to .safetensors where you trust it"
         ) from error
     except Exception as error:
-        raise CheckpointError(f"weights {path}: can't be read: {' '.join(str(error).split())[:200]}") from error
+        raise CheckpointError(f"weights {path}: can't be read: {one_line(error)}") from error
     state = {key: value for key, value in _unwrapped(raw).items() if isinstance(value, Tensor)}
     if isinstance(raw, Mapping) and isinstance(raw.get("frozen"), str):  # a checkpoint of our own
         state |= read_frozen(path.parent, raw["frozen"])

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.errors import CheckpointError, UsageError, one_line
 from vidpipe.models import create_model
 from vidpipe.models.frozen import read_frozen
 from vidpipe.models.sharded import Layout, deal_out, is_sharded, read_plain, read_sharded
@@ -248,17 +248,21 @@ def check_classes(checkpoint: Checkpoint, classes: tuple[str, ...], *, shards: s
     Raises:
         CheckpointError: they differ; the message names the first difference.
     """
-    known = checkpoint.preprocessing.classes
-    if known == tuple(classes):
-        return
+    what = class_difference(checkpoint.preprocessing.classes, classes, places=("the checkpoint", "the shards"))
+    if what is not None:
+        raise CheckpointError(f"{checkpoint.path} and {shards} don't belong together: {what}")
+
+
+def class_difference(known: tuple[str, ...], classes: tuple[str, ...], *, places: tuple[str, str]) -> str | None:
+    """The first difference of two lists of classes, None if there is none.
+
+    Args:
+        places: what the message calls where they are from.
+    """
+    here, there = places
     if len(known) != len(classes):
-        what = f"{len(known)} classes in the checkpoint, {len(classes)} in the shards"
-    else:
-        at = next(i for i, pair in enumerate(zip(known, classes, strict=True)) if pair[0] != pair[1])
-        what = f"class {at} is {known[at]!r} in the checkpoint, {classes[at]!r} in the shards"
-    raise CheckpointError(f"{checkpoint.path} and {shards} don't belong together: {what}")
-
-
-def one_line(error: BaseException) -> str:
-    """What an error of a library says, without line breaks."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        return f"{len(known)} classes in {here}, {len(classes)} in {there}"
+    for number, (one, other) in enumerate(zip(known, classes, strict=True)):
+        if one != other:
+            return f"class {number} is {one!r} in {here}, {other!r} in {there}"
+    return None

@@ -10,10 +10,9 @@ from vidpipe.errors import UsageError
 from vidpipe.features.loader import FeatureLoader, FeatureOptions
 from vidpipe.loader import Batch, Loader, LoaderOptions
 from vidpipe.loader.affine import Affine
-from vidpipe.loader.batch import Backend, Decode
 from vidpipe.loader.color import ColorJitter
-from vidpipe.shards.layout import MANIFEST
-from vidpipe.shards.manifest import Manifest, find_split, load_manifest, split_folders
+from vidpipe.loader.splits import Folder, Shards, local_folder, named_folders, read_manifest, split_names
+from vidpipe.shards.manifest import Manifest
 from vidpipe.train.checkpoint import Preprocessing
 from vidpipe.train.recipe_data import DataSection
 
@@ -105,6 +104,8 @@ def loader_options(section: DataSection) -> LoaderOptions:
         where=section.where,
         balance=section.balance,
         shuffle=section.shuffle,
+        shuffle_window=section.shuffle_window,
+        check=section.check,
         on_bad=section.on_bad,
         max_bad=section.max_bad,
         crop_scale=section.crop_scale,
@@ -115,11 +116,14 @@ def loader_options(section: DataSection) -> LoaderOptions:
         clips_per_sample=section.clips_per_sample,
         decode=section.decode,
         threads=section.threads,
+        prefetch_batches=section.prefetch_batches,
+        cache_dir=section.cache_dir,
+        cache_gb=section.cache_gb,
     )
 
 
 def open_train_loader(
-    shards: Path, section: DataSection, *, accumulate: int, device: str, seed: int, rank: int = 0, world_size: int = 1
+    shards: Shards, section: DataSection, *, accumulate: int, device: str, seed: int, rank: int = 0, world_size: int = 1
 ) -> ClipLoader:
     """The loader to train from; it gives the parts of which `accumulate` make this process's share of a batch.
 
@@ -156,7 +160,7 @@ def open_train_loader(
 
 
 def _open_train_features(
-    shards: Path, section: DataSection, *, batch_size: int, device: str, seed: int, rank: int, world_size: int
+    shards: Shards, section: DataSection, *, batch_size: int, device: str, seed: int, rank: int, world_size: int
 ) -> FeatureLoader | None:
     """The loader of features to train from; None where the shards hold frames."""
     if not _holds_features(shards, "train"):
@@ -171,11 +175,24 @@ def _open_train_features(
         rank=rank,
         world_size=world_size,
     )
-    return FeatureLoader(shards, split="train", batch_size=batch_size, device=device, options=options)
+    return FeatureLoader(features_folder(shards), split="train", batch_size=batch_size, device=device, options=options)
 
 
-def _holds_features(shards: Path, split: str) -> bool:
-    return load_manifest(find_split(shards, split)).features is not None
+def _holds_features(shards: Shards, split: str) -> bool:
+    return read_manifest(shards, split).features is not None
+
+
+def features_folder(shards: Shards) -> Path:
+    """The folder of shards that hold features.
+
+    Raises:
+        UsageError: there are several, or it isn't on this machine.
+    """
+    folders, _ = named_folders(shards)
+    folder = local_folder(folders[0])
+    if folder is None or len(folders) > 1:
+        raise UsageError(f"shards: {shards} holds features, which are read from one folder on this machine: name that")
+    return folder
 
 
 def steps_per_epoch(loader: ClipLoader, *, accumulate: int, drop_last: bool) -> int:
@@ -184,14 +201,13 @@ def steps_per_epoch(loader: ClipLoader, *, accumulate: int, drop_last: bool) -> 
 
 
 def open_eval_loader(
-    shards: Path,
+    shards: Shards,
     *,
     split: str,
     preprocessing: Preprocessing,
     batch_size: int,
     device: str,
-    backend: Backend,
-    decode: Decode = "auto",
+    section: DataSection,
     rank: int = 0,
     world_size: int = 1,
     views: tuple[int, int] | None = None,
@@ -199,14 +215,19 @@ def open_eval_loader(
     """The loader to evaluate from.
 
     Args:
+        shards: of several data sets, each clip counts once.
+        section: how clips are fetched, read and decoded, and what is done about damage; which ones is said by
+            `preprocessing` and `views`.
         views: windows of each video and crops of each window; by default the centre of every stored clip.
 
     Raises:
-        UsageError: views of features, which have no more than were stored.
+        UsageError: views of features, which have no more than were stored, or leaving damaged ones out.
     """
     if _holds_features(shards, split):
         if views is not None:
             raise UsageError(f"views: {shards} holds features, of which all stored ones are averaged: leave it out")
+        if section.on_bad == "skip":
+            raise UsageError(f"on_bad skip: {shards} holds features, of which damaged ones aren't left out: use raise")
         options = FeatureOptions(
             frames=preprocessing.frames,
             stride=preprocessing.stride,
@@ -214,9 +235,11 @@ def open_eval_loader(
             rank=rank,
             world_size=world_size,
         )
-        return FeatureLoader(shards, split=split, batch_size=batch_size, device=device, options=options)
+        return FeatureLoader(
+            features_folder(shards), split=split, batch_size=batch_size, device=device, options=options
+        )
     return Loader(
-        shards,
+        named_folders(shards)[0],
         split=split,
         batch_size=batch_size,
         frames=preprocessing.frames,
@@ -224,17 +247,26 @@ def open_eval_loader(
         size=preprocessing.size,
         augment=None,
         device=device,
-        backend=backend,
+        backend=section.backend,
         seed=0,
         drop_last=False,
         rank=rank,
         world_size=world_size,
-        options=LoaderOptions(epoch_unit="video" if views else "clip", views=views, decode=decode),
+        options=LoaderOptions(
+            epoch_unit="video" if views else "clip",
+            views=views,
+            check=section.check,
+            on_bad=section.on_bad,
+            max_bad=section.max_bad,
+            decode=section.decode,
+            threads=section.threads,
+            shuffle_window=section.shuffle_window,
+            cache_dir=section.cache_dir,
+            cache_gb=section.cache_gb,
+        ),
     )
 
 
-def evaluated_manifest(shards: Path, split: str) -> Manifest | None:
-    """The manifest of the split to evaluate on while training, None where the data set has none."""
-    if (shards / MANIFEST).is_file() or split not in split_folders(shards):
-        return None
-    return load_manifest(find_split(shards, split))
+def evaluated_shards(shards: Shards, split: str) -> tuple[Folder, ...]:
+    """The data sets that have the split to evaluate on while training."""
+    return tuple(folder for folder in named_folders(shards)[0] if split in split_names(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from vidpipe.train.recipe import Precision, Strategy
 from vidpipe.train.sharding import shard_module
 
 Device = Literal["auto", "cpu", "cuda"]
+_FABRIC_NAMES: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def pick_device(device: Device) -> str:
@@ -54,7 +56,9 @@ def make_fabric(*, device: Device, precision: Precision, strategy: Strategy = "d
         }
     else:
         distributed = {"strategy": "auto", "devices": 1, "plugins": [LightningEnvironment()]}
-    fabric = Fabric(accelerator=accelerator, precision=fabric_precision(precision, accelerator), **distributed)
+    fabric = Fabric(
+        accelerator=accelerator, precision=_FABRIC_NAMES[resolve_precision(precision, device)], **distributed
+    )
     fabric.launch()
     return fabric
 
@@ -71,11 +75,30 @@ def _sharding(world_size: int, precision: Precision) -> ModelParallelStrategy:
     )
 
 
-def fabric_precision(precision: Precision, accelerator: str) -> Any:
-    """Fabric's name for a recipe's precision."""
-    if precision == "auto":
-        precision = "bf16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+def resolve_precision(precision: Precision, device: Device) -> Precision:
+    """A recipe's precision on a device, where `auto` is bf16 on a GPU that has it and fp32 elsewhere.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none.
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if pick_device(device) == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def precision_as_trained(precision: Precision, recipe: Mapping[str, Any], device: Device) -> Precision:
+    """What a checkpoint is evaluated in where `auto` is asked for: what it was trained in, but fp32 on the CPU.
+
+    Args:
+        recipe: the checkpoint's.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none.
+    """
+    if precision != "auto":
+        return precision
+    trained: Precision = recipe["precision"]
+    return trained if pick_device(device) == "cuda" else "fp32"
 
 
 def gathered(own: Any, world_size: int) -> list[Any]:

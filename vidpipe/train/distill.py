@@ -118,8 +118,8 @@ class Distillation:
             listener.active = True
         return self.base.output(model, shown)
 
-    def loss(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:
-        """Mean over the clips that count."""
+    def losses(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:
+        """The sums of all parts."""
         section, teacher = self.teacher.section, self.teacher.logits(shown.video)
         per_clip = section.weight * soft_loss(output, teacher, temperature=section.temperature)
         if self._listeners:
@@ -129,10 +129,9 @@ class Distillation:
             if section.hidden_weight:
                 relations = hidden_loss(student_hidden, teacher_hidden, clips=len(output))
                 per_clip = per_clip + section.hidden_weight * relations
-        total = (per_clip * shown.real).sum() / shown.real.sum().clamp(min=1)
         if section.weight < 1:
-            total = total + (1 - section.weight) * self.base.loss(output, mask, shown)
-        return total
+            per_clip = per_clip + (1 - section.weight) * self.base.losses(output, mask, shown)
+        return per_clip
 
     def correct(self, output: Tensor, shown: Shown) -> Tensor | None:
         """As the objective on the labels."""

@@ -4,44 +4,52 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from vidpipe.loader import Batch
-from vidpipe.train.data import open_train_loader, preprocessing_of, steps_per_epoch
-from vidpipe.train.device import Device, make_fabric, peak_memory_bytes
+from vidpipe.loader.splits import Shards
+from vidpipe.train.data import ClipLoader, open_train_loader, preprocessing_of
+from vidpipe.train.device import Device, make_fabric, peak_memory_bytes, resolve_precision
 from vidpipe.train.features import start_from_features
 from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.optim import run_length
+from vidpipe.train.parts import check_parts, smallest_part
 from vidpipe.train.recipe import TrainRecipe
 from vidpipe.train.setup import build_learner, build_model
 from vidpipe.train.step import Learner, seed_step
 
 T = TypeVar("T")
+_LOADED_BATCHES = 8  # several, since the loader works ahead: a single one may have been ready before it was asked for
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What one step took.
+    """What one step took, on the first process where there are several.
 
     Attributes:
-        video: shape of the batch, [B, C, T, H, W].
-        steps_per_epoch, total_steps: of the run that the recipe describes, at this batch size.
+        processes: that take a step together.
+        video: shape of what goes through the model at a time, [B, C, T, H, W].
+        steps_per_epoch, total_steps: of the run that the recipe describes.
         parameters, trained_parameters: of the model.
         loss: of the step.
         first_batch_seconds: until the first batch was there.
-        batch_seconds, mixing_seconds, forward_seconds, backward_seconds, optimizer_seconds: of the second step, once
-            all is warm.
+        batch_seconds: of the loader alone for each of the next batches, while nothing else goes on.
+        mixing_seconds, forward_seconds, loss_seconds, backward_seconds, optimizer_seconds: of the second step, once all is
+            warm; `loss` includes what a teacher says.
         memory_bytes: most memory so far: of the GPU's tensors, or of this process without a GPU.
         notes: what a real run would do otherwise.
     """
 
     model: str
     device: str
+    processes: int
     precision: str
     backend: str
     video: tuple[int, ...]
@@ -56,10 +64,21 @@ class DryRun:
     batch_seconds: float
     mixing_seconds: float
     forward_seconds: float
+    loss_seconds: float
     backward_seconds: float
     optimizer_seconds: float
     memory_bytes: int
     notes: tuple[str, ...]
+
+    @property
+    def step_seconds(self) -> float:
+        """Of the step on a batch that is there."""
+        return sum(self._parts.values())
+
+    @property
+    def _parts(self) -> dict[str, float]:
+        names = ("mixing", "forward", "loss", "backward", "optimizer")
+        return {name: getattr(self, f"{name}_seconds") for name in names}
 
     def to_json(self) -> dict[str, Any]:
         """Plain containers for `--json`."""
@@ -68,88 +87,138 @@ class DryRun:
     def lines(self) -> list[str]:
         """A short report for people."""
         shape = " x ".join(str(n) for n in self.video)
-        times = {
-            "data": self.batch_seconds,
-            "mixing": self.mixing_seconds,
-            "forward": self.forward_seconds,
-            "backward": self.backward_seconds,
-            "optimizer": self.optimizer_seconds,
-        }
-        total = sum(times.values())
-        shown = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in times.items())
+        clips = self.video[0] * self.processes
+        shown = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in self._parts.items())
         return [
             f"model      {self.model}: {self.parameters:,} parameters, {self.trained_parameters:,} of them trained",
             f"clips      {self.clips:,} in {self.classes} classes; batch {shape} by the {self.backend} backend",
             f"run        {self.steps_per_epoch:,} steps an epoch, {self.total_steps:,} in all",
-            f"device     {self.device}, {self.precision}, {self.memory_bytes / 2**20:,.0f} MiB at most",
-            f"step       {shown}: {self.video[0] / total if total else 0:.1f} clips/s; first batch after "
-            f"{self.first_batch_seconds:.2f} s",
+            f"device     {self.device}, {self.precision}, {self.processes} process(es), "
+            f"{self.memory_bytes / 2**20:,.0f} MiB at most",
+            f"loader     {self.batch_seconds * 1000:.1f} ms a batch: {_rate(clips, self.batch_seconds)} clips/s by itself; "
+            f"first batch after {self.first_batch_seconds:.2f} s",
+            f"step       {shown}: {_rate(clips, self.step_seconds)} clips/s",
             f"loss       {self.loss:.4f}",
             *(f"note       {note}" for note in self.notes),
         ]
 
 
-def dry_run(recipe: TrainRecipe, *, shards: Path, batch_size: int | None = 1, device: Device = "auto") -> DryRun:
+def _rate(clips: int, seconds: float) -> str:
+    return f"{clips / seconds if seconds else 0:.1f}"
+
+
+def dry_run(recipe: TrainRecipe, *, shards: Shards, batch_size: int | None = None, device: Device = "auto") -> DryRun:
     """Take two steps of a recipe on real data, the first to warm up, and report on the second.
 
-    Published weights are not read: the model starts from random ones.
+    Published weights are not read: the model starts from random ones. Processes that torchrun started do it together.
 
     Args:
-        batch_size: clips of the batch; None is the recipe's.
+        batch_size: clips of the batch, over all processes; None is the fewest that the recipe can take.
 
     Raises:
-        UsageError, ShardError, ModelError: as `train` would.
+        UsageError, ShardError, ModelError, TrainingError: as `train` would.
     """
-    notes = []
-    if batch_size is not None and batch_size != recipe.data.batch_size:
-        notes.append(f"batch size {batch_size} here, {recipe.data.batch_size} in the recipe")
+    recipe = recipe.model_copy(update={"precision": resolve_precision(recipe.precision, device)})
+    fabric = make_fabric(device=device, precision=recipe.precision, strategy=recipe.strategy)
+    world_size = fabric.world_size
+    check_parts(recipe, world_size=world_size)
+    trial, notes = _trial(recipe, batch_size or smallest_part(recipe) * world_size)
+    check_parts(trial, world_size=world_size)
+    advice = step_advice(trial, world_size=world_size)
+    with (
+        memory_advice(f"a step of {trial.data.batch_size} clips", fabric.device, advice),
+        open_train_loader(
+            shards,
+            trial.data,
+            accumulate=trial.optim.accumulate,
+            device=str(fabric.device),
+            seed=trial.seed,
+            rank=fabric.global_rank,
+            world_size=world_size,
+        ) as loader,
+    ):
+        preprocessing = preprocessing_of(loader.manifest, trial.data)
+        built = build_model(trial.model, preprocessing, seed=trial.seed, load_init=False)
+        start_from_features(trial, built.module, loader.manifest, shards=shards)
+        per_epoch = _steps_per_epoch(recipe, loader.num_samples)
+        if per_epoch == 0:
+            notes.append(
+                f"{loader.num_samples} training clips don't fill one batch of {recipe.data.batch_size}, which `train` would "
+                "refuse: take a smaller --batch-size, or data.drop_last=false"
+            )
+        length = run_length(recipe.schedule, steps_per_epoch=max(1, per_epoch))
+        sizes = [(p.numel(), p.requires_grad) for p in built.module.parameters()]
+        learner = build_learner(fabric, trial, built.module, length=length, preprocessing=preprocessing)
+        loading = _measured_loading(loader, fabric.device)
+        _measured_step(learner, loading.first, step=0)
+        times = _measured_step(learner, loading.last, step=1)
+        return DryRun(
+            model=trial.model.name,
+            device=str(fabric.device),
+            processes=world_size,
+            precision=trial.precision,
+            backend=loader.backend,
+            video=tuple(loading.last.video.shape),
+            first_batch_seconds=loading.first_seconds,
+            batch_seconds=loading.batch_seconds,
+            classes=len(preprocessing.classes),
+            clips=loader.num_samples,
+            steps_per_epoch=length.per_epoch,
+            total_steps=length.total,
+            parameters=sum(size for size, _ in sizes),
+            trained_parameters=sum(size for size, trained in sizes if trained),
+            memory_bytes=peak_memory_bytes(fabric.device) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            notes=tuple(notes),
+            **asdict(times),
+        )
+
+
+def _trial(recipe: TrainRecipe, batch_size: int) -> tuple[TrainRecipe, list[str]]:
+    """The recipe as it is tried, and in what it differs from the one that was asked for."""
+    notes, whole = [], recipe.data.batch_size
+    if batch_size != whole:
+        notes.append(
+            f"batch size {batch_size} here, {whole} in the recipe: add --batch-size {whole} to see whether it fits"
+        )
         data = recipe.data.model_copy(update={"batch_size": batch_size, "drop_last": False})
         optim = recipe.optim.model_copy(update={"accumulate": 1})
         recipe = recipe.model_copy(update={"data": data, "optim": optim})
+    elif recipe.optim.accumulate > 1:
+        notes.append(f"one of the {recipe.optim.accumulate} parts of a batch")
     if recipe.model.init_sources:
         notes.append(f"random weights instead of {', '.join(recipe.model.init_sources)}")
     if recipe.distill is not None and not Path(recipe.distill.teacher).exists():
         notes.append(f"without the teacher {recipe.distill.teacher}, which is not there")
         recipe = recipe.model_copy(update={"distill": None})
-    fabric = make_fabric(device=device, precision=recipe.precision)
-    with open_train_loader(
-        shards,
-        recipe.data,
-        accumulate=recipe.optim.accumulate,
-        device=str(fabric.device),
-        seed=recipe.seed,
-    ) as loader:
-        preprocessing = preprocessing_of(loader.manifest, recipe.data)
-        built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=False)
-        start_from_features(recipe, built.module, loader.manifest, shards=shards)
-        per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
-        length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
-        learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)
-        parameters = list(built.module.parameters())
-        batches = iter(loader)
-        batch, first_batch_seconds = _timed(fabric.device, lambda: next(batches))
-        with memory_advice(f"a step of {len(batch)} clips", fabric.device, step_advice(recipe, world_size=1)):
-            _measured_step(learner, batch, step=0)
-            batch, batch_seconds = _timed(fabric.device, lambda: next(batches, batch))
-            times = _measured_step(learner, batch, step=1)
-        return DryRun(
-            model=recipe.model.name,
-            device=str(fabric.device),
-            precision=recipe.precision,
-            backend=loader.backend,
-            video=tuple(batch.video.shape),
-            first_batch_seconds=first_batch_seconds,
-            batch_seconds=batch_seconds,
-            classes=len(preprocessing.classes),
-            clips=loader.num_samples,
-            steps_per_epoch=length.per_epoch,
-            total_steps=length.total,
-            parameters=sum(p.numel() for p in parameters),
-            trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            memory_bytes=peak_memory_bytes(fabric.device) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            notes=tuple(notes),
-            **asdict(times),
-        )
+    return recipe, notes
+
+
+def _steps_per_epoch(recipe: TrainRecipe, num_samples: int) -> int:
+    """Optimiser steps that the recipe takes in an epoch of so many samples."""
+    samples = recipe.data.batch_size // recipe.data.clips_per_sample
+    return num_samples // samples if recipe.data.drop_last else -(-num_samples // samples)
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """Two batches, and how long the loader took."""
+
+    first: Batch
+    last: Batch
+    first_seconds: float
+    batch_seconds: float
+
+
+def _measured_loading(loader: ClipLoader, device: torch.device) -> _Loading:
+    batches = _endless(loader)
+    first, first_seconds = _timed(device, lambda: next(batches))
+    last, seconds = _timed(device, lambda: deque(islice(batches, _LOADED_BATCHES), maxlen=1).pop())
+    return _Loading(first, last, first_seconds, seconds / _LOADED_BATCHES)
+
+
+def _endless(loader: ClipLoader) -> Iterator[Batch]:
+    while True:
+        yield from loader
 
 
 @dataclass(frozen=True)
@@ -159,22 +228,31 @@ class _Step:
     loss: float
     mixing_seconds: float
     forward_seconds: float
+    loss_seconds: float
     backward_seconds: float
     optimizer_seconds: float
 
 
 def _measured_step(learner: Learner, batch: Batch, *, step: int) -> _Step:
-    recipe, device = learner.recipe, learner.fabric.device
-    seed_step(recipe.seed, step=step, rank=0)
+    recipe, fabric = learner.recipe, learner.fabric
+    device = fabric.device
+    seed_step(recipe.seed, step=step, rank=fabric.global_rank)
     learner.model.train()
+    weight = learner.clip_weight(learner.real(batch).sum())
     shown, mixing_seconds = _timed(device, lambda: learner.show(batch, epoch=0))
     (output, mask), forward_seconds = _timed(device, lambda: learner.objective.output(learner.model, shown))
-    loss = learner.objective.loss(output, mask, shown)
-    _, backward_seconds = _timed(device, lambda: learner.fabric.backward(loss))
+    loss, loss_seconds = _timed(device, lambda: learner.loss(output, mask, shown, weight=weight))
+    _, backward_seconds = _timed(device, lambda: fabric.backward(loss))
     _, clip_seconds = _timed(device, learner.clip_gradients)
     _, update_seconds = _timed(device, lambda: learner.apply_gradients(step=step))
-    optimizer_seconds = clip_seconds + update_seconds
-    return _Step(float(loss.detach()), mixing_seconds, forward_seconds, backward_seconds, optimizer_seconds)
+    return _Step(
+        loss=float(loss.detach()),
+        mixing_seconds=mixing_seconds,
+        forward_seconds=forward_seconds,
+        loss_seconds=loss_seconds,
+        backward_seconds=backward_seconds,
+        optimizer_seconds=clip_seconds + update_seconds,
+    )
 
 
 def _timed(device: torch.device, work: Callable[[], T]) -> tuple[T, float]:

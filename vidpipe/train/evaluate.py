@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidpipe.errors import CheckpointError, ShardError, UsageError
-from vidpipe.loader.batch import Backend
+from vidpipe.loader.options import Backend, OnBad
+from vidpipe.loader.splits import Shards, named_folders, read_manifest
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
-from vidpipe.shards.manifest import Manifest, find_split, load_manifest
+from vidpipe.shards.manifest import Manifest
+from vidpipe.train.bad_samples import left_out
 from vidpipe.train.checkpoint import build_classifier, check_classes, read_checkpoint
 from vidpipe.train.data import ClipLoader, open_eval_loader
-from vidpipe.train.device import Device, gathered, make_fabric
+from vidpipe.train.device import Device, gathered, make_fabric, precision_as_trained
 from vidpipe.train.features import check_features
 from vidpipe.train.memory import memory_advice
 from vidpipe.train.mistakes import Mistakes
@@ -27,6 +31,7 @@ from vidpipe.train.objective import draw_masks
 from vidpipe.train.pictures import draw_confusion
 from vidpipe.train.progress import Progress
 from vidpipe.train.recipe import Precision
+from vidpipe.train.recipe_data import DataSection
 from vidpipe.train.scores import Evaluation, ReconstructionScore, summarize
 
 OnBatch = Callable[[int, int], None]
@@ -36,12 +41,13 @@ OnBatch = Callable[[int, int], None]
 def evaluate(
     checkpoint: Path,
     *,
-    shards: Path,
+    shards: Shards,
     split: str = "val",
     device: Device = "auto",
     precision: Precision = "auto",
     batch_size: int = 16,
     backend: Backend = "auto",
+    on_bad: OnBad = "raise",
     views: tuple[int, int] | None = None,
     shuffle_frames: int | None = None,
     confusion: Path | None = None,
@@ -52,8 +58,10 @@ def evaluate(
 
     Args:
         checkpoint: a file, a folder or a run folder (its best, else its last).
-        shards: a data set's folder or that of one split.
+        shards: a data set's folder or that of one split: a path or a URL. Of several, each clip counts once.
+        precision: `auto` is what it was trained in, but fp32 on the CPU.
         batch_size: views of one batch on one process.
+        on_bad: `skip` leaves damaged samples out, 5 % of them at most, and counts them.
         views: (T, S): T windows, evenly spread over a video, times S square crops along its longer side. By default the
             central window and square of each stored clip.
         shuffle_frames: seed of a random order of each clip's frames; what is left of the accuracy then needs no order.
@@ -62,12 +70,15 @@ def evaluate(
         quiet: show no progress.
 
     Raises:
-        CheckpointError: the checkpoint can't be used, or was made from other classes or another normalisation.
+        CheckpointError: the checkpoint can't be used, was made from other classes or another normalisation, or gives a loss
+            that is not finite.
         ShardError: the shards can't be used.
-        UsageError: the stored clips don't have that many views.
+        UsageError: the stored clips don't have that many views, or data sets have weights.
     """
+    if named_folders(shards)[1] is not None:
+        raise UsageError(f"shards: got {shards}, but each clip is evaluated once: leave the weights out")
     loaded = read_checkpoint(checkpoint)
-    manifest = load_manifest(find_split(shards, split))
+    manifest = read_manifest(shards, split)
     check_classes(loaded, manifest.classes, shards=str(shards))
     if manifest.normalization != loaded.preprocessing.normalization:
         raise CheckpointError(
@@ -76,26 +87,28 @@ def evaluate(
         )
     if manifest.features is not None and misclassified is not None:
         raise UsageError(f"--misclassified: {shards} holds features, of which nothing can be drawn; leave it out")
-    fabric = make_fabric(device=device, precision=precision)
-    loader = open_eval_loader(
-        shards,
-        split=split,
-        preprocessing=loaded.preprocessing,
-        batch_size=batch_size,
-        device=str(fabric.device),
-        backend=backend,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        views=views,
-    )
-    model = fabric.to_device(build_classifier(loaded))
-    if manifest.features is not None:
-        check_features(model, manifest.features, checkpoint=loaded.path, name=loaded.model.name)
+    fabric = make_fabric(device=device, precision=precision_as_trained(precision, loaded.recipe, device))
     mistakes = Mistakes(manifest.normalization) if misclassified is not None else None
     progress = Progress(quiet=quiet or not fabric.is_global_zero)
     tally = Tally()
-    advice = "try a smaller --batch-size"
-    with loader, progress, memory_advice(f"evaluation of {batch_size} clips at a time", fabric.device, advice):
+    with (
+        memory_advice(f"evaluation of {batch_size} clips at a time", fabric.device, "try a smaller --batch-size"),
+        open_eval_loader(
+            shards,
+            split=split,
+            preprocessing=loaded.preprocessing,
+            batch_size=batch_size,
+            device=str(fabric.device),
+            section=DataSection(backend=backend, on_bad=on_bad),
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            views=views,
+        ) as loader,
+        progress,
+    ):
+        model = fabric.to_device(build_classifier(loaded))
+        if manifest.features is not None:
+            check_features(model, manifest.features, checkpoint=loaded.path, name=loaded.model.name)
         tally.add(
             model,
             loader,
@@ -107,6 +120,13 @@ def evaluate(
         evaluation = tally.evaluation(
             manifest, world_size=fabric.world_size, shuffled=shuffle_frames is not None, views=views
         )
+        bad_samples = set().union(*gathered(left_out(loader), fabric.world_size))
+        evaluation = replace(evaluation, bad_samples=len(bad_samples))
+        if not math.isfinite(evaluation.loss):
+            raise CheckpointError(
+                f"{loaded.path}: its loss on {split} is {evaluation.loss}: weights that are not finite, or values that "
+                "overflow; take an earlier checkpoint, or evaluate with --device cpu"
+            )
         if mistakes is not None:
             mistakes.gather(fabric.world_size)
         if fabric.is_global_zero and confusion is not None:
@@ -157,9 +177,10 @@ def _reconstruction(
     for number, batch in enumerate(loader, start=1):
         mask = draw_masks(module, batch.key, seed=0, epoch=0)
         with torch.no_grad(), forward_context():
-            loss = module.loss(module(batch.video, mask).float(), batch.video, mask)
-        loss_sum += float(loss) * len(batch)
-        clips += len(batch)
+            losses = module.clip_losses(module(batch.video, mask).float(), batch.video, mask)
+        real = ~batch.is_padding
+        loss_sum += float(losses[real].sum())
+        clips += int(real.sum())
         if on_batch is not None:
             on_batch(number, len(loader))
     parts = gathered((loss_sum, clips), world_size)
@@ -197,8 +218,9 @@ class Tally:
             real = ~batch.is_padding & (batch.label >= 0)
             self._loss_sum += float(F.cross_entropy(logits[real], batch.label[real], reduction="sum"))
             probabilities = logits.softmax(dim=1).cpu().double()
+            paths = batch.video_key
             for row in real.nonzero().flatten().tolist():
-                path = batch.video_path[row]
+                path = paths[row]
                 self._labels[path] = int(batch.label[row])
                 self._sums[path] = self._sums.get(path, 0) + probabilities[row]
                 self._clips[path] = self._clips.get(path, 0) + 1

@@ -52,6 +52,22 @@ class Guard:
         self._usual_norm = 0.95 * self._usual_norm + 0.05 * grad_norm if self._usual_norm else grad_norm
         return True
 
+    def accepts_evaluation(self, *, step: int, loss: float) -> bool:
+        """Whether an evaluation counts: one whose loss is not finite can't be compared with others.
+
+        Raises:
+            TrainingError: it is not, and the policy is to stop.
+        """
+        if math.isfinite(loss):
+            return True
+        what = f"step {step}: the loss of the evaluation is {loss}"
+        if self._policy == "raise":
+            raise TrainingError(
+                f"{what}; begin anew with a lower optim.lr or precision fp32, or go on with on_nan=skip and --resume"
+            )
+        self._say(f"{what}; not counted")
+        return False
+
     def _not_finite(self, what: str, step: int, loss: float, keys: Sequence[str]) -> None:
         line = json.dumps({"step": step, "loss": str(loss), "rank": self._rank, "keys": list(keys)})
         with self._path.open("a", encoding="utf-8") as stream:

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
 
+from vidpipe.errors import UsageError
+from vidpipe.loader.splits import Folder, Shards, read_manifest
 from vidpipe.models.frozen import frozen_part, write_frozen
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 from vidpipe.shards.layout import whole_file
+from vidpipe.shards.manifest import Manifest
+from vidpipe.train.checkpoint import class_difference
 from vidpipe.train.data import (
     ClipLoader,
-    evaluated_manifest,
+    evaluated_shards,
     open_eval_loader,
     open_train_loader,
     preprocessing_of,
     steps_per_epoch,
 )
-from vidpipe.train.device import Device, make_fabric
+from vidpipe.train.device import Device, make_fabric, resolve_precision
 from vidpipe.train.features import start_from_features
+from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.optim import run_length
-from vidpipe.train.pictures import INPUT, draw_curves
+from vidpipe.train.parts import check_parts
 from vidpipe.train.progress import Progress
 from vidpipe.train.recipe import TrainRecipe
 from vidpipe.train.reconstructions import CLIPS, Reconstructions
 from vidpipe.train.result import TrainResult
 from vidpipe.train.run import Run
+from vidpipe.train.run_pictures import RunPictures
 from vidpipe.train.runlog import RunLog
 from vidpipe.train.setup import build_learner, build_model
 from vidpipe.train.sharding import is_dealt_out
@@ -41,7 +47,7 @@ RECIPE = "recipe.yaml"
 def train(
     recipe: TrainRecipe,
     *,
-    shards: Path,
+    shards: Shards,
     out: Path,
     resume: bool = False,
     device: Device = "auto",
@@ -51,7 +57,8 @@ def train(
     """Train a model as a recipe says.
 
     Args:
-        shards: a data set's folder (with splits), or that of its train split.
+        shards: a data set's folder (with splits), or that of its train split: a path or a URL; or several, as `Loader` takes
+            them. Those of several that have the split to evaluate are evaluated as one.
         out: the run folder: checkpoints, metrics.csv, recipe.yaml, TensorBoard events, pictures.
         resume: go on from last.ckpt, exactly where it was written; without one, begin.
         quiet: show nothing.
@@ -62,10 +69,13 @@ def train(
         CheckpointError: last.ckpt can't be used.
         TrainingError: the loss is not finite, or memory doesn't suffice.
     """
+    recipe = recipe.model_copy(update={"precision": resolve_precision(recipe.precision, device)})
     fabric = make_fabric(device=device, precision=recipe.precision, strategy=recipe.strategy)
-    point = read_resume_point(out, recipe, resume=resume)
+    check_parts(recipe, world_size=fabric.world_size)
+    point = read_resume_point(out, recipe, resume=resume, world_size=fabric.world_size)
     progress = Progress(quiet=quiet or not fabric.is_global_zero)
     with ExitStack() as stack:
+        stack.enter_context(memory_advice("training", fabric.device, step_advice(recipe, world_size=fabric.world_size)))
         loader = stack.enter_context(
             open_loader(
                 shards,
@@ -77,10 +87,11 @@ def train(
                 world_size=fabric.world_size,
             )
         )
-        views = evaluated_manifest(shards, recipe.eval.split)
+        evaluated = evaluated_shards(shards, recipe.eval.split)
+        views = read_manifest(evaluated, recipe.eval.split) if evaluated else None
         preprocessing = preprocessing_of(loader.manifest, recipe.data, views=views)
         built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=point is None)
-        start_from_features(recipe, built.module, loader.manifest, shards=shards)
+        start_from_features(recipe, built.module, loader.manifest, shards=shards, views=views)
         for report in built.loaded:
             progress.say(report)
         per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
@@ -88,8 +99,10 @@ def train(
         learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)
         state = RunState(learner, loader, built.description, preprocessing)
         if views is None:
+            if recipe.schedule.name == "plateau":
+                raise UsageError(f"{shards}: no {recipe.eval.split!r} split, by whose evaluation plateau would go")
             progress.say(f"{shards}: no {recipe.eval.split!r} split: training goes without evaluation")
-        eval_loader = _eval_loader(state, shards, stack) if views else None
+        eval_loader = _eval_loader(state, evaluated, stack) if evaluated else None
         if point is not None:
             state.restore(point.path)
         _introduce(progress, state, total_steps=length.total, out=out, resumed=point is not None, resume=resume)
@@ -103,7 +116,12 @@ def train(
             total_steps=length.total,
             out=out,
             log=log,
-            picture=out / INPUT if draws and point is None and loader.manifest.features is None else None,
+            pictures=RunPictures(
+                state,
+                out,
+                input_due=draws and point is None and loader.manifest.features is None,
+                reconstructions=_reconstructions(state, shards, evaluated=evaluated, out=out),
+            ),
             progress=stack.enter_context(progress),
             writer=stack.enter_context(
                 CheckpointWriter(
@@ -114,32 +132,45 @@ def train(
                 )
             ),
             stop=stack.enter_context(StopRequest()),
-            reconstructions=_reconstructions(state, shards, split=recipe.eval.split if views else "train", out=out),
         )
         run.run()
         result = run.result()
     if fabric.is_global_zero and recipe.log.pictures:
-        draw_curves(out)
-        run.draw_evaluation()
+        run.pictures.draw_end(run.evaluation, run.mistakes)
     progress.say(result.line())
     return result
 
 
-def _eval_loader(state: RunState, shards: Path, stack: ExitStack) -> ClipLoader:
+def _eval_loader(state: RunState, shards: Shards, stack: ExitStack) -> ClipLoader | None:
+    """What is evaluated while training; None where the recipe asks for nothing."""
     recipe, fabric = state.learner.recipe, state.learner.fabric
-    return stack.enter_context(
+    if not (recipe.eval.every_epochs or recipe.eval.every_steps):
+        return None
+    loader = stack.enter_context(
         open_eval_loader(
             shards,
             split=recipe.eval.split,
             preprocessing=state.preprocessing,
             batch_size=recipe.data.eval_batch_size or state.loader.batch_size,
             device=str(fabric.device),
-            backend=recipe.data.backend,
-            decode=recipe.data.decode,
+            section=recipe.data,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
     )
+    _check_alike(loader.manifest, state)
+    return loader
+
+
+def _check_alike(manifest: Manifest, state: RunState) -> None:
+    """Refuse to evaluate on clips whose labels or pixels mean something else than those that are learned from."""
+    learned, what = state.preprocessing, None
+    if not isinstance(state.learner.module, VideoMAEPretrain):  # which learns no labels
+        what = class_difference(learned.classes, manifest.classes, places=("train", manifest.split))
+    if what is None and manifest.normalization != learned.normalization:
+        what = f"train is normalised by {learned.normalization}, {manifest.split} by {manifest.normalization}"
+    if what is not None:
+        raise UsageError(f"{what}; prepare both splits alike, or train with eval.every_epochs=0")
 
 
 def _open_folder(out: Path, state: RunState, stack: ExitStack) -> RunLog:
@@ -151,18 +182,20 @@ def _open_folder(out: Path, state: RunState, stack: ExitStack) -> RunLog:
     return stack.enter_context(RunLog(out, step=state.step, tensorboard=recipe.log.tensorboard))
 
 
-def _reconstructions(state: RunState, shards: Path, *, split: str, out: Path) -> Reconstructions | None:
-    """What draws the reconstructions of some clips of a split; None where nothing is reconstructed or drawn."""
+def _reconstructions(
+    state: RunState, shards: Shards, *, evaluated: Sequence[Folder], out: Path
+) -> Reconstructions | None:
+    """What draws the reconstructions of some clips; None where nothing is reconstructed or drawn."""
     learner, fabric = state.learner, state.learner.fabric
     if not isinstance(learner.module, VideoMAEPretrain) or not learner.recipe.log.pictures:
         return None
     with open_eval_loader(
-        shards,
-        split=split,
+        evaluated or shards,
+        split=learner.recipe.eval.split if evaluated else "train",
         preprocessing=state.preprocessing,
         batch_size=CLIPS,
         device=str(fabric.device),
-        backend="torch",
+        section=learner.recipe.data.model_copy(update={"backend": "torch", "decode": "cpu"}),
     ) as loader:
         clips = next(iter(loader))
     return Reconstructions(out if fabric.is_global_zero else None, clips, step=state.step)

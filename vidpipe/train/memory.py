@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from vidpipe.errors import TrainingError
+from vidpipe.train.parts import smallest_part
 from vidpipe.train.recipe import TrainRecipe
 
 
@@ -29,9 +30,10 @@ def memory_advice(where: str, device: torch.device, advice: str) -> Iterator[Non
 
 
 def step_advice(recipe: TrainRecipe, *, world_size: int) -> str:
-    """What helps a training step that doesn't fit, what leaves the result as it is first."""
-    accumulate, share = recipe.optim.accumulate, recipe.data.batch_size // world_size
-    smaller_parts = [n for n in range(accumulate + 1, share + 1) if share % n == 0]
+    """What helps a training step that doesn't fit, what leaves the step's clips as they are first."""
+    accumulate, share, fewest = recipe.optim.accumulate, recipe.data.batch_size // world_size, smallest_part(recipe)
+    together = recipe.data.clips_per_sample
+    smaller_parts = [n for n in range(accumulate + 1, share // fewest + 1) if share % (n * together) == 0]
     advice = []
     if smaller_parts:
         advice.append(f"optim.accumulate={smaller_parts[0]} (the same batch in smaller parts)")

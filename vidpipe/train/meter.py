@@ -13,7 +13,14 @@ from torch import Tensor
 
 @dataclass
 class Window:
-    """Sums; `steps` and `clips` count what was added, times are in seconds."""
+    """Sums over steps.
+
+    Attributes:
+        steps, clips: what was added; damaged samples are no part of it.
+        wait_seconds, seconds: for the next batch, and in all.
+        untimed: clips of those whose time isn't in `seconds`.
+        bad_samples: damaged ones that were found and left out.
+    """
 
     steps: int = 0
     loss: float = 0.0
@@ -23,6 +30,8 @@ class Window:
     wait_seconds: float = 0.0
     seconds: float = 0.0
     grad_norm: float = 0.0
+    untimed: int = 0
+    bad_samples: int = 0
 
     def add(self, *, loss: float, clips: int, correct: int | None, grad_norm: float | None) -> None:
         """Add one step's result."""
@@ -52,7 +61,7 @@ class Window:
     @property
     def clips_per_second(self) -> float:
         """Clips of all processes together if the window was reduced."""
-        return self.clips / self.seconds if self.seconds > 0 else 0.0
+        return (self.clips - self.untimed) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def data_wait_share(self) -> float:
@@ -76,6 +85,8 @@ class Window:
             wait_seconds=total["wait_seconds"] / world,
             seconds=total["seconds"] / world,
             grad_norm=total["grad_norm"] / world,
+            untimed=round(total["untimed"]),
+            bad_samples=round(total["bad_samples"]),
         )
 
     def state_dict(self) -> dict[str, float]:
@@ -87,7 +98,7 @@ class Window:
     def from_state(cls, state: dict[str, float]) -> Window:
         """The window that `state_dict` described."""
         whole = {name: int(state[name]) for name in ("steps", "clips", "labelled", "correct")}
-        return cls(loss=state["loss"], grad_norm=state["grad_norm"], **whole)
+        return cls(loss=state["loss"], grad_norm=state["grad_norm"], untimed=whole["clips"], **whole)
 
 
 class Clock:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vidpipe.loader import Batch
+from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.device import gathered
-from vidpipe.train.pictures import FRAMES, write_strips
+from vidpipe.train.pictures import FRAMES, as_frames
 from vidpipe.train.scores import Evaluation
 
 MISTAKES = "misclassified.png"
@@ -21,10 +24,10 @@ _SHOWN = 16
 
 @dataclass(frozen=True)
 class _Strip:
-    """Some frames of a clip, uint8 [3, n, H, W], and how sure the model is of the wrong class."""
+    """Some frames of a clip, uint8 [n, H, W, 3], and how sure the model is of the wrong class."""
 
     probability: float
-    frames: Tensor
+    frames: NDArray[np.uint8]
 
 
 class Mistakes:
@@ -48,8 +51,9 @@ class Mistakes:
             real: bool [B], False for clips that don't count.
         """
         sure, said = probabilities.max(dim=1)
+        paths = batch.video_key
         for row in (real.cpu() & (said != batch.label.cpu())).nonzero().flatten().tolist():
-            path, probability = batch.video_path[row], float(sure[row])
+            path, probability = paths[row], float(sure[row])
             before = self._strips.get(path)
             full = len(self._strips) >= _KEPT
             bar = before.probability if before else self._strips[self._least()].probability if full else -1.0
@@ -58,7 +62,7 @@ class Mistakes:
             clip = batch.video[row]
             shown = torch.linspace(0, clip.shape[1] - 1, min(clip.shape[1], FRAMES)).round().long()
             pixels = clip[:, shown.to(clip.device)].float().cpu() * self._std + self._mean
-            self._strips[path] = _Strip(probability, (pixels.clamp(0, 1) * 255).round().to(torch.uint8))
+            self._strips[path] = _Strip(probability, as_frames(pixels))
             if len(self._strips) > _KEPT:
                 del self._strips[self._least()]
 
@@ -77,13 +81,11 @@ class Mistakes:
         wrong = [score for score in evaluation.scores if score.label != score.predicted and score.video in self._strips]
         rows = []
         for score in sorted(wrong, key=lambda score: -score.probability)[:_SHOWN]:
-            title = (
-                f"is {names[score.label]}, taken for {names[score.predicted]} ({score.probability:.0%}): {score.video}"
-            )
-            rows.append((title, self._strips[score.video].frames.float() / 255))
+            details = (f"taken for {names[score.predicted]} ({score.probability:.0%})", score.video)
+            rows.append(ClipRow(label=names[score.label], details=details, frames=self._strips[score.video].frames))
         if not rows:
             return None
-        write_strips(rows, path)
+        write_contact_sheet(rows, path, frames_per_clip=FRAMES)
         return path
 
     def _least(self) -> str:

@@ -46,8 +46,8 @@ class Objective(Protocol):
     def output(self, model: Callable[..., Any], shown: Shown) -> tuple[Tensor, Tensor | None]:
         """The model's output (float32), and the mask that it was given, if any."""
 
-    def loss(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:
-        """The mean loss over the clips that count, a scalar."""
+    def losses(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:
+        """Each clip's loss, float32 [B], also of those that don't count."""
 
     def correct(self, output: Tensor, shown: Shown) -> Tensor | None:
         """Number of clips that were classified rightly; None where that has no meaning."""
@@ -65,10 +65,9 @@ class Classification:
         """Logits float32 [B, K]."""
         return model(shown.video).float(), None
 
-    def loss(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:
-        """Mean cross entropy."""
-        losses = F.cross_entropy(output, shown.target, label_smoothing=self.label_smoothing, reduction="none")
-        return (losses * shown.real).sum() / shown.real.sum().clamp(min=1)
+    def losses(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:
+        """Cross entropies."""
+        return F.cross_entropy(output, shown.target, label_smoothing=self.label_smoothing, reduction="none")
 
     def correct(self, output: Tensor, shown: Shown) -> Tensor | None:
         """Clips whose label has the highest logit; None where labels are mixed."""
@@ -90,11 +89,11 @@ class Reconstruction:
         mask = to_device(draw_masks(self.module, shown.keys, seed=self.seed, epoch=shown.epoch), shown.video.device)
         return model(shown.video, mask).float(), mask
 
-    def loss(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:
-        """Mean squared error, padding included: it is a real clip too."""
+    def losses(self, output: Tensor, mask: Tensor | None, shown: Shown) -> Tensor:
+        """Mean squared errors."""
         if mask is None:
             raise ValueError("reconstruction needs the mask that the model was given")
-        return self.module.loss(output, shown.video, mask)
+        return self.module.clip_losses(output, shown.video, mask)
 
     def correct(self, output: Tensor, shown: Shown) -> Tensor | None:
         """Nothing is classified."""

@@ -19,11 +19,11 @@ _timm_optim: Any = timm.optim  # timm's annotations don't mark what it exports, 
 _timm_scheduler: Any = timm.scheduler
 
 
-def make_optimizer(model: nn.Module, section: OptimSection, *, batch_size: int) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, section: OptimSection, *, scale: float = 1.0) -> torch.optim.Optimizer:
     """The recipe's optimiser over the parameters that are trained.
 
     Args:
-        batch_size: clips of one step over all processes, by which `lr_batch` scales the rate.
+        scale: factor on the rate, see `TrainRecipe.rate_scale`.
 
     Raises:
         UsageError: timm has no such optimiser, or it doesn't take one of the settings.
@@ -41,7 +41,7 @@ def make_optimizer(model: nn.Module, section: OptimSection, *, batch_size: int) 
     optimizer: torch.optim.Optimizer = _timm_optim.create_optimizer_v2(
         model,
         opt=section.name,
-        lr=section.lr * (batch_size / section.lr_batch if section.lr_batch else 1.0),
+        lr=section.lr * scale,
         weight_decay=section.weight_decay,
         momentum=section.momentum,
         layer_decay=section.layer_decay,
@@ -99,19 +99,29 @@ def run_length(section: ScheduleSection, *, steps_per_epoch: int) -> RunLength:
 
 
 class Schedule:
-    """Sets the optimiser's rates for each step; a pure function of the step, but for plateau's factor."""
+    """Sets the optimiser's rates for each step; a pure function of the step, but for plateau's factor.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, section: ScheduleSection, length: RunLength) -> None:
+    Args:
+        scale: factor on the section's rates, that with which the optimiser was made.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, section: ScheduleSection, length: RunLength, *, scale: float = 1.0
+    ) -> None:
         self._optimizer = optimizer
         self._section = section
-        warmup = {"warmup_t": length.warmup, "warmup_lr_init": section.warmup_lr, "t_in_epochs": False}
+        after = section.decay_after_warmup
+        fall = {
+            "t_initial": length.total - (length.warmup if after else 0),
+            "warmup_prefix": after,
+            "lr_min": section.min_lr * scale,
+        }
+        warmup = {"warmup_t": length.warmup, "warmup_lr_init": section.warmup_lr * scale, "t_in_epochs": False}
         self._timm: Any
         if section.name == "cosine":
-            self._timm = _timm_scheduler.CosineLRScheduler(optimizer, length.total, lr_min=section.min_lr, **warmup)
+            self._timm = _timm_scheduler.CosineLRScheduler(optimizer, **fall, **warmup)
         elif section.name == "poly":
-            self._timm = _timm_scheduler.PolyLRScheduler(
-                optimizer, length.total, power=section.decay_rate, lr_min=section.min_lr, **warmup
-            )
+            self._timm = _timm_scheduler.PolyLRScheduler(optimizer, power=section.decay_rate, **fall, **warmup)
         elif section.name == "multistep":
             # timm looks one step ahead here, for schedules that are stepped by epochs
             milestones = [at * length.per_epoch + 1 for at in section.milestones]
@@ -132,10 +142,20 @@ class Schedule:
             for group in self._optimizer.param_groups:
                 group["lr"] *= self._factor
 
-    def evaluated(self, score: float) -> None:
-        """Take note of an evaluation (higher is better); plateau divides the rates when the score stays."""
+    def evaluated(self, *, loss: float, top1: float | None) -> None:
+        """Take note of an evaluation; plateau lowers the rates when what it goes by no longer gets better.
+
+        Args:
+            top1: None where nothing is classified.
+
+        Raises:
+            UsageError: plateau is to go by an accuracy that there isn't.
+        """
         if self._section.name != "plateau":
             return
+        score = -loss if self._section.metric == "loss" else top1
+        if score is None:
+            raise UsageError("schedule.metric top1: this model names no classes; set schedule.metric=loss")
         if score > self._best:
             self._best, self._bad = score, 0
             return

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vidpipe.loader import Batch
+from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.shards.layout import whole_file
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.runlog import read_metrics
@@ -18,9 +21,6 @@ CURVES = "curves.png"
 INPUT = "input.png"
 _CLIPS = 8
 FRAMES = 6
-_SIDE = 112  # pixels, about, to which small frames are enlarged
-_TEXT = 16
-_GAP = 2
 _NAMED_CLASSES = 60  # more names than these can't be read
 
 
@@ -93,7 +93,7 @@ def draw_confusion(evaluation: Evaluation, path: Path) -> Path:
 def draw_input(
     batch: Batch, *, target: torch.Tensor, normalization: Normalization, classes: Sequence[str], path: Path
 ) -> Path:
-    """Draw what the model sees: a row of frames for each of the first clips, with the label above it.
+    """Draw what the model sees: a row of frames for each of the first clips, with its label.
 
     Args:
         batch: its `video` [B, 3, T, H, W] as the model is given it; drawn with the normalisation undone.
@@ -101,33 +101,19 @@ def draw_input(
     """
     mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (normalization.mean, normalization.std))
     clips = batch.video[:_CLIPS].float().cpu() * std + mean
-    write_strips([(_label(target[row], classes), clip) for row, clip in enumerate(clips)], path)
+    rows = [
+        ClipRow(label=_label(target[row], classes), details=(batch.key[row],), frames=as_frames(clip))
+        for row, clip in enumerate(clips)
+    ]
+    write_contact_sheet(rows, path, frames_per_clip=FRAMES, full_size=True)
     return path
 
 
-def write_strips(rows: Sequence[tuple[str, torch.Tensor]], path: Path) -> None:
-    """Write a PNG with a row for each clip: its title, and below it some of its frames, from the first to the last.
-
-    Args:
-        rows: titles and clips [3, T, H, W] of one size, pixels in [0, 1]; what is outside is cut off.
-    """
-    from PIL import Image, ImageDraw
-
-    _, frames, height, width = rows[0][1].shape
-    shown = torch.linspace(0, frames - 1, min(frames, FRAMES)).round().long().tolist()
-    scale = max(1, round(_SIDE / height))
-    high, wide = height * scale, width * scale
-    sheet = Image.new("RGB", (len(shown) * (wide + _GAP), len(rows) * (high + _TEXT)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (title, clip) in enumerate(rows):
-        top = row * (high + _TEXT)
-        draw.text((2, top + 1), title, fill="black")
-        pixels = (clip.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 3, 0).numpy()
-        for column, frame in enumerate(shown):
-            picture = Image.fromarray(pixels[frame]).resize((wide, high), Image.Resampling.NEAREST)
-            sheet.paste(picture, (column * (wide + _GAP), top + _TEXT - 2))
-    with whole_file(path) as stream:
-        sheet.save(stream, format="PNG")
+def as_frames(clip: torch.Tensor) -> NDArray[np.uint8]:
+    """A clip [3, T, H, W] with pixels in [0, 1] as frames [T, H, W, 3]; what is outside is cut off."""
+    pixels = (clip.clamp(0, 1) * 255).round().to(torch.uint8)
+    frames: NDArray[np.uint8] = pixels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    return frames
 
 
 def _label(target: torch.Tensor, classes: Sequence[str]) -> str:

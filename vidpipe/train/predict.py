@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vidpipe.cores import usable_cores
-from vidpipe.errors import UsageError
+from vidpipe.errors import UsageError, one_line
 from vidpipe.loader.transform import center_clip
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.train.checkpoint import Preprocessing, build_classifier, read_checkpoint
 from vidpipe.train.decoding import DecodedVideo, DecodingPool
-from vidpipe.train.device import Device, make_fabric
+from vidpipe.train.device import Device, make_fabric, precision_as_trained
 from vidpipe.train.memory import memory_advice
 from vidpipe.train.recipe import Precision
 from vidpipe.video.decode import Decoder
@@ -83,6 +83,7 @@ class PredictOptions:
         batch_size: clips that go through the model at a time; they may be of several videos.
         workers: decoding processes; one for each core by default.
         timeout_seconds: for decoding one video.
+        precision: `auto` is what the model was trained in, but fp32 on the CPU.
     """
 
     top: int = 5
@@ -118,8 +119,8 @@ def predict(
             raise UsageError(f"{name} {value}: expected at least 1")
     loaded = read_checkpoint(checkpoint)
     model = build_classifier(loaded)
-    fabric = make_fabric(device=options.device, precision=options.precision)
-    classifier = _Classifier(fabric, fabric.to_device(model), loaded.preprocessing, options)
+    precision = precision_as_trained(options.precision, loaded.recipe, options.device)
+    fabric = make_fabric(device=options.device, precision=precision)
     predictions = []
     pool = DecodingPool(
         stored_clips(loaded.preprocessing),
@@ -127,7 +128,9 @@ def predict(
         timeout_seconds=options.timeout_seconds,
         decoder=options.decoder,
     )
-    with pool:
+    where = f"prediction with {options.batch_size} clips at a time"
+    with memory_advice(where, fabric.device, "try a smaller --batch-size"), pool:
+        classifier = _Classifier(fabric, fabric.to_device(model), loaded.preprocessing, options)
         for prediction in classifier.run(pool.run(videos)):
             predictions.append(prediction)
             if on_prediction is not None:
@@ -187,7 +190,7 @@ class _Classifier:
     def _take(self, video: DecodedVideo) -> None:
         if video.clips is None:
             reason = f"{video.error.reason}: {video.error.message}" if video.error else "no clips"
-            self._pending.append(_Pending(video.path, 0, " ".join(reason.split())))
+            self._pending.append(_Pending(video.path, 0, one_line(reason)))
             return
         pending = _Pending(video.path, len(video.clips), None)
         self._pending.append(pending)
@@ -212,9 +215,7 @@ class _Classifier:
         while len(self._clips) >= size or (all_clips and self._clips):
             batch, self._clips = self._clips[:size], self._clips[size:]
             video = torch.stack([clip for _, clip in batch]).to(self._fabric.device)
-            where = f"prediction with {len(batch)} clips at a time"
-            advice = memory_advice(where, self._fabric.device, "try a smaller --batch-size")
-            with advice, torch.inference_mode(), self._fabric.autocast():
+            with torch.inference_mode(), self._fabric.autocast():
                 probabilities = self._model(video).float().softmax(dim=1).double().cpu()
             for (pending, _), row in zip(batch, probabilities, strict=True):
                 pending.num_done += 1

@@ -11,16 +11,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vidpipe.recipes import load_recipe, validate
+from vidpipe.recipes import Section, load_recipe, validate
 from vidpipe.train.recipe_data import DataSection
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Strategy = Literal["ddp", "fsdp"]
 _MODEL_KEYS_FROM_DATA = {"num_frames": "data.frames", "image_size": "data.size", "num_classes": "the shards' classes"}
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelSection(BaseModel):
@@ -55,14 +51,14 @@ class ModelSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class MixingSection(_Section):
+class MixingSection(Section):
     """Mixing of the clips of a batch; the labels become soft. Off where an alpha is 0.
 
     Attributes:
         mixup: alpha of the Beta distribution of mixup (arXiv:1710.09412).
         cutmix: alpha of the Beta distribution of CutMix (arXiv:1905.04899); one box for all frames of a clip.
-        prob: share of the batches that are mixed at all.
-        switch_prob: share of CutMix among the mixed batches where both are on.
+        prob: share of the clips that are mixed at all.
+        switch_prob: share of CutMix among the mixed clips where both are on.
         erase: probability with which a box of a clip, the same in all frames, is filled with noise (arXiv:1708.04896).
     """
 
@@ -73,7 +69,7 @@ class MixingSection(_Section):
     erase: float = Field(default=0.0, ge=0, le=1)
 
 
-class RandAugmentSection(_Section):
+class RandAugmentSection(Section):
     """RandAugment on the clips of a batch (arXiv:1909.13719): `rand-mM-nN-mstdS-inc1` where that notation is known.
 
     Attributes:
@@ -89,7 +85,7 @@ class RandAugmentSection(_Section):
     prob: float = Field(default=0.5, ge=0, le=1)
 
 
-class DistillSection(_Section):
+class DistillSection(Section):
     """Learning from a teacher too: (1 - weight) x the loss on the labels + weight x T^2 x KL(teacher || student) + relations.
 
     Attributes:
@@ -107,13 +103,13 @@ class DistillSection(_Section):
     hidden_weight: float = Field(default=0.0, ge=0)
 
 
-class OptimSection(_Section):
+class OptimSection(Section):
     """The optimiser, by timm's name for it.
 
     Attributes:
         name: for instance sgd, adamw, lamb (timm's `list_optimizers`).
-        lr: peak learning rate for a whole batch, or for `lr_batch` clips where that is given.
-        lr_batch: the rate is multiplied by batch_size / lr_batch.
+        lr: peak learning rate, for a batch of `lr_batch` clips where that is given.
+        lr_batch: the rate, and with it the schedule's `warmup_lr` and `min_lr`, is multiplied by batch_size / lr_batch.
         weight_decay: not applied to biases, norms and what the model's `no_weight_decay()` names.
         betas: of the Adam family; None is the optimiser's default.
         layer_decay: factor on the rate for each layer further from the head.
@@ -133,19 +129,22 @@ class OptimSection(_Section):
     accumulate: int = Field(default=1, ge=1)
 
 
-class ScheduleSection(_Section):
+class ScheduleSection(Section):
     """The learning rate over time, updated at every step.
 
     Attributes:
-        name: shape after the warm-up. `plateau` divides after `patience` evaluations without improvement.
+        name: shape after the warm-up. `plateau` multiplies by `decay_rate` after `patience` evaluations without improvement.
         epochs, steps: length of the run; one of them.
         warmup_epochs, warmup_steps: length of the linear warm-up; at most one of them.
         warmup_lr: rate at which the warm-up starts.
         min_lr: rate at which cosine and poly end.
+        decay_after_warmup: cosine and poly fall from the end of the warm-up on; otherwise from the first step, hidden by the
+            warm-up.
         milestones: epochs at which `multistep` multiplies the rate by `decay_rate`.
         decay_epochs: epochs between two multiplications of `step`.
         decay_rate: factor of step, multistep and plateau; power of poly.
         patience: evaluations without improvement before plateau acts.
+        metric: what plateau takes for an improvement: a lower loss, or a higher accuracy.
     """
 
     name: Literal["cosine", "constant", "step", "multistep", "poly", "plateau"] = "cosine"
@@ -155,10 +154,12 @@ class ScheduleSection(_Section):
     warmup_steps: int | None = Field(default=None, ge=0)
     warmup_lr: float = Field(default=0.0, ge=0)
     min_lr: float = Field(default=0.0, ge=0)
+    decay_after_warmup: bool = False
     milestones: tuple[float, ...] = ()
     decay_epochs: float = Field(default=30, gt=0)
     decay_rate: float = Field(default=0.1, gt=0)
     patience: int = Field(default=5, ge=0)
+    metric: Literal["loss", "top1"] = "loss"
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -171,7 +172,7 @@ class ScheduleSection(_Section):
         return self
 
 
-class EvalSection(_Section):
+class EvalSection(Section):
     """When a split is evaluated while training; without that split, training says so and goes on without.
 
     Attributes:
@@ -185,12 +186,12 @@ class EvalSection(_Section):
     every_steps: int | None = Field(default=None, ge=1)
 
 
-class CheckpointSection(_Section):
-    """When checkpoints are written: after each epoch, at the end, when asked to stop, and as said here.
+class CheckpointSection(Section):
+    """When checkpoints are written: before each evaluation, when one was the best, at the end, when asked to stop, and as said here.
 
     Attributes:
         every_steps: also after every so many steps, for runs with long epochs.
-        every_epochs: after every so many epochs; 0 only by steps, at the end and when asked to stop.
+        every_epochs: also after every so many epochs; 0 for not.
         keep_last: how many are kept, the newest ones; the best one is kept besides.
     """
 
@@ -199,7 +200,7 @@ class CheckpointSection(_Section):
     keep_last: int = Field(default=1, ge=1)
 
 
-class LogSection(_Section):
+class LogSection(Section):
     """How often the run says how it goes.
 
     Attributes:
@@ -214,7 +215,7 @@ class LogSection(_Section):
     pictures: bool = True
 
 
-class TrainRecipe(_Section):
+class TrainRecipe(Section):
     """One experiment.
 
     Attributes:
@@ -248,6 +249,17 @@ class TrainRecipe(_Section):
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()
     log: LogSection = LogSection()
+
+    @property
+    def rate_scale(self) -> float:
+        """What all learning rates are multiplied by."""
+        return self.data.batch_size / self.optim.lr_batch if self.optim.lr_batch else 1.0
+
+    @model_validator(mode="after")
+    def _plateau_sees_evaluations(self) -> Self:
+        if self.schedule.name == "plateau" and not (self.eval.every_epochs or self.eval.every_steps):
+            raise ValueError("schedule.name plateau goes by evaluations: set eval.every_epochs or eval.every_steps")
+        return self
 
 
 def load_train_recipe(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from vidpipe.recipes import Section
 
 
-class ColorJitterSection(_Section):
+class ColorJitterSection(Section):
     """Random colours, the same for all frames of a clip; see `vidpipe.loader.color.ColorJitter`.
 
     Attributes:
@@ -27,7 +25,7 @@ class ColorJitterSection(_Section):
     prob: float = Field(default=1.0, ge=0, le=1)
 
 
-class AffineSection(_Section):
+class AffineSection(Section):
     """Random affine maps, the same for all frames of a clip; see `vidpipe.loader.affine.Affine`.
 
     Attributes:
@@ -44,7 +42,11 @@ class AffineSection(_Section):
     prob: float = Field(default=1.0, ge=0, le=1)
 
 
-class DataSection(_Section):
+def _off(value: object) -> object:
+    return "off" if value is False else value  # what YAML makes of off
+
+
+class DataSection(Section):
     """What a clip is and how many go into one step.
 
     Attributes:
@@ -59,7 +61,9 @@ class DataSection(_Section):
         epoch_unit: one clip of each `video` an epoch, or every `clip`.
         where: condition on the columns of samples.parquet; only clips for which it holds are learned from.
         balance: `class` draws every class equally often; None takes every clip once.
-        shuffle: `global` or, for storage with slow seeks, `windowed`.
+        shuffle: `global` or, for storage with slow seeks, `windowed`; None is `windowed` where any shards are at a URL.
+        shuffle_window: shards in a window.
+        check: `crc` verifies the checksum of all that is read, `off` trades that for speed.
         drop_last: leave an incomplete last batch of an epoch out.
         crop_scale, crop_ratio: ranges of a random crop's share of the area and of its width to height.
         horizontal_flip: mirror half of the clips; None is what the data set allows.
@@ -67,8 +71,11 @@ class DataSection(_Section):
         clips_per_sample: clips that are made of each sample that is read, each augmented for itself; a batch holds as many
             fewer samples, an epoch as many more steps.
         on_bad: `raise` stops at a damaged sample, `skip` leaves it out and counts it.
-        max_bad: share of the samples that may be damaged before `skip` stops too.
+        max_bad: share of all samples that a process may find damaged before `skip` stops it too.
         threads: of the loader; None is one for each core.
+        prefetch_batches: that are prepared ahead of the one in use.
+        cache_dir: where shards that are at a URL are kept; None is $VIDPIPE_CACHE or ~/.cache/vidpipe.
+        cache_gb: bound of all shards there together, in 10^9 bytes.
     """
 
     frames: int | None = Field(default=None, ge=1)
@@ -82,7 +89,9 @@ class DataSection(_Section):
     epoch_unit: Literal["video", "clip"] = "video"
     where: str | None = None
     balance: Literal["class"] | None = None
-    shuffle: Literal["global", "windowed"] = "global"
+    shuffle: Literal["global", "windowed"] | None = None
+    shuffle_window: int = Field(default=8, ge=1)
+    check: Annotated[Literal["crc", "off"], BeforeValidator(_off)] = "crc"
     drop_last: bool = True
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -93,3 +102,6 @@ class DataSection(_Section):
     on_bad: Literal["raise", "skip"] = "raise"
     max_bad: float = Field(default=0.05, ge=0, le=1)
     threads: int | None = Field(default=None, ge=1)
+    prefetch_batches: int = Field(default=2, ge=0)
+    cache_dir: str | None = None
+    cache_gb: float = Field(default=100.0, gt=0)

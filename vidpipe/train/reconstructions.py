@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vidpipe.loader import Batch
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
+from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.train.objective import draw_masks
-from vidpipe.train.pictures import write_strips
+from vidpipe.train.pictures import FRAMES, as_frames
 
 FOLDER = "reconstructions"
 CLIPS = 4
@@ -65,12 +65,15 @@ class Reconstructions:
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"step-{step:08d}.png"
         original, masked, painted = (video.float().cpu() for video in pictures)
-        rows: list[tuple[str, Tensor]] = []
+        rows = []
         for name, *clips in zip(self._clips.video_path, original, masked, painted, strict=True):
-            error = (clips[2] - clips[0]).square().mean().sqrt()
-            titles = (name, "as the model sees it", f"painted: off by {float(error):.3f} (root mean square)")
-            rows += zip(titles, clips, strict=True)
-        write_strips(rows, path)
+            error = float((clips[2] - clips[0]).square().mean().sqrt())
+            labels = {"as it is": name, "as the model sees it": "", "as it paints it": f"off by {error:.3f} (rms)"}
+            rows += [
+                ClipRow(label=label, details=(detail,), frames=as_frames(clip))
+                for (label, detail), clip in zip(labels.items(), clips, strict=True)
+            ]
+        write_contact_sheet(rows, path, frames_per_clip=FRAMES, full_size=True)
         return path
 
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from vidpipe.errors import TrainingError
 from vidpipe.loader import Batch
-from vidpipe.models.videomae_pretrain import VideoMAEPretrain
+from vidpipe.train.bad_samples import BAD_SAMPLES, BadSamples
 from vidpipe.train.data import ClipLoader
 from vidpipe.train.device import peak_memory_bytes
 from vidpipe.train.evaluate import score
 from vidpipe.train.guard import BAD_BATCHES, Guard
 from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.meter import Clock, Window
-from vidpipe.train.mistakes import MISTAKES, Mistakes
-from vidpipe.train.pictures import CONFUSION, draw_confusion, draw_input
+from vidpipe.train.mistakes import Mistakes
 from vidpipe.train.progress import Progress, Pulse
-from vidpipe.train.reconstructions import Reconstructions
 from vidpipe.train.result import TrainResult
+from vidpipe.train.run_pictures import RunPictures
 from vidpipe.train.runlog import RunLog
 from vidpipe.train.scores import Evaluation, ReconstructionScore
 from vidpipe.train.state import RunState
@@ -43,8 +42,6 @@ class Run:
         total_steps: at which it ends.
         out: the run folder.
         log: None on all processes but the first.
-        picture: where the first batch is drawn as the model sees it.
-        reconstructions: draws what pretraining makes of some clips.
     """
 
     state: RunState
@@ -52,11 +49,10 @@ class Run:
     total_steps: int
     out: Path
     log: RunLog | None
-    picture: Path | None
+    pictures: RunPictures
     progress: Progress
     writer: CheckpointWriter
     stop: StopRequest
-    reconstructions: Reconstructions | None = None
 
     def __post_init__(self) -> None:
         self.learner = self.state.learner
@@ -65,12 +61,12 @@ class Run:
         self.clock = Clock()
         self.first_step = self.state.step
         self.total = Window()
-        self.loss = math.nan
+        self.loss: float | None = None
         self.evaluation: Evaluation | ReconstructionScore | None = None
         self.mistakes: Mistakes | None = None
-        self.evaluated_step = -1
-        self.saved_step = -1
         self.pending: deque[tuple[int, StepResult]] = deque()
+        loaders = (self.state.loader, self.eval_loader)
+        self.bad_samples = BadSamples(self.out / BAD_SAMPLES, [loader for loader in loaders if loader is not None])
         self.guard = Guard(
             self.out / BAD_BATCHES, policy=self.recipe.on_nan, rank=self.fabric.global_rank, say=self.progress.say
         )
@@ -79,7 +75,7 @@ class Run:
         """Train until the end or a signal; either way the last state is on disk when this returns."""
         if self.state.evaluation_due:
             self._evaluate()
-        self._draw_reconstructions()
+        self.pictures.draw_reconstructions()
         self.clock.skip()
         empty_epochs = 0
         while self.state.step < self.total_steps and not self._stopped():
@@ -93,12 +89,11 @@ class Run:
         self._settle(keep=0)
         if self.state.window.steps and not self._stopped():  # a stopped run fills its row when it goes on
             self._row()
-        if not self._stopped() and self.evaluated_step != self.state.step and self._evaluates:
-            self._evaluate()
-        if self.saved_step != self.state.step or self.state.evaluation_due:
-            self._save()
         if self.state.step >= self.total_steps:
-            self._draw_reconstructions(final=True)
+            self._evaluate()
+        self._save()
+        if self.state.step >= self.total_steps:
+            self.pictures.draw_reconstructions(final=True)
         self.writer.wait()
 
     def _epoch(self) -> bool:
@@ -117,12 +112,14 @@ class Run:
 
     def _step(self, parts: list[Batch], *, epoch: int) -> None:
         recipe, state = self.recipe, self.state
-        if self.picture is not None:
-            self._draw_input(parts[0], epoch=epoch)
+        if self.pictures.input_due:
+            self.pictures.draw_input(parts[0], epoch=epoch)
+            self.clock.skip()
         where = f"step {state.step + 1}, {len(parts[0])} clips at a time on each device"
         with memory_advice(where, self.fabric.device, step_advice(recipe, world_size=self.fabric.world_size)):
             result = self.learner.take_step(parts, step=state.step, epoch=epoch)
         state.step += 1
+        state.changed = True
         self.pending.append((state.step, result))
         row_due = state.step % recipe.log.every_steps == 0
         # On a GPU the step before is looked at while this one is computed; on the CPU there is nothing to overlap.
@@ -133,31 +130,10 @@ class Run:
         self._pulse(epoch, due=row_due)
         if row_due:
             self._row()
-        if recipe.eval.every_steps and state.step % recipe.eval.every_steps == 0 and self._evaluates:
+        if recipe.eval.every_steps and state.step % recipe.eval.every_steps == 0:
             self._evaluate()
         if recipe.checkpoint.every_steps and state.step % recipe.checkpoint.every_steps == 0:
             self._save()
-
-    def _draw_input(self, batch: Batch, *, epoch: int) -> None:
-        path, self.picture = self.picture, None
-        if path is not None:
-            data = self.state.preprocessing
-            video, target = self.learner.mix(batch, epoch=epoch)
-            draw_input(
-                replace(batch, video=video),
-                target=target,
-                normalization=data.normalization,
-                classes=data.classes,
-                path=path,
-            )
-            self.clock.skip()
-
-    def _draw_reconstructions(self, *, final: bool = False) -> None:
-        module = self.learner.evaluated_module
-        if self.reconstructions is not None and isinstance(module, VideoMAEPretrain):
-            context = self.fabric.autocast
-            self.reconstructions.draw(module, step=self.state.step, forward_context=context, final=final)
-            self.clock.skip()
 
     def _settle(self, *, keep: int) -> None:
         """Take note of results, all but the newest `keep`; a loss that is not finite ends the run or is left out."""
@@ -192,11 +168,12 @@ class Run:
 
     def _row(self) -> None:
         """Write a log row and begin a new window."""
+        self.state.window.bad_samples = self.bad_samples.look()
         window = self.state.window.reduced(self.fabric)
         self.state.window = Window()
+        self.state.changed = True
         self.loss = window.mean_loss
         row = {
-            "epoch": self.state.loader.epoch,
             "lr": self.learner.schedule.lr,
             "loss": window.mean_loss,
             "grad_norm": window.grad_norm,
@@ -206,63 +183,72 @@ class Run:
         }
         if window.top1 is not None:
             row["top1"] = window.top1
+        if self.recipe.data.on_bad == "skip":
+            row["bad_samples"] = window.bad_samples
         self._log(row)
 
     def _log(self, values: dict[str, float]) -> None:
         if self.log is not None:
-            self.log.add(self.state.step, values)
+            self.log.add(self.state.step, epoch=self.state.loader.epoch, values=values)
 
     def _end_epoch(self) -> None:
         recipe, epoch = self.recipe, self.state.loader.epoch
         self._settle(keep=0)
         if not recipe.eval.every_steps and recipe.eval.every_epochs and epoch % recipe.eval.every_epochs == 0:
             self._evaluate()
-        self._draw_reconstructions()
+        self.pictures.draw_reconstructions()
+        self.clock.skip()
         due = recipe.checkpoint.every_epochs and epoch % recipe.checkpoint.every_epochs == 0
-        if due and self.saved_step != self.state.step and self.state.step < self.total_steps:
+        if due and self.state.step < self.total_steps:
             self._save()
 
-    @property
-    def _evaluates(self) -> bool:
-        return self.eval_loader is not None and bool(self.recipe.eval.every_epochs or self.recipe.eval.every_steps)
-
     def _evaluate(self) -> None:
-        if self.eval_loader is None or self.evaluated_step == self.state.step:
-            return
-        self._settle(keep=0)
-        self.learner.share_buffers()
         state = self.state
+        if self.eval_loader is None or state.evaluated_step == state.step:
+            return
         state.evaluation_due = True
+        self._save()  # first: whatever befalls the evaluation, --resume begins with it
+        if self._stopped():
+            return
+        self.learner.share_buffers()
         drawn = self.recipe.log.pictures and self.eval_loader.manifest.features is None
         mistakes = Mistakes(state.preprocessing.normalization) if drawn else None
-        where = f"evaluation at step {state.step}, {self.eval_loader.batch_size} clips at a time"
         try:
-            with memory_advice(where, self.fabric.device, "set a smaller data.eval_batch_size and add --resume"):
-                evaluation = score(
-                    self.learner.evaluated_module,
-                    self.eval_loader,
-                    forward_context=self.fabric.autocast,
-                    world_size=self.fabric.world_size,
-                    mistakes=mistakes,
-                    on_batch=self._evaluated_batch,
-                )
+            evaluation = self._score(self.eval_loader, mistakes)
         except _EvaluationStopped:
             return
-        state.evaluation_due = False
-        self.evaluation, self.mistakes, self.evaluated_step = evaluation, mistakes, state.step
+        state.evaluation_due, state.evaluated_step, state.changed = False, state.step, True
+        if self.guard.accepts_evaluation(step=state.step, loss=evaluation.loss):
+            self._take_evaluation(evaluation, mistakes)
+        self.pictures.draw_reconstructions()
+        self.clock.skip()
+
+    def _score(self, loader: ClipLoader, mistakes: Mistakes | None) -> Evaluation | ReconstructionScore:
+        where = f"evaluation at step {self.state.step}, {loader.batch_size} clips at a time"
+        with memory_advice(where, self.fabric.device, "set a smaller data.eval_batch_size and add --resume"):
+            return score(
+                self.learner.evaluated_module,
+                loader,
+                forward_context=self.fabric.autocast,
+                world_size=self.fabric.world_size,
+                mistakes=mistakes,
+                on_batch=self._evaluated_batch,
+            )
+
+    def _take_evaluation(self, evaluation: Evaluation | ReconstructionScore, mistakes: Mistakes | None) -> None:
+        state = self.state
+        self.evaluation, self.mistakes = evaluation, mistakes
         if mistakes is not None:
             mistakes.gather(self.fabric.world_size)
         values = {"val_loss": evaluation.loss}
         if isinstance(evaluation, Evaluation):
             values |= {"val_top1": evaluation.top1, "val_top5": evaluation.top5}
-        self.learner.schedule.evaluated(values.get("val_top1", -evaluation.loss))
+        self.learner.schedule.evaluated(loss=evaluation.loss, top1=values.get("val_top1"))
         is_best = state.take_metrics(values)
-        self._log({"epoch": state.loader.epoch, **values})
+        self._log(values)
         self.progress.say(f"step {state.step}  {evaluation.line()}{'  (best so far)' if is_best else ''}")
         if is_best:
             self._save(best=True)
-        self._draw_reconstructions()
-        self.clock.skip()
 
     def _evaluated_batch(self, number: int, total: int) -> None:
         self.progress.note(f"evaluating, batch {number}/{total}")
@@ -270,26 +256,22 @@ class Run:
             raise _EvaluationStopped
 
     def _save(self, *, best: bool = False) -> None:
+        """Save the state, if it has changed since the last time."""
+        if not self.state.changed:
+            return
         self._settle(keep=0)
         if self.log is not None:
             self.log.flush()
         self.learner.share_buffers()
         self.writer.save(self.state.packed(), best=best)
-        self.saved_step = self.state.step
+        self.state.changed = False
         self.clock.skip()
 
     def _stopped(self) -> bool:
         return self.stop.agreed(self.fabric, number=self.state.step)
 
-    def draw_evaluation(self) -> None:
-        """Draw what the last evaluation of this call found: what was taken for what, and the surest mistakes."""
-        if isinstance(self.evaluation, Evaluation):
-            draw_confusion(self.evaluation, self.out / CONFUSION)
-            if self.mistakes is not None:
-                self.mistakes.draw(self.evaluation, self.out / MISTAKES)
-
     def result(self) -> TrainResult:
-        """How it ended."""
+        """How it ended; every process must call it."""
         return TrainResult(
             out=self.out,
             steps=self.state.step,
@@ -298,7 +280,8 @@ class Run:
             evaluation=self.evaluation,
             best_top1=self.state.metrics.get("best_top1"),
             clips=self.total.clips * self.fabric.world_size,
+            bad_samples=self.bad_samples.total(self.fabric.world_size),
             seconds=self.total.seconds,
             data_wait_share=self.total.data_wait_share,
-            stopped_by=self.stop.signal if self.state.step < self.total_steps else None,
+            stopped_by=self.stop.signal if self.state.step < self.total_steps or self.state.evaluation_due else None,
         )

@@ -1,9 +1,10 @@
-"""What a run writes down about itself: metrics.csv and TensorBoard events, without duplicates across resumes."""
+"""What a run writes down about itself: metrics.csv and TensorBoard events, one row for a step across all resumes."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,7 @@ COLUMNS = (
     "clips_per_second",
     "data_wait_share",
     "seconds",
+    "bad_samples",
     "val_loss",
     "val_top1",
     "val_top5",
@@ -29,7 +31,9 @@ COLUMNS = (
 
 
 class RunLog:
-    """Appends rows to metrics.csv, one for a step at most, and the same numbers to TensorBoard.
+    """Writes rows to metrics.csv, one for a step, and the same numbers to TensorBoard.
+
+    The last row stays open: what is added at its step, also by a run that goes on there, is put into it.
 
     Args:
         folder: the run folder.
@@ -38,38 +42,52 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, *, step: int, tensorboard: bool) -> None:
-        self._path = folder / METRICS
-        self._row: dict[str, float] = {}
-        _keep_rows(self._path, until=step)
-        self._stream = self._path.open("a", encoding="utf-8", newline="")
+        rows = [row for row in read_metrics(folder) if row.get("step", step + 1) <= step]
+        lines = [_line(dict(zip(COLUMNS, COLUMNS, strict=True))), *map(_line, rows)]
+        with whole_file(folder / METRICS) as stream:
+            stream.write("".join(lines).encode())
+        self._row: dict[str, float] = rows[-1] if rows and rows[-1]["step"] == step else {}
+        self._unwritten = set(self._row)
+        self._stream = (folder / METRICS).open("r+b")
+        self._start = sum(map(len, lines[:-1]))
         self._events: Any = None
         if tensorboard:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Add columns to the row of `step`; the row before it is written out."""
+    def add(self, step: int, *, epoch: int, values: dict[str, float]) -> None:
+        """Add columns to the row of `step`; the row before it is written out.
+
+        Args:
+            epoch: of the step, where its row is new.
+        """
         unknown = values.keys() - set(COLUMNS)
         if unknown:
             raise TrainingError(f"metrics.csv has no columns {sorted(unknown)}")
-        if self._row and self._row["step"] != step:
+        if self._row.get("step") != step:
             self.flush()
-        self._row |= {"step": step, **values}
+            self._row = {"step": step, "epoch": epoch}
+            self._unwritten = {"epoch"}
+            self._start = self._stream.seek(0, io.SEEK_END)
+        self._unwritten |= {name for name, value in values.items() if self._row.get(name) != value}
+        self._row |= values
 
     def flush(self) -> None:
-        """Write the row out."""
-        row, self._row = self._row, {}
-        if not row:
+        """Write the row out as it is by now."""
+        if not self._unwritten:
             return
-        csv.writer(self._stream).writerow([_text(row.get(column)) for column in COLUMNS])
+        self._stream.seek(self._start)
+        self._stream.write(_line(self._row).encode())
+        self._stream.truncate()
         self._stream.flush()
         if self._events is not None:
-            for name, value in row.items():
-                if name != "step":
+            for name in COLUMNS:
+                if name in self._unwritten and name != "step":
                     tag = name.replace("val_", "val/") if name.startswith("val_") else f"train/{name}"
-                    self._events.add_scalar(tag, value, row["step"])
+                    self._events.add_scalar(tag, self._row[name], self._row["step"])
             self._events.flush()
+        self._unwritten = set()
 
     def __enter__(self) -> Self:
         return self
@@ -93,17 +111,13 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
 
 
-def _keep_rows(path: Path, *, until: int) -> None:
-    rows = [row for row in read_metrics(path.parent) if row.get("step", until + 1) <= until]
+def _line(row: Mapping[str, float | str]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows([_text(row.get(column)) for column in COLUMNS] for row in rows)
-    with whole_file(path) as stream:
-        stream.write(text.getvalue().encode())
+    csv.writer(text).writerow([_text(row.get(column, "")) for column in COLUMNS])
+    return text.getvalue()
 
 
-def _text(value: float | None) -> str:
-    if value is None:
-        return ""
+def _text(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))

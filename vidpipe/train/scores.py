@@ -44,6 +44,7 @@ class Evaluation:
         shuffled: whether the frames of each clip were put into a random order first.
         views: windows and crops of each video; None if they were the centres of its stored clips.
         scores: for each video, in the order of their paths.
+        bad_samples: damaged ones, and shards that can't be opened, that were left out.
     """
 
     split: str
@@ -57,6 +58,7 @@ class Evaluation:
     shuffled: bool
     views: tuple[int, int] | None
     scores: tuple[VideoScore, ...]
+    bad_samples: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain containers for `--json`."""
@@ -67,7 +69,8 @@ class Evaluation:
         order = " (frames shuffled)" if self.shuffled else ""
         accuracy = f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%}"
         views = f" of {self.views[0]} x {self.views[1]} views" if self.views else ""
-        return f"{self.split}{order}: {accuracy}, loss {self.loss:.4f}, {self.videos} videos{views}"
+        bad = f", {self.bad_samples} damaged samples left out" if self.bad_samples else ""
+        return f"{self.split}{order}: {accuracy}, loss {self.loss:.4f}, {self.videos} videos{views}{bad}"
 
     def lines(self, *, per_class: bool) -> list[str]:
         """A short report for people.

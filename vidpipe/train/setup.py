@@ -22,7 +22,7 @@ from vidpipe.train.step import Learner
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model with its starting weights, what makes it anew, and what was loaded into it."""
+    """A model with its starting weights, what makes it anew, and where those weights come from, in words."""
 
     module: nn.Module
     description: ModelDescription
@@ -50,6 +50,8 @@ def build_model(
         torch.manual_seed(seed)
         model = create_model(section.name, num_classes=num_classes, **config)
     reports = []
+    if load_init and not section.init_sources:
+        reports.append("model.init is null: the weights start from random ones")
     for source in section.init_sources if load_init else ():
         from vidpipe.models.init import load_pretrained
 
@@ -78,14 +80,14 @@ def build_learner(
     if ema is not None and is_dealt_out(module):
         fabric.strategy.setup_module(ema.module)
         ema.foreach = False  # whose operations take no mixture of dealt-out parameters and whole buffers
-    optimizer = make_optimizer(module, recipe.optim, batch_size=recipe.data.batch_size)
+    optimizer = make_optimizer(module, recipe.optim, scale=recipe.rate_scale)
     return Learner(
         fabric=fabric,
         recipe=recipe,
         module=module,
         model=model,
         optimizer=fabric.setup_optimizers(optimizer),
-        schedule=Schedule(optimizer, recipe.schedule, length),
+        schedule=Schedule(optimizer, recipe.schedule, length, scale=recipe.rate_scale),
         ema=ema,
         normalization=preprocessing.normalization,
         teacher=teacher,

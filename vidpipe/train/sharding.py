@@ -44,8 +44,8 @@ def is_dealt_out(module: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
-def share_buffers(module: nn.Module) -> None:
-    """Give all processes the first one's buffers (running statistics), as DDP does; every process must call it."""
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give all processes the first one's buffers (running statistics); every process must call it."""
     for buffer in module.buffers():
         distributed.broadcast(buffer, src=0)
 

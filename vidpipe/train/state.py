@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 import vidpipe
-from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.errors import CheckpointError, UsageError, one_line
+from vidpipe.models.fingerprint import fingerprint
 from vidpipe.models.frozen import frozen_part
-from vidpipe.models.sharded import Layout
+from vidpipe.models.sharded import Layout, split_tensors
+from vidpipe.recipes import validate
 from vidpipe.train.checkpoint import (
     LAST,
     Checkpoint,
@@ -24,6 +27,7 @@ from vidpipe.train.checkpoint import (
     read_checkpoint,
 )
 from vidpipe.train.data import ClipLoader
+from vidpipe.train.device import gathered
 from vidpipe.train.meter import Window
 from vidpipe.train.optim import load_optimizer_state, optimizer_state
 from vidpipe.train.recipe import TrainRecipe
@@ -42,10 +46,15 @@ _MAY_CHANGE = (
     "on_nan",
     "optim.accumulate",
     "data.backend",
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.check",
     "data.decode",
     "data.eval_batch_size",
     "data.threads",
     "data.on_bad",
+    "data.prefetch_batches",
+    "data.max_bad",
     "model.init",
     "model.checkpointing",
     "distill.teacher",
@@ -61,6 +70,8 @@ class RunState:
         window: sums since the last log row.
         metrics: of the last evaluation, and `best_top1` and `best_loss` of the best one (by accuracy, then by loss).
         evaluation_due: an evaluation was to be made at this step and has not been finished.
+        evaluated_step: that of the last evaluation that was, -1 before the first.
+        changed: since it was last saved.
         frozen: file in the run folder with the part of the model that checkpoints leave out; None writes them whole.
     """
 
@@ -72,6 +83,8 @@ class RunState:
     window: Window = field(default_factory=Window)
     metrics: dict[str, float] = field(default_factory=dict)
     evaluation_due: bool = False
+    evaluated_step: int = -1
+    changed: bool = True
     frozen: str | None = None
 
     def take_metrics(self, values: dict[str, float]) -> bool:
@@ -111,6 +124,7 @@ class RunState:
                 "loader": self.loader.state_dict(),
                 "window": self.window.state_dict(),
                 "evaluation_due": self.evaluation_due,
+                "evaluated_step": self.evaluated_step,
                 "teacher": self._teacher,
             },
         )
@@ -140,10 +154,12 @@ class RunState:
             self.loader.load_state_dict(training["loader"])
             self.window = Window.from_state(training["window"])
             self.evaluation_due = bool(training["evaluation_due"])
+            self.evaluated_step = int(training["evaluated_step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{checkpoint.path}: its training state doesn't fit this run: {reason}") from error
-        self.step, self.metrics = checkpoint.step, dict(checkpoint.metrics)
+            raise CheckpointError(
+                f"{checkpoint.path}: its training state doesn't fit this run: {one_line(error)}"
+            ) from error
+        self.step, self.metrics, self.changed = checkpoint.step, dict(checkpoint.metrics), False
 
     def _layout(self) -> Layout | None:
         """How a checkpoint's tensors are dealt out among processes; None if they are not."""
@@ -168,27 +184,54 @@ def _rank(best: dict[str, float]) -> tuple[float, float]:
     return best.get("best_top1", 0.0), -best["best_loss"]
 
 
-def read_resume_point(out: Path, recipe: TrainRecipe, *, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from, without its tensors; None begins a run.
+def read_resume_point(out: Path, recipe: TrainRecipe, *, resume: bool, world_size: int) -> Checkpoint | None:
+    """The checkpoint to go on from, without its tensors; None begins a run. Every process must call it.
 
     Raises:
-        UsageError: the folder holds a run and `resume` is False, or the recipe differs where that would change the run.
+        UsageError: the folder holds a run and `resume` is False, or the recipe differs where that would change the run, or
+            the processes don't find the same.
         CheckpointError: the checkpoint can't be read.
     """
-    if not os.path.lexists(out / LAST):
+    is_there = os.path.lexists(out / LAST)
+    checkpoint = read_checkpoint(out, which="last", tensors=False) if is_there and resume else None
+    if world_size > 1:
+        _agree_on(
+            "no run" if not is_there else "a run" if checkpoint is None else _known_by(checkpoint), out, world_size
+        )
+    if not is_there:
         return None
-    if not resume:
+    if checkpoint is None:
         raise UsageError(f"{out}: holds a run already; add --resume to go on with it, or choose another --out")
-    checkpoint = read_checkpoint(out, which="last", tensors=False)
-    before, now = _flat(checkpoint.recipe), _flat(recipe.model_dump(mode="json"))
+    begun = validate(TrainRecipe, checkpoint.recipe, where=f"{checkpoint.path}: the recipe in it")
+    before, now = _flat(begun.model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
     changes = [
         f"{key} {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not any(key == may or key.startswith(f"{may}.") for may in _MAY_CHANGE)
     ]
     if changes:
-        raise UsageError(f"{out}: the run was begun with other settings ({'; '.join(changes)}); choose another --out")
+        raise UsageError(
+            f"{out}: the run was begun with other settings ({'; '.join(changes)}); set them back or choose another --out"
+        )
     return checkpoint
+
+
+def _agree_on(found: str, out: Path, world_size: int) -> None:
+    """Refuse to go on where processes have different run folders: their weights would differ from then on."""
+    others = gathered(found, world_size)
+    rank = next((rank for rank, other in enumerate(others) if other != others[0]), 0)
+    if rank:
+        raise UsageError(
+            f"{out}: process 0 finds {others[0]} there, process {rank} finds {others[rank]}; take an --out that all "
+            "machines see"
+        )
+
+
+def _known_by(checkpoint: Checkpoint) -> str:
+    """What tells a checkpoint from another: all but its tensors, and where it is a file the first values of each."""
+    tensors, plain = split_tensors([checkpoint.metrics, checkpoint.recipe, checkpoint.weights, checkpoint.training])
+    heads = fingerprint({name: tensor.flatten()[:64] for name, tensor in tensors.items()})
+    return f"step {checkpoint.step} ({hashlib.sha256(f'{plain} {heads}'.encode()).hexdigest()[:8]})"
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

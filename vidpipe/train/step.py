@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
 from vidpipe.loader import Batch
@@ -21,9 +21,10 @@ from vidpipe.shards.manifest import Normalization
 from vidpipe.train.distill import Distillation, Teacher
 from vidpipe.train.objective import Objective, Shown, objective_for
 from vidpipe.train.optim import Schedule
+from vidpipe.train.parts import mixing_of
 from vidpipe.train.rand_augment import RandAugment, rand_augment
 from vidpipe.train.recipe import TrainRecipe
-from vidpipe.train.sharding import is_dealt_out, share_buffers
+from vidpipe.train.sharding import broadcast_buffers
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class StepResult:
     """What a step gave; tensors stay on the device until they are asked for.
 
     Attributes:
-        loss: mean over the step's clips, a scalar.
-        correct: number of clips whose label got the highest logit; None where labels are mixed.
-        clips: number of clips, without padding, a scalar.
+        loss: this process's part, a scalar; the mean over the processes is the mean over all clips of the step.
+        correct: number of this process's clips whose label got the highest logit; None where labels are mixed.
+        clips: number of this process's clips, without padding, a scalar.
         grad_norm: norm of all gradients before clipping.
         keys: the clips' keys.
     """
@@ -78,31 +79,60 @@ class Learner:
         seed_step(self.recipe.seed, step=step, rank=self.fabric.global_rank)
         self.schedule.set_step(step)
         self.model.train()
-        losses, corrects, clips = [], [], []
+        clips = torch.stack([self.real(batch).sum() for batch in batches]).sum()
+        weight = self.clip_weight(clips)
+        before = [buffer.clone() for buffer in self.module.buffers()] if self.recipe.on_nan == "skip" else None
+        losses, corrects = [], []
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with nullcontext() if last else self.fabric.no_backward_sync(self.model):
                 shown = self.show(batch, epoch=epoch)
                 output, mask = self.objective.output(self.model, shown)
-                loss = self.objective.loss(output, mask, shown)
-                self.fabric.backward(loss / len(batches))
+                loss = self.loss(output, mask, shown, weight=weight)
+                self.fabric.backward(loss)
             losses.append(loss.detach())
             corrects.append(self.objective.correct(output, shown))
-            clips.append(shown.real.sum())
         keys = tuple(key for batch in batches for key in batch.key)
-        mean_loss = torch.stack(losses).mean()
-        grad_norm = self._update(mean_loss, step=step)
+        loss = torch.stack(losses).sum()
+        grad_norm = self._update(loss, step=step, before=before)
         known = [correct for correct in corrects if correct is not None]
         correct = torch.stack(known).sum() if known else None
-        return StepResult(mean_loss, correct, torch.stack(clips).sum(), grad_norm, keys)
+        return StepResult(loss, correct, clips, grad_norm, keys)
+
+    def real(self, batch: Batch) -> Tensor:
+        """Which clips of a batch count, bool [B]: not padding, nor, where labels are learned, clips without one."""
+        real = ~batch.is_padding
+        return real & (batch.label >= 0) if self.objective.needs_labels else real
+
+    def clip_weight(self, clips: Tensor) -> Tensor:
+        """What a clip counts in this process's loss, a scalar; every process must call it.
+
+        Gradients are averaged over the processes. With this weight their mean is the gradient of the mean over all clips
+        of the step, however many of them each process and each part has.
+
+        Args:
+            clips: number of this process's clips that count in the step, a scalar.
+        """
+        total = clips.float()
+        if self.fabric.world_size > 1:
+            distributed.all_reduce(total)  # Fabric's own has the host wait at a barrier first
+        return self.fabric.world_size / total.clamp(min=1)
+
+    def loss(self, output: Tensor, mask: Tensor | None, shown: Shown, *, weight: Tensor) -> Tensor:
+        """A part's loss, a scalar: the sum over the clips that count, each times `weight`."""
+        return (self.objective.losses(output, mask, shown) * shown.real).sum() * weight
 
     def show(self, batch: Batch, *, epoch: int) -> Shown:
         """A batch as the model is shown it."""
         video, target = self.mix(batch, epoch=epoch)
-        real = ~batch.is_padding
-        if self.objective.needs_labels:
-            real &= batch.label >= 0
-        return Shown(video=video, target=target, label=batch.label, real=real, keys=batch.clip_key, epoch=epoch)
+        return Shown(
+            video=video,
+            target=target,
+            label=batch.label,
+            real=self.real(batch),
+            keys=batch.clip_key,
+            epoch=epoch,
+        )
 
     @cached_property
     def objective(self) -> Objective:
@@ -138,15 +168,21 @@ class Learner:
             epoch=epoch,
         )
 
-    def _update(self, loss: Tensor, *, step: int) -> Tensor:
-        """Update the weights; the gradients' norm before clipping."""
+    def _update(self, loss: Tensor, *, step: int, before: Sequence[Tensor] | None) -> Tensor:
+        """Update the weights, unless the step is unsound and may be left out; the gradients' norm before clipping.
+
+        Args:
+            before: the model's buffers before the forward pass, which has put what it saw into running statistics; None
+                where no step is left out.
+        """
         grad_norm = self.clip_gradients()
-        # The scaler of fp16 leaves steps out by itself.
-        may_skip = self.recipe.on_nan == "skip" and self.recipe.precision != "fp16"
-        if may_skip and not self._all_finite(loss, grad_norm):
-            self.optimizer.zero_grad(set_to_none=True)
-        else:
-            self.apply_gradients(step=step)
+        if before is not None and not self._all_finite(loss, grad_norm):
+            for buffer, old in zip(self.module.buffers(), before, strict=True):
+                buffer.copy_(old)
+            if self.recipe.precision != "fp16":  # whose scaler has to be told of the step, and leaves it out by itself
+                self.optimizer.zero_grad(set_to_none=True)
+                return grad_norm
+        self.apply_gradients(step=step)
         return grad_norm
 
     def clip_gradients(self) -> Tensor:
@@ -172,7 +208,7 @@ class Learner:
     @property
     def mixing(self) -> Mixing:
         """How clips are mixed."""
-        return Mixing(**self.recipe.mixing.model_dump())
+        return mixing_of(self.recipe)
 
     @property
     def num_classes(self) -> int:
@@ -188,11 +224,14 @@ class Learner:
         return averaged
 
     def share_buffers(self) -> None:
-        """Give all processes the same buffers where no forward pass does that; every process must call it."""
-        if is_dealt_out(self.module):
-            share_buffers(self.module)
+        """Give all processes the same running statistics, the first one's; every process must call it.
+
+        DDP does that before each forward pass in training, so after the last one they differ; FSDP never does it.
+        """
+        if self.fabric.world_size > 1:
+            broadcast_buffers(self.module)
             if self.ema is not None:
-                share_buffers(self.ema.module)
+                broadcast_buffers(self.ema.module)
 
 
 def seed_step(seed: int, *, step: int, rank: int) -> None:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from vidpipe.errors import CheckpointError
+from vidpipe.errors import CheckpointError, one_line
 from vidpipe.shards.layout import TEMPORARY_SUFFIX, sync_folder, whole_file
-from vidpipe.train.checkpoint import BEST, LAST, one_line
+from vidpipe.train.checkpoint import BEST, LAST
 from vidpipe.train.sharding import make_group, write_sharded
 
 _NAME = re.compile(r"step-(\d{6,})(?:-(\d+))?\.ckpt")
@@ -85,7 +85,8 @@ class CheckpointWriter:
             else:
                 path = _free_path(self._folder, step)
                 _write_file(state, path)
-            for link in (LAST, BEST) if best else (LAST,):
+            # The best one first: a run that is killed in between comes by that step again.
+            for link in (BEST, LAST) if best else (LAST,):
                 _lead(self._folder / link, path.name)
             sync_folder(self._folder)
             _remove_old(self._folder, keep_last=self._keep_last)

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from vidpipe.bench.tables import number, table
 
-StageName = Literal["storage, cold", "storage, warm", "host copy", "CRC-32", "decoding", "augmentation", "transfer"]
+StageName = Literal[
+    "fetch",
+    "storage, cold",
+    "storage, warm",
+    "host copy",
+    "CRC-32",
+    "decoding",
+    "augmentation",
+    "decoding and augmentation",
+    "transfer",
+]
+# What each batch passes once the shards are in memory; the host's copying is only there to compare with.
+_WAY: tuple[StageName, ...] = (
+    "storage, warm",
+    "CRC-32",
+    "decoding",
+    "augmentation",
+    "decoding and augmentation",
+    "transfer",
+)
 IN_MEMORY_SHARE = 0.7  # of the free memory: a data set that takes less stays in the page cache after the first epoch
 
 
@@ -38,6 +57,7 @@ class Facts:
         free_bytes: memory that the page cache could take; None where the system doesn't tell.
         clip_bytes: decoded.
         threads: of the loader.
+        cache_bytes: bound of the cache that shards at a URL are fetched into; None for shards on this machine.
     """
 
     codec: str
@@ -47,11 +67,17 @@ class Facts:
     free_bytes: int | None
     clip_bytes: int
     threads: int
+    cache_bytes: int | None = None
 
     @property
     def stays_in_memory(self) -> bool:
         """Whether shards are read from the disk in the first epoch only."""
         return self.free_bytes is not None and self.dataset_bytes < IN_MEMORY_SHARE * self.free_bytes
+
+    @property
+    def stays_in_cache(self) -> bool:
+        """Whether no shard has to be fetched but in the first epoch."""
+        return self.cache_bytes is None or self.dataset_bytes <= self.cache_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +101,14 @@ def judge(stages: Mapping[StageName, Stage], *, loader: float, step: float | Non
     """Name the limit.
 
     Args:
+        stages: those that there are: an engine that decodes on its device does that and augmentation in one.
         loader: clips a second of the whole loader, with the shards in memory.
         step: clips a second of a training step on a batch that is there already; None without a model.
     """
-    cold = stages["storage, cold"].clips_per_second
-    storage: StageName = "storage, warm" if facts.stays_in_memory or cold is None else "storage, cold"
-    data = loader if storage == "storage, warm" or cold is None else min(loader, cold)
+    # The loader was measured with the shards in memory; this is what they wait for before that, in every epoch.
+    waits: dict[StageName, bool] = {"fetch": not facts.stays_in_cache, "storage, cold": not facts.stays_in_memory}
+    before = _rates(stages, [name for name, every_epoch in waits.items() if every_epoch])
+    data = min([loader, *before.values()])
     if step is not None and step <= data:
         helps = (
             f"the data come at {number(data)} clips/s, {number(data / step)} times as fast: nothing about them would help",
@@ -88,14 +116,15 @@ def judge(stages: Mapping[StageName, Stage], *, loader: float, step: float | Non
         )
         return Verdict(limit="step", data_clips_per_second=data, idle_share=0.0, advice=helps)
     idle = None if step is None else 1 - data / step
-    if storage == "storage, cold" and cold is not None and cold <= loader:
-        limit: StageName = "storage, cold"
-    else:
-        way: tuple[StageName, ...] = ("storage, warm", "CRC-32", "decoding", "augmentation", "transfer")
-        rates = {name: rate for name in way if (rate := stages[name].clips_per_second)}
-        limit = min(rates, key=lambda name: rates[name])
+    rates = before if data in before.values() else _rates(stages, _WAY)
+    limit = min(rates, key=lambda name: rates[name])
     advice = _advice(limit, stages[limit].clips_per_second or loader, loader=loader, facts=facts)
     return Verdict(limit=limit, data_clips_per_second=data, idle_share=idle, advice=advice)
+
+
+def _rates(stages: Mapping[StageName, Stage], names: Sequence[StageName]) -> dict[StageName, float]:
+    """Of those that were measured."""
+    return {name: rate for name in names if name in stages and (rate := stages[name].clips_per_second)}
 
 
 def _advice(limit: StageName, rate: float, *, loader: float, facts: Facts) -> tuple[str, ...]:
@@ -118,13 +147,20 @@ def _advice(limit: StageName, rate: float, *, loader: float, facts: Facts) -> tu
         elsewhere = "pip install nvidia-dali-cuda130: backend='dali' does it in one pass"
     else:
         elsewhere = "drop colour jitter and affine maps, if they are on"
+    keep = f"data.cache_gb={facts.dataset_bytes / 1e9:.0f} or more: then shards are fetched in the first epoch only"
     return {
+        "fetch": (keep, fewer_bytes, "a faster network, or a copy of the shards on this machine"),
         "storage, cold": (fewer_bytes, disks),
         "storage, warm": (memory,),
         "host copy": (memory,),
         "CRC-32": (f"LoaderOptions(check='off'){gain}", more_threads),
         "decoding": (f"prepare with --codec tensor, which needs no decoding{gain}", more_threads),
         "augmentation": (elsewhere, smaller) if facts.on_gpu else (elsewhere, more_threads, smaller),
+        "decoding and augmentation": (
+            "prepare with --codec tensor, which needs no decoding, where storage is fast enough",
+            f"LoaderOptions(decode='cpu') where cores are idle ({facts.threads} threads), which leaves the GPU the augmentation",
+            smaller,
+        ),
         "transfer": (f"it is the bus: read fewer frames, or {smaller}",),
     }[limit]
 

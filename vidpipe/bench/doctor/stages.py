@@ -9,12 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vidpipe.bench.doctor.memory import MemorySource
 from vidpipe.bench.doctor.report import Stage, StageName
 from vidpipe.loader import LoaderOptions
 from vidpipe.loader.augment import Drawn, sample_rng
@@ -27,11 +28,12 @@ from vidpipe.loader.pool import ReadPool
 from vidpipe.loader.reader import ClipReader
 from vidpipe.loader.region import center_region
 from vidpipe.loader.request import Request, Take, make_request
+from vidpipe.loader.source import FETCH_THREADS
+from vidpipe.loader.splits import Split
 from vidpipe.loader.window import frame_window
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import make_codec, stores_whole_videos
 from vidpipe.shards.codecs.base import Frames
-from vidpipe.shards.manifest import load_manifest
 from vidpipe.train.data import loader_options
 from vidpipe.train.recipe_data import DataSection
 
@@ -41,16 +43,18 @@ MAX_BYTES = 256 << 20  # of decoded clips that are kept for the stages
 class Stages:
     """The stages of some clips of a split, in the memory that each needs."""
 
-    def __init__(self, folder: Path, section: DataSection, *, device: str, threads: int, seconds: float) -> None:
-        self.manifest = load_manifest(folder)
-        self._folder, self._section, self._device = folder, section, torch.device(device)
+    def __init__(self, split: Split, section: DataSection, *, device: str, threads: int, seconds: float) -> None:
+        self.manifest = split.manifest
+        self._split, self._section, self._device = split, section, torch.device(device)
         self._threads, self._seconds = threads, seconds
-        self._index = load_index(folder, self.manifest)
-        self._reader = ClipReader(folder, self.manifest, self._index, check_crc=False)
+        self._index = load_index(split.folder, self.manifest)
+        self._reader = ClipReader(
+            split.folder, self.manifest, self._index, open_shard=split.open_shard, check_crc=False
+        )
         self._codec = make_codec(self.manifest.codec)
-        self._clips = _choose_clips(self._index, self._window_of())
+        self._clips = _choose_clips(self._index, self._window_of(), self.shards)
         self._own = threading.local()
-        self.clip_bytes = max(self._index.max_frame_bytes * len(frames) for _, frames in self._clips)
+        self.clip_bytes = max(self._index.frame_bytes(sample) * len(frames) for sample, frames in self._clips)
         _, height, width = (int(n) for n in self._index.shape[self._clips[0][0]])
         self.geometry = f"{len(self._clips[0][1])} frames of {width}x{height}"
         self._parts: list[list[memoryview]] = []
@@ -61,14 +65,22 @@ class Stages:
 
     def __exit__(self, *_: object) -> None:
         self._reader.close()
+        self._split.close()
+
+    @cached_property
+    def shards(self) -> tuple[str, ...]:
+        """Names of the shards that are looked at: all, or as many of those at a URL as a loader fetches at a time."""
+        names = self._index.shards
+        return tuple(sorted(names, key=self._split.is_near)[:FETCH_THREADS]) if self._split.remote else names
 
     def measure(self) -> dict[StageName, Stage]:
         """All of them; what is cold comes first."""
+        fetch = [self._fetch()] if self._split.remote else []
         cold = self._cold_storage()
         read = self._read_into if self._codec.raw_parts else self._read_parts
-        stages = [cold, Stage("storage, warm", self._rate(read))]
+        stages = [*fetch, cold, Stage("storage, warm", self._rate(read))]
         for sample, frames in self._clips:
-            out = np.empty(self._index.max_frame_bytes * len(frames), np.uint8)
+            out = np.empty(self._index.frame_bytes(sample) * len(frames), np.uint8)
             self._frames.append(self._reader.read(sample, frames, out))
             self._parts.append(
                 [memoryview(f.reshape(-1)) for f in self._frames[-1]]
@@ -77,13 +89,7 @@ class Stages:
             )
         stages.append(Stage("host copy", self._rate(self._copy)))
         stages.append(Stage("CRC-32", self._rate(self._checksum)))
-        decodes = not self._codec.raw_parts
-        stages.append(
-            Stage("decoding", self._rate(self._decode) if decodes else None, "" if decodes else "none needed")
-        )
-        stages.append(Stage("augmentation", self._augmentation_rate(), "crop, resize, normalisation, layout"))
-        stages.append(self._transfer())
-        return {stage.name: stage for stage in stages}
+        return {stage.name: stage for stage in (*stages, *self._from_memory_on())}
 
     def _window_of(self) -> Callable[[int], list[int]]:
         window = frame_window(
@@ -137,10 +143,24 @@ class Stages:
         out = self._room()[: self._frames[number].nbytes].reshape(shape)
         self._codec.decode_parts(self._parts[number], self._clips[number][1], out)
 
+    def _fetch(self) -> Stage:
+        """Bring the shards into the cache, as many at a time as a loader does."""
+        far = [name for name in self.shards if not self._split.is_near(name)]
+        if not far:
+            return Stage("fetch", None, "all of the shards are in the cache")
+        start = time.perf_counter()
+        with ThreadPoolExecutor(FETCH_THREADS) as pool:
+            list(pool.map(self._split.prefetch, far))
+        fetched, seconds = sum(self._split.entries[name].bytes for name in far), time.perf_counter() - start
+        per_epoch = self._index.num_videos if self._section.epoch_unit == "video" else len(self._index)
+        share = fetched / sum(entry.bytes for entry in self._split.entries.values())
+        note = f"{len(far)} shards, {fetched / seconds / 1e6:.0f} MB/s; shards are fetched whole"
+        return Stage("fetch", per_epoch * share / seconds, note)
+
     def _cold_storage(self) -> Stage:
         """Read each clip once, after the system was asked to forget the shards."""
         names = sorted({self._index.shards[self._index.shard[sample]] for sample, _ in self._clips})
-        if not all(_forget(self._folder / name) for name in names):
+        if not all(_forget(self._split.open_shard(name)) for name in names):
             return Stage("storage, cold", None, "the page cache couldn't be emptied of the shards")
         read = self._read_into if self._codec.raw_parts else self._read_parts
         start = time.perf_counter()
@@ -150,11 +170,29 @@ class Stages:
             "storage, cold", len(self._clips) / (time.perf_counter() - start), f"{len(self._clips)} clips, once"
         )
 
-    def _augmentation_rate(self) -> float:
-        """The loader's engine, fed from memory; on a GPU with the way there."""
+    def _from_memory_on(self) -> list[Stage]:
+        """What is done to bytes that have been read, by whoever does it in training."""
+        rate, decodes = self._engine_rate()
+        if decodes:
+            note = f"by DALI on {self._device}, with the way of the bytes to it"
+            return [
+                Stage("decoding and augmentation", rate, note),
+                Stage("transfer", None, "of compressed bytes, in decoding"),
+            ]
+        decoding = Stage("decoding", None, "none needed")
+        if not self._codec.raw_parts:
+            decoding = Stage("decoding", self._rate(self._decode), "by the threads")
+        return [decoding, Stage("augmentation", rate, "crop, resize, normalisation, layout"), self._transfer()]
+
+    def _engine_rate(self) -> tuple[float, bool]:
+        """Clips a second of the loader's engine, fed from memory, on a GPU with the way there; and whether it decodes them."""
         section, options = self._section, loader_options(self._section)
+        memory = MemorySource(self.manifest.codec.name, self._clips, self._frames, self._parts)
         pool = ReadPool(
-            _Memory(self._frames), threads=self._threads, frame_bytes=self._index.max_frame_bytes, pinned=self._on_gpu
+            memory,
+            threads=self._threads,
+            frame_bytes=lambda number: self._frames[number][0].nbytes,
+            pinned=self._on_gpu,
         )
         setup = EngineSetup(
             size=section.size,
@@ -166,7 +204,14 @@ class Stages:
             warps=options.affine is not None,
             recolors=options.color_jitter is not None,
         )
-        _, engine = make_engine(section.backend, pool, setup)
+        _, engine = make_engine(
+            section.backend,
+            pool,
+            setup,
+            decode=section.decode,
+            source=memory,
+            num_frames=len(self._clips[0][1]),
+        )
         clips = itertools.cycle(self._requests(options))
 
         def begin() -> object:
@@ -177,13 +222,15 @@ class Stages:
         done, start = 0, time.perf_counter()
         while done == 0 or time.perf_counter() < start + self._seconds:
             begun.append(begin())
-            engine.finish(begun.popleft())
+            made = engine.finish(begun.popleft())
             done += 1
+        if made.ready is not None:
+            made.ready.synchronize()
         rate = done * section.batch_size / (time.perf_counter() - start)
         engine.finish(begun.popleft())
         pool.close()
         engine.close()
-        return rate
+        return rate, self.manifest.codec.name in engine.decodes
 
     def _requests(self, options: LoaderOptions) -> list[Request]:
         """One clip of each of those in memory, augmented as in training."""
@@ -219,25 +266,14 @@ class Stages:
         return self._device.type == "cuda"
 
 
-class _Memory:
-    """A reader of clips that are in memory already."""
-
-    def __init__(self, clips: Sequence[Frames]) -> None:
-        self._clips = clips
-
-    def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
-        """The clip, copied."""
-        clip = self._clips[sample]
-        video = out[: clip.nbytes].reshape(clip.shape)
-        np.copyto(video, clip)
-        return video
-
-
-def _choose_clips(index: SampleIndex, window: Callable[[int], list[int]]) -> list[tuple[int, list[int]]]:
-    """Samples from all over the split with their frames, as many as there is room for."""
+def _choose_clips(
+    index: SampleIndex, window: Callable[[int], list[int]], shards: Sequence[str]
+) -> list[tuple[int, list[int]]]:
+    """Samples from all over these shards with their frames, as many as there is room for."""
     chosen: list[tuple[int, list[int]]] = []
     room = MAX_BYTES
-    for sample in permute(np.arange(len(index)), size=len(index), seed=0, epoch=0).tolist():
+    samples = np.flatnonzero(np.isin(index.shard, [index.shards.index(name) for name in shards]))
+    for sample in samples[permute(np.arange(len(samples)), size=len(samples), seed=0, epoch=0)].tolist():
         frames = window(sample)
         room -= len(frames) * int(index.shape[sample, 1]) * int(index.shape[sample, 2]) * 3
         if room < 0 and chosen:
@@ -246,9 +282,8 @@ def _choose_clips(index: SampleIndex, window: Callable[[int], list[int]]) -> lis
     return chosen
 
 
-def _forget(path: Path) -> bool:
-    """Drop a file from the page cache; whether its first byte is really gone from there."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _forget(descriptor: int) -> bool:
+    """Drop a file from the page cache, and close it; whether its first byte is really gone from there."""
     try:
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -25,7 +25,9 @@ from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
 from vidpipe.train.meter import Clock
 
-WARM_UP_BATCHES = 1  # for each worker: what workers have begun when the clock starts, they have begun when it stops
+WARM_UP_BATCHES = (
+    2  # for each worker, as many as are prepared ahead: what is begun when the clock starts is begun when it stops
+)
 CACHED_STEPS = 4
 
 

@@ -55,7 +55,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
     ),
     "cutmix": Experiment(
-        question="Does CutMix help in short training, and in longer training?",
+        question="Does CutMix help in short and in longer training from random weights?",
         variants={
             f"{name}, {steps} steps": Variant(
                 recipe="vivit-tiny",
@@ -66,7 +66,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         },
     ),
     "temporal-attention": Experiment(
-        question="What does attention over time bring over averaging the frames' predictions?",
+        question="What does TimeSformer's attention over time bring over averaging the frames?",
         settings=_SHORT,
         variants={
             "frames averaged": Variant(recipe="timesformer-tiny", settings=("model.attention=space",)),

@@ -22,7 +22,7 @@ from vidpipe.bench.loader.arms.base import RANDOM_CROP, ArmSetup
 from vidpipe.bench.loader.arms.vidpipe_loader import long_epoch
 from vidpipe.errors import VidpipeError
 from vidpipe.loader import Loader, LoaderOptions
-from vidpipe.loader.batch import Augment, Backend, Decode
+from vidpipe.loader.options import Augment, Backend, Decode
 
 # Limits of the difference to the reference on the CPU, in normalised units: an 8-bit level is 0.0175, bfloat16 rounds by 0.008.
 MAX_DIFFERENCE = 0.045

@@ -19,8 +19,8 @@ from vidpipe.bench.loader.session import started_arms
 from vidpipe.bench.loader.table import EpochMemory, LargeIndex
 from vidpipe.bench.selection import link_clips
 from vidpipe.errors import VidpipeError
-from vidpipe.shards.index import SCHEMA, read_samples
-from vidpipe.shards.layout import SAMPLES, shard_name
+from vidpipe.shards.index import SCHEMA, read_samples, write_samples
+from vidpipe.shards.layout import shard_name
 from vidpipe.shards.manifest import Manifest, load_manifest
 
 ARM = "vidpipe-torch"
@@ -65,7 +65,6 @@ def memory_over_epochs(setup: ArmSetup) -> EpochMemory | None:
 def simulate_shards(folder: Path, out: Path, *, shards: int) -> Manifest:
     """Fill `out` with links to a split's shards, as if there were so many, and an index that has them all."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     manifest = load_manifest(folder)
     table = read_samples(folder)
@@ -79,12 +78,12 @@ def simulate_shards(folder: Path, out: Path, *, shards: int) -> Manifest:
     for name in ("key", "video"):
         values = zip(number.tolist(), columns[name].to_pylist(), strict=True)
         columns[name] = pa.array([f"{n}/{value}" for n, value in values])
-    pq.write_table(pa.table(columns, schema=SCHEMA), out / SAMPLES)
+    samples_file = write_samples(out, pa.table(columns, schema=SCHEMA))
     entries = []
     for n, copy in enumerate(copies):
         (out / shard_name(n)).symlink_to(folder / manifest.shards[copy].name)
         entries.append(manifest.shards[copy].model_copy(update={"name": shard_name(n)}))
-    simulated = manifest.model_copy(update={"shards": tuple(entries)})
+    simulated = manifest.model_copy(update={"samples_file": samples_file, "shards": tuple(entries)})
     simulated.write(out)
     return simulated
 

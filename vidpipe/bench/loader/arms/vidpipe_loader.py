@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Job
 from vidpipe.loader import Loader, LoaderOptions
-from vidpipe.loader.batch import Backend
+from vidpipe.loader.options import Backend
 from vidpipe.shards.manifest import load_manifest
 
 # An epoch has at least so many: between two of them nothing is prepared ahead, which real, long ones don't notice.

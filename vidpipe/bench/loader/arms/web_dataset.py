@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,10 +33,18 @@ class WebDatasetArm(Arm):
     def video(self, sample: dict[str, Any], window: list[int]) -> NDArray[np.uint8]:
         """The wanted frames of a sample, uint8 [T, H, W, 3]."""
 
+    def prepare(self) -> None:
+        """Each worker takes whole shards: where there are fewer than workers, the samples are dealt out to more."""
+        stored = StoredClips(self.setup.folder)
+        if len(stored.shards) < self.setup.workers:
+            shards = [stored.folder / shard for shard in stored.shards]
+            _deal_out(shards, self.setup.scratch, parts=min(self.setup.workers, len(stored)))
+
     def batches(self, job: Job) -> Iterator[ArmBatch]:
-        """In the order of the shards, which are dealt out to the workers; no more of these than shards."""
+        """In the order of the shards, which are dealt out to the workers."""
         stored = StoredClips(self.setup.folder, frames=self.setup.frames)
-        shards = [str(stored.folder / shard) for shard in stored.shards]
+        shards = [str(path) for path in sorted(self.setup.scratch.glob("*.tar"))]
+        shards = shards or [str(stored.folder / shard) for shard in stored.shards]
         transform = ClipTransform(self.setup, job)
         windows = {clip.key: stored.window(clip) for clip in stored.clips}
 
@@ -101,6 +112,18 @@ class WebDatasetMp4Arm(WebDatasetArm):
         reader = load_decord().VideoReader(io.BytesIO(sample["mp4"]), num_threads=1)
         frames: NDArray[np.uint8] = reader.get_batch(window).asnumpy()
         return frames
+
+
+def _deal_out(shards: Sequence[Path], folder: Path, *, parts: int) -> None:
+    """Write the samples to `parts` archives in turn."""
+    place: dict[str, int] = {}
+    with ExitStack() as stack:
+        archives = [stack.enter_context(tarfile.open(folder / f"{part:05d}.tar", "w")) for part in range(parts)]
+        for shard in shards:
+            source = stack.enter_context(tarfile.open(shard))
+            for member in source:
+                number = place.setdefault(member.name.partition(".")[0], len(place))
+                archives[number % parts].addfile(member, source.extractfile(member))
 
 
 def _name(frame: int) -> str:
