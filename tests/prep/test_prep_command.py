@@ -80,7 +80,7 @@ def test_the_statistics_are_those_of_the_stored_frames(real_shards: Path) -> Non
     reader = ClipReader(folder, manifest, index)
     pixels = np.concatenate(
         [
-            reader.read(i, range(16), np.empty(index.clip_bytes(i), np.uint8))[:, ::4, ::4].reshape(-1, 3) / 255
+            reader.read(i, range(16), np.empty(index.clip_bytes(i), np.uint8))[::8, ::4, ::4].reshape(-1, 3) / 255
             for i in range(len(index))
         ]
     )

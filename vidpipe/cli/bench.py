@@ -26,6 +26,7 @@ SizeOption = Annotated[int, typer.Option(help="Side of the model's input in pixe
 FramesOption = Annotated[int, typer.Option(min=1, help="Frames of a clip.")]
 StrideOption = Annotated[int, typer.Option(min=1, help="Native frames from one frame of a clip to the next.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Only that many files, spread evenly over all.")]
+ArmsOption = Annotated[str | None, typer.Option(metavar="A,B", help="Only these contestants.")]
 OutOption = Annotated[Path, typer.Option(help="Where the JSON and the plot go.")]
 
 
@@ -40,7 +41,7 @@ def bench_loader(
         typer.Option(help="Prepare the first folder's videos with this codec too, for one more table."),
     ] = None,
     split: SplitOption = "train",
-    arms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these contestants.")] = None,
+    arms: ArmsOption = None,
     jobs: Annotated[str, typer.Option(metavar="A,B", help="Of read and train.")] = "read,train",
     sweep: Annotated[
         str, typer.Option(metavar="A,B", help="Then measure the fastest against these: batch-size, frames, workers.")
@@ -170,6 +171,10 @@ def bench_prep(
     workers: WorkersOption = None,
     rounds: RoundsOption = None,
     limit: LimitOption = None,
+    videos: Annotated[
+        int | None, typer.Option(min=1, help="Take files again and again until there are so many in a turn.")
+    ] = None,
+    arms: ArmsOption = None,
     out: OutOption = Path("benchmarks/prep"),
     quick: QuickOption = False,
     as_json: JsonOption = False,
@@ -185,6 +190,8 @@ def bench_prep(
             workers=workers,
             rounds=rounds,
             limit=limit,
+            min_videos=videos,
+            arms=None if arms is None else names(arms),
             out=out,
             quick=quick,
         )

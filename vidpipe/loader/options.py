@@ -81,7 +81,7 @@ class LoaderOptions:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     horizontal_flip: bool | None = None
     threads: int | None = None
-    prefetch_batches: int = 2
+    prefetch_batches: int = 4
     views: tuple[int, int] | None = None
     clips_per_sample: int = 1
     color_jitter: ColorJitter | None = None

@@ -102,6 +102,6 @@ class DataSection(Section):
     on_bad: Literal["raise", "skip"] = "raise"
     max_bad: float = Field(default=0.05, ge=0, le=1)
     threads: int | None = Field(default=None, ge=1)
-    prefetch_batches: int = Field(default=2, ge=0)
+    prefetch_batches: int = Field(default=4, ge=0)
     cache_dir: str | None = None
     cache_gb: float = Field(default=100.0, gt=0)

@@ -25,9 +25,7 @@ from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
 from vidpipe.train.meter import Clock
 
-WARM_UP_BATCHES = (
-    2  # for each worker, as many as are prepared ahead: what is begun when the clock starts is begun when it stops
-)
+WARM_UP_BATCHES = 4  # for each worker: all memory was used once by then, and as much is begun as when the clock stops
 CACHED_STEPS = 4
 
 

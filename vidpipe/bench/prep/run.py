@@ -26,8 +26,7 @@ from vidpipe.video.decode import decoder_versions
 
 QUICK_ARMS = (OURS, BARE, DECORD)
 MAX_FILES = 256
-MIN_VIDEOS, MAX_VIDEOS = 64, 256
-START_SHARE = 1 / 15  # that the start of the processes may have of prep's time
+MIN_VIDEOS = 320  # so that the start of prep's processes, about a second, is a small part of its time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +39,7 @@ class PrepBenchmark:
         workers: processes that each arm may use; by default one a core.
         rounds: turns of each arm; 3, or 1 if quick.
         limit: of that many files at most, spread evenly over all; `MAX_FILES`.
-        min_videos: files are taken repeatedly until there are that many; 12 if quick, else `MIN_VIDEOS` or as many as it takes
-            for the start of prep's processes to be no more than `START_SHARE` of its time, `MAX_VIDEOS` at most.
+        min_videos: files are taken repeatedly until there are that many; 12 if quick, else `MIN_VIDEOS`.
         out: folder that the JSON and the plot go to, as `prep.*`, or `prep-quick.*`.
         quick: a first impression: few arms, videos and rounds.
         arms: their names; by default all, or those of `QUICK_ARMS`. Bare decoding and prep itself are always among them.
@@ -88,15 +86,12 @@ def run_prep_benchmark(options: PrepBenchmark, *, progress: Progress = to_stderr
             Path(temporary), options.source, arms, workers=options.workers or usable_cores(), guard=guard
         )
         progress(f"proving that {', '.join(arms)} do the same work with each of {len(chosen)} videos")
-        session.prepare(chosen, copies=1)
+        session.prove(chosen)
         worst = session.compare_with_decord()
-        wanted = options.min_videos or (
-            12 if options.quick else min(max(MIN_VIDEOS, session.enough_videos(START_SHARE)), MAX_VIDEOS)
-        )
-        copies = math.ceil(wanted / len(session.videos))
+        copies = math.ceil((options.min_videos or (12 if options.quick else MIN_VIDEOS)) / len(session.videos))
         if copies > 1:
-            progress(f"the same with {copies} clips of each of {len(session.videos)} videos")
-            session.prepare(session.videos, copies=copies)
+            progress(f"{copies} clips of each of {len(session.videos)} videos")
+            session.multiply(copies)
         for number in range(rounds):
             session.round(number)
             progress(f"round {number + 1} of {rounds}")

@@ -65,26 +65,28 @@ class PrepSession:
         self._arms = arms
         self._guard = guard
         self._placed: dict[str, str] = {}
-        self._trial: PrepRun | None = None
         self._memory: dict[str, Memory | None] = {}
         self._runs: dict[str, list[PrepRun]] = {name: [] for name in arms}
 
-    def prepare(self, videos: Sequence[str], *, copies: int) -> None:
+    def prove(self, videos: Sequence[str]) -> None:
         """Lay the videos out, run all arms once, and leave out those that one of them can't deal with.
 
         Raises:
             VidpipeError: none is left.
         """
-        shutil.rmtree(self._videos, ignore_errors=True)
-        self.works = ()
-        self._placed = lay_out(self._source, videos, self._videos, copies=copies)
-        self._trial = self._run(OURS, watch=True)
-        faults = self._faults(OURS, self._trial)
-        self.works = self._read_works()
+        faults = self._lay_out(videos, copies=1)
         for name in self._arms:
             if name != OURS and self.works:
                 faults = self._faults(name, self._run(name, watch=True)) | faults
         self._leave_out(faults)
+
+    def multiply(self, copies: int) -> None:
+        """Lay out each video so often, under other names and so with other clips, and have prep say what it takes of each.
+
+        Raises:
+            VidpipeError: none is left.
+        """
+        self._leave_out(self._lay_out(self.videos, copies=copies))
 
     def compare_with_decord(self) -> float:
         """Read every clip with decord too; those that differ from prep's are left out. The PSNR in dB of the worst one kept.
@@ -106,12 +108,6 @@ class PrepSession:
                 worst = min(worst, psnr)
         self._leave_out(faults)
         return worst
-
-    def enough_videos(self, start_share: float) -> int:
-        """How many videos it takes for the time until prep's first one to be no more than such a share of all its time."""
-        assert self._trial is not None
-        first, seconds, videos = self._trial.first_seconds, self._trial.seconds, len(self._trial.done)
-        return math.ceil((first / start_share - first) / (seconds - first) * (videos - 1))
 
     def round(self, number: int) -> None:
         """One turn of each arm; each round begins with another one.
@@ -149,6 +145,15 @@ class PrepSession:
     def _tensor_split(self) -> Path:
         """What prep wrote last with the codec `tensor`."""
         return self._folder / OURS / SHARDS / "train"
+
+    def _lay_out(self, videos: Sequence[str], *, copies: int) -> dict[str, str]:
+        """Lay videos out and run prep; what it can't deal with, and why."""
+        shutil.rmtree(self._videos, ignore_errors=True)
+        self.works = ()
+        self._placed = lay_out(self._source, videos, self._videos, copies=copies)
+        faults = self._faults(OURS, self._run(OURS, watch=True))
+        self.works = self._read_works()
+        return faults
 
     def _run(self, name: str, *, watch: bool = False) -> PrepRun:
         entry = self._arms[name]
