@@ -107,7 +107,7 @@ class EpochSession:
             self._prove(way)
         progress("all ways give the same clips")
         with self._batches(WAYS[-1]) as batches:
-            cached = next(batches)
+            cached = self._labelled(next(batches))
         cached_seconds = {step.title: cached_step_seconds(step, cached, steps=CACHED_STEPS) for step in steps}
         alone: dict[str, list[float]] = {way.title: [] for way in WAYS}
         runs: dict[tuple[str, str], list[EpochRun]] = {(w.title, s.title): [] for w in WAYS for s in steps}
@@ -148,28 +148,29 @@ class EpochSession:
         with self._batches(way) as batches:
             for batch in islice(batches, WARM_UP_BATCHES * self._setups[way.codec].workers):
                 if step is not None:
-                    step(batch)
+                    step(self._labelled(batch))
             _wait(step)
             clock = Clock()
             for _ in range(steps):
                 with clock:
                     batch = next(batches)
                 if step is not None:
-                    step(batch)
-                clips += len(batch)
+                    step(self._labelled(batch))
+                clips += len(batch.keys)
             _wait(step)
             wait_seconds, seconds = clock.lap()
         return EpochRun(clips=clips, wait_seconds=wait_seconds, seconds=seconds)
 
     @contextmanager
-    def _batches(self, way: _Way) -> Iterator[Iterator[Batch]]:
-        arm_batches = way.kind(self._setups[way.codec]).batches("train")
+    def _batches(self, way: _Way) -> Iterator[Iterator[ArmBatch]]:
+        batches = way.kind(self._setups[way.codec]).batches("train")
         try:
-            yield (self._batch(batch) for batch in arm_batches)
+            yield batches
         finally:
-            close_batches(arm_batches)
+            close_batches(batches)
 
-    def _batch(self, batch: ArmBatch) -> Batch:
+    def _labelled(self, batch: ArmBatch) -> Batch:
+        """A batch as the step takes it."""
         video: Any = batch.video
         label = torch.tensor([self._labels[key] for key in batch.keys])
         none = torch.zeros(len(label), dtype=torch.int64, device=self._device)
