@@ -15,9 +15,8 @@ from vidpipe.loader.stop import Stop
 from vidpipe.shards.layout import MANIFEST, SAMPLES, whole_file
 from vidpipe.shards.manifest import Manifest, find_split, load_manifest, parse_manifest, split_folders
 
-READ_AHEAD_BYTES = (
-    128 << 10
-)  # Linux reads no more for one advice than the device's window, of which this is the usual size
+# Linux reads no more for one advice than the device's window, of which this is the usual size.
+READ_AHEAD_BYTES = 128 << 10
 
 Folder = str | os.PathLike[str]
 Shards = Folder | Sequence[Folder] | Mapping[str, float]
