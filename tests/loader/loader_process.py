@@ -1,7 +1,9 @@
 """A loader in a process of its own; where the environment tells of several, one rank of a DDP training.
 
 The task has `loader` (arguments of Loader), `options` (of LoaderOptions), `state` (to go on from), `batches` (how many, None for the
-epoch's), `pause` (seconds after each) and `slow_fetch` (seconds for each piece of a remote shard). Every batch becomes a line of OUT/RANK.jsonl as soon as it is there.
+epoch's), `pause` (seconds after each), `slow_fetch` (seconds for each piece of a remote shard) and `stall_at_shard` (the remote shard,
+counted from 1 as they are asked for, which and all after which stop arriving in their midst). Every batch becomes a line of OUT/RANK.jsonl
+as soon as it is there.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,15 +23,29 @@ from vidpipe.loader import remote
 
 
 def slow_down(seconds: float) -> None:
-    """Let every piece of a remote file take so long, and files have many."""
+    """Let every piece of a remote file take so long."""
     fetch = remote.RemoteFolder._piece
 
     def slow(*arguments: Any) -> bytes:
         time.sleep(seconds)
         return fetch(*arguments)
 
-    remote.PIECE_BYTES = 1 << 18
     remote.RemoteFolder._piece = slow  # type: ignore[method-assign]
+
+
+def stall(first: int) -> None:
+    """Let no remote shard arrive whole from the first-th on."""
+    fetch, lock, shards = remote.RemoteFolder._piece, threading.Lock(), list[str]()
+
+    def stalling(files: Any, path: str, start: int, end: int) -> Any:
+        with lock:
+            if path.endswith(".tar") and path not in shards:
+                shards.append(path)
+        if path in shards[first - 1 :] and start > 0:
+            threading.Event().wait()
+        return fetch(files, path, start, end)
+
+    remote.RemoteFolder._piece = stalling  # type: ignore[method-assign]
 
 
 def run(shards: str, out: Path, task: dict[str, Any]) -> None:
@@ -37,8 +54,11 @@ def run(shards: str, out: Path, task: dict[str, Any]) -> None:
     if world_size > 1:
         distributed.init_process_group("gloo")
         model = nn.parallel.DistributedDataParallel(model)
+    remote.PIECE_BYTES = 1 << 18  # so that files have many
     if task.get("slow_fetch"):
         slow_down(task["slow_fetch"])
+    if task.get("stall_at_shard"):
+        stall(task["stall_at_shard"])
     options = vidpipe.LoaderOptions(**task.get("options", {}))
     with (
         vidpipe.Loader(shards, options=options, **task["loader"]) as loader,

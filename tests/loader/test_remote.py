@@ -319,7 +319,7 @@ def test_two_processes_share_the_cache(bucket: str, motion_shards: Path, tmp_pat
 def test_a_process_killed_in_mid_download_leaves_a_sound_cache(
     bucket: str, motion_shards: Path, tmp_path: Path
 ) -> None:
-    task = {"loader": LOADER, "options": WINDOW, "slow_fetch": 0.2}
+    task = {"loader": LOADER, "options": WINDOW, "stall_at_shard": 3}
     process = start_loader(bucket, tmp_path / "killed", task)
     cache = tmp_path / "cache/shards"
     process.wait_until(lambda: list(cache.glob("*.part")) and batches(tmp_path / "killed"))
