@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from vidpipe.cores import own_cores
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.memory import BufferPool, ThreadMemory
+from vidpipe.loader.memory import BufferPool, ThreadMemory, aligned
 from vidpipe.loader.quarantine import Quarantine
 from vidpipe.loader.request import Request
 from vidpipe.shards.codecs.base import Frames
@@ -92,13 +93,13 @@ class ReadPool:
     ) -> Reading[R]:
         """As `read`, with another function than the reader's, which perhaps needs no buffer."""
         sizes = [self._size(request) for request in requests]
-        ends = np.cumsum(sizes).tolist() if into_buffer else [0] * len(sizes)
-        starts = [0, *ends[:-1]]
-        buffer = self._buffers.take(ends[-1])
+        room = [aligned(size) if into_buffer else 0 for size in sizes]
+        *starts, end = itertools.accumulate(room, initial=0)
+        buffer = self._buffers.take(end)
 
         def serve(place: int) -> tuple[Request, R]:
             def memory(size: int) -> NDArray[np.uint8]:
-                part = buffer[starts[place] : ends[place]]
+                part = buffer[starts[place] : starts[place] + room[place]]
                 return part if size <= len(part) or not into_buffer else np.empty(size, np.uint8)
 
             return self._read(read, requests[place], memory)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vidpipe.bench.clips import StoredClip, StoredClips
 from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Job
+from vidpipe.loader.memory import aligned, aligned_array
 
 AHEAD = 2
 
@@ -46,7 +47,8 @@ class PreadvArm(Arm):
         clips, size = itertools.cycle(self._stored.clips), self.setup.batch_size
         longest = max(self._stored.num_bytes(clip) for clip in self._stored.clips)
         # As many as are in use at once: those that are being filled, the consumer's, and its last one.
-        targets = deque(np.ones((size, longest), np.uint8) for _ in range(AHEAD + 2))
+        step = aligned(longest)
+        targets = deque(aligned_array(size * step).reshape(size, step) for _ in range(AHEAD + 2))
         pending: deque[tuple[list[StoredClip], list[Future[NDArray[np.uint8]]]]] = deque()
         with ExitStack() as stack:
             files = {
