@@ -78,6 +78,27 @@ def test_a_variable_rate_keeps_its_times_and_fps_goes_by_them(ffmpeg_video: Make
     assert numbers == shown and len(numbers) in (19, 20)
 
 
+@pytest.mark.parametrize(
+    ("name", "offset", "start"), [("late.mkv", 300, 300), ("usual.ts", 0, 1.4), ("before-zero.ts", 95441.5, -0.82)]
+)
+def test_fps_counts_from_the_first_frame_whenever_that_is(
+    ffmpeg_video: MakeVideo, name: str, offset: float, start: float
+) -> None:
+    """A transport stream that begins shortly before its clock wraps around has negative times."""
+    encoding = ("-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-output_ts_offset", str(offset))
+    made = _transcoded(ffmpeg_video(name, *encoding), sampling="fps", fps=12.5)
+    assert made.info.start_seconds == pytest.approx(start, abs=0.1)
+    assert np.allclose(made.times_seconds, np.arange(20) / 12.5, atol=1e-3)
+    assert read_numbers(_read(made, list(range(20)))) == list(range(0, 40, 2))
+
+
+def test_fps_is_not_misled_by_times_in_milliseconds(ffmpeg_video: MakeVideo) -> None:
+    """At 30 frames/s Matroska has 0.067 for 2/30, which is not too late for the tick at 2/30."""
+    path = ffmpeg_video("m.mkv", "-c:v", "libx264", "-pix_fmt", "yuv420p", fps=30)
+    made = _transcoded(path, sampling="fps", fps=15)
+    assert read_numbers(_read(made, list(range(20)))) == list(range(0, 40, 2)) and len(made.times_seconds) == 20
+
+
 def test_a_rotated_video_is_stored_upright_and_a_crop_is_cut(videos_dir: Path) -> None:
     made = transcode_video(videos_dir / "rotated_90.mov", ClipSpec(height=240), crf=20, gop=GOP)
     assert made.size[0] == 240 < made.size[1]

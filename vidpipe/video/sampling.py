@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vidpipe.video.spec import ClipSpec
 
 # A frame counts as shown at a time when it starts at most this much later: Matroska rounds times to 1 ms.
-_SLACK_SECONDS = 0.002
+SLACK_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ def _by_time(spec: ClipSpec, times_seconds: NDArray[np.float64], place: float) -
         raise ValueError("sampling by time needs spec.fps")
     num_frames = len(times_seconds)
     last_frame_seconds = float(np.median(np.diff(times_seconds))) if num_frames > 1 else 0.0
-    end = times_seconds[-1] + last_frame_seconds - _SLACK_SECONDS
+    end = times_seconds[-1] + last_frame_seconds - SLACK_SECONDS
     room = max(0.0, end - (spec.frames - 1) / spec.fps - times_seconds[0])
     start = int(np.searchsorted(times_seconds, times_seconds[0] + room * place, side="right")) - 1
     targets = times_seconds[start] + np.arange(spec.frames) / spec.fps
     held = max(1, int(np.searchsorted(targets, end, side="left")))
-    shown = np.searchsorted(times_seconds, targets + _SLACK_SECONDS, side="right").astype(np.int64) - 1
+    shown = np.searchsorted(times_seconds, targets + SLACK_SECONDS, side="right").astype(np.int64) - 1
     shown[held:] = shown[held - 1]
     return ClipPlan(np.clip(shown, 0, num_frames - 1), spec.frames - held)
 

@@ -12,6 +12,7 @@ from vidpipe.errors import VideoError
 from vidpipe.video.ffmpeg_backend import are_same_frames, find_damage, measured, picture_filters
 from vidpipe.video.ffmpeg_run import FfmpegRun
 from vidpipe.video.probe import IndexedVideo, VideoInfo, index_video
+from vidpipe.video.sampling import SLACK_SECONDS
 from vidpipe.video.spec import ClipSpec
 
 
@@ -85,8 +86,15 @@ def _encode(
 
 
 def _timing(spec: ClipSpec) -> list[str]:
-    """The frame that is on screen at each tick: a tick shows the last frame whose time, rounded up to ticks, is past."""
-    return [f"fps={spec.fps:g}:round=up:start_time=0"] if spec.sampling == "fps" else []
+    """The frame that is on screen at each tick, as `sampling` picks it; ticks begin with the first frame, whatever its time.
+
+    A tick shows the last frame whose time, rounded up to ticks, is past. Times are in microseconds, so that what is taken off
+    for their rounding is not lost in a coarser time base.
+    """
+    if spec.sampling != "fps":
+        return []
+    slack = round(SLACK_SECONDS * 1e6)
+    return ["settb=AVTB", f"setpts='max(PTS-STARTPTS-{slack},0)'", f"fps={spec.fps:g}:round=up:start_time=0"]
 
 
 def _output(path: str, *, crf: int, gop: int) -> list[str]:
