@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -38,8 +38,14 @@ def _width_and_height(value: object) -> object:
     return value
 
 
-PixelSize = Annotated[tuple[int, int], BeforeValidator(_width_and_height)]
-"""Width and height in pixels; a recipe may spell it 320x240."""
+SpelledSize = BeforeValidator(_width_and_height)
+"""For fields of (width, height): a recipe may spell it 320x240."""
+
+PixelSize = Annotated[tuple[int, int], SpelledSize]
+"""Width and height in pixels."""
+
+Displaced = Callable[[Mapping[str, Any]], Iterable[str]]
+"""Which inherited keys give way to those that are written over them, for fields that exclude each other."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -85,15 +91,28 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if 0 < len(names) <= 24 else ""
 
 
-def load_recipe(kind: Kind, name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The recipe as a plain mapping: file, what it extends, and `key.sub=value` overrides applied in order."""
-    raw = _read(kind, find_recipe(kind, name), seen=())
-    for item in overrides:
-        _override(raw, item)
+def _none_displaced(_: Mapping[str, Any]) -> Iterable[str]:
+    return ()
+
+
+def load_recipe(
+    kind: Kind, name: str, overrides: Sequence[str] = (), *, displaced: Displaced = _none_displaced
+) -> dict[str, Any]:
+    """The recipe as a plain mapping: file, what it extends, and `key.sub=value` overrides applied in order.
+
+    Args:
+        displaced: given what a recipe writes over the one that it extends, or all overrides together over the file, the keys
+            of the lower layer that are dropped for it.
+    """
+    raw = _read(kind, find_recipe(kind, name), seen=(), displaced=displaced)
+    parsed = [_parsed(item) for item in overrides]
+    raw = _without(raw, displaced({parts[0]: value for parts, value in parsed if len(parts) == 1}))
+    for item, (parts, value) in zip(overrides, parsed, strict=True):
+        _override(raw, item, parts, value)
     return raw
 
 
-def _read(kind: Kind, path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read(kind: Kind, path: Path, *, seen: tuple[Path, ...], displaced: Displaced) -> dict[str, Any]:
     if path.resolve() in seen:
         raise UsageError(f"recipe {path}: extends itself by way of {' -> '.join(p.stem for p in seen)}")
     try:
@@ -105,7 +124,13 @@ def _read(kind: Kind, path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = raw.pop("extends", None)
     if parent is None:
         return raw
-    return _merged(_read(kind, find_recipe(kind, str(parent)), seen=(*seen, path.resolve())), raw)
+    base = _read(kind, find_recipe(kind, str(parent)), seen=(*seen, path.resolve()), displaced=displaced)
+    return _merged(_without(base, displaced(raw)), raw)
+
+
+def _without(raw: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    dropped = set(keys)
+    return {key: value for key, value in raw.items() if key not in dropped}
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,15 +141,19 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _override(raw: dict[str, Any], item: str) -> None:
+def _parsed(item: str) -> tuple[list[str], Any]:
+    """The key's parts and the value of a `key.sub=value` override."""
     key, equals, text = item.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UsageError(f"--set {item}: expected key=value or key.sub=value")
     try:
-        value = yaml.safe_load(text)
+        return parts, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"--set {item}: the value is not valid YAML") from error
+
+
+def _override(raw: dict[str, Any], item: str, parts: Sequence[str], value: Any) -> None:
     node = raw
     for part in parts[:-1]:
         child = node.setdefault(part, {})

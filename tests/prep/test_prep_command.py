@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vidpipe.loader.index import load_index
 from vidpipe.loader.reader import ClipReader
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
+from vidpipe.video.ffmpeg import run_ffmpeg
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
@@ -87,6 +89,49 @@ def test_the_statistics_are_those_of_the_stored_frames(real_shards: Path) -> Non
     assert manifest.measured is not None
     np.testing.assert_allclose(manifest.measured.mean, pixels.mean(0), atol=1e-5)
     np.testing.assert_allclose(manifest.measured.std, pixels.std(0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "sampling"),
+    [
+        (("--fps", 10), ("fps", 10.0, 1)),
+        (("--set", "sampling=uniform"), ("uniform", None, 1)),
+        (("--stride", 3), ("stride", None, 3)),
+    ],
+)
+@pytest.mark.parametrize("inherited", ["stride: 2", "fps: 12.5", "sampling: uniform"])
+def test_what_is_asked_for_displaces_the_recipes_way_of_sampling(
+    tmp_path: Path,
+    vidpipe: RunCommand,
+    inherited: str,
+    options: tuple[object, ...],
+    sampling: tuple[str, float | None, int],
+) -> None:
+    """On a video of 25 frames/s for 0.8 s, and a third of that afterwards."""
+    slow_end = "testsrc2=size=64x48:rate=25:duration=1.6,setpts=if(lt(N\\,20)\\,N\\,20+(N-20)*3)/25/TB"
+    (tmp_path / "videos/a").mkdir(parents=True)
+    video = f"file:{tmp_path}/videos/a/x.mkv"
+    encoding = ("-fps_mode", "passthrough", "-c:v", "libx264", "-pix_fmt", "yuv420p")
+    run_ffmpeg(["-v", "error", "-f", "lavfi", "-i", slow_end, *encoding, video], timeout_seconds=60)
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"extends: folder\n{inherited}\nframes: 8\nheight: 48\nclips: 1\n")
+    command = ("prep", recipe, "--source", tmp_path / "videos", "--out", tmp_path / "out", *options)
+    result = vidpipe(*command)
+    assert result.code == 0, result.err
+    clip = load_manifest(tmp_path / "out/train").clip
+    assert (clip.sampling, clip.fps, clip.stride) == sampling
+    with tarfile.open(tmp_path / "out/train/00000.tar") as tar:
+        sample = json.load(tar.extractfile("000000000-000.json"))  # type: ignore[arg-type]
+    times = np.where(np.arange(40) < 20, np.arange(40), 20 + (np.arange(40) - 20) * 3) / 25
+    indices = np.array(sample["frame_indices"])
+    np.testing.assert_allclose(sample["times_seconds"], times[indices], atol=2e-3)
+    if sampling[0] == "stride":
+        assert np.diff(indices).tolist() == [3] * 7
+    elif sampling[0] == "uniform":
+        assert np.diff(indices).tolist() == [5] * 7
+    else:
+        wanted = times[indices[0]] + np.arange(8) / 10
+        assert indices.tolist() == [int(np.flatnonzero(times <= time + 2e-3)[-1]) for time in wanted]
 
 
 def test_workers_do_not_change_a_byte(motion_shards: Path, tmp_path: Path, vidpipe: RunCommand) -> None:
@@ -184,6 +229,38 @@ BAD_INPUT: list[tuple[str, Callable[[Path], list[object]], int, str]] = [
     ("unknown recipe", lambda p: ["foldr", "--source", p], 2, "did you mean folder"),
     ("unknown key", lambda p: ["folder", "--source", p, "--set", "frmes=3"], 2, "did you mean frames"),
     ("wrong value", lambda p: ["folder", "--source", p, "--frames", 0], 2, "frames"),
+    (
+        "odd height",
+        lambda p: ["folder", "--source", p, "--height", 241],
+        2,
+        "height: got 241: Input should be a multiple",
+    ),
+    ("too many frames", lambda p: ["folder", "--source", p, "--frames", 5000], 2, "frames: got 5000"),
+    ("no clips", lambda p: ["folder", "--source", p, "--clips", 0], 2, "clips: got 0: expected 1 to 4096"),
+    ("odd crop", lambda p: ["folder", "--source", p, "--crop", "33x47"], 2, "crop: got 33"),
+    (
+        "a split without clips",
+        lambda p: ["folder", "--source", p, "--set", "clips={val: 0}"],
+        2,
+        "clips: got {'val': 0}",
+    ),
+    ("endless rate", lambda p: ["folder", "--source", p, "--fps", "inf"], 2, "fps: got 'Infinity'"),
+    ("endless shards", lambda p: ["folder", "--source", p, "--shard-size-mb", "inf"], 2, "shard_size_mb"),
+    ("no time", lambda p: ["folder", "--source", p, "--timeout", 0], 2, "timeout_seconds: got 0"),
+    ("budget above all", lambda p: ["folder", "--source", p, "--max-rejects", "200%"], 2, "max_rejects: got 2.0"),
+    ("budget in words", lambda p: ["folder", "--source", p, "--max-rejects", "few%"], 2, "max_rejects: got 'few%'"),
+    ("quality of nothing", lambda p: ["folder", "--source", p, "--quality", 0, "--codec", "jpeg"], 2, "quality: got 0"),
+    ("division by zero", lambda p: ["folder", "--source", p, "--set", "normalize.std=[0, 1, 1]"], 2, "normalize.std"),
+    ("a slice before the first", lambda p: ["folder", "--source", p, "--task", "0/3"], 2, "--task 0/3"),
+    ("stride and fps", lambda p: ["folder", "--source", p, "--stride", 2, "--fps", 5], 2, "stride goes with"),
+    (
+        "stride and evenly",
+        lambda p: ["ssv2", "--source", p, "--stride", 2, "--set", "sampling=uniform"],
+        2,
+        "stride goes",
+    ),
+    ("a rate without one", lambda p: ["folder", "--source", p, "--set", "sampling=fps"], 2, "needs `fps"),
+    ("sampling of no kind", lambda p: ["folder", "--source", p, "--set", "sampling=[fps]"], 2, "sampling: got ['fps']"),
     ("unknown codec", lambda p: ["folder", "--source", p, "--codec", "gif"], 2, "tensor"),
     (
         "label not in list",

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from vidpipe.datasets import get_format
 from vidpipe.datasets.base import DatasetFormat
 from vidpipe.errors import UsageError
-from vidpipe.recipes import PixelSize, find_recipe, load_recipe, validate
+from vidpipe.recipes import SpelledSize, find_recipe, load_recipe, validate
 from vidpipe.shards.codecs import CODECS, CodecSpec, stores_whole_videos
 from vidpipe.shards.manifest import Normalization
-from vidpipe.video.spec import ClipSpec
+from vidpipe.video.spec import MAX_COUNT, ClipSpec, Count, Rate, Sampling, Side
 
 
 def _fraction(value: object) -> object:
     if isinstance(value, str) and value.strip().endswith("%"):
         return float(value.strip()[:-1]) / 100
+    return value
+
+
+def _clip_counts(value: object) -> object:
+    counts = list(value.values()) if isinstance(value, Mapping) else [value]
+    if not all(type(count) is int and 1 <= count <= MAX_COUNT for count in counts):
+        raise ValueError(f"expected 1 to {MAX_COUNT}, for all splits or split by split as in {{train: 1, val: 4}}")
     return value
 
 
@@ -50,24 +57,24 @@ class PrepRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str
-    frames: int = Field(32, ge=1)
-    stride: int | None = Field(None, ge=1)
-    fps: float | None = Field(None, gt=0)
-    sampling: Literal["stride", "fps", "uniform"] | None = None
-    clips: int | dict[str, int] = 1
-    height: int = Field(240, ge=16)
-    crop: PixelSize | None = None
+    frames: Count = 32
+    stride: Count | None = None
+    fps: Rate | None = None
+    sampling: Sampling | None = None
+    clips: Annotated[int | dict[str, int], BeforeValidator(_clip_counts)] = 1
+    height: Side = 240
+    crop: Annotated[tuple[Side, Side], SpelledSize] | None = None
     codec: str = "tensor"
     dtype: Literal["uint8", "float16"] = "uint8"
     quality: int | None = Field(None, ge=1, le=100)
     crf: int | None = Field(None, ge=0, le=51)
     horizontal_flip: bool = True
     normalize: Normalization = Normalization()
-    shard_size_mb: float = Field(512, gt=0)
+    shard_size_mb: float = Field(512, gt=0, allow_inf_nan=False)
     seed: int = 0
     decoder: Literal["auto", "pyav", "decord", "ffmpeg"] = "auto"
     strict: bool = False
-    timeout_seconds: float = Field(120, gt=0)
+    timeout_seconds: float = Field(120, gt=0, allow_inf_nan=False)
     max_rejects: Annotated[float, BeforeValidator(_fraction)] = Field(0.01, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -82,6 +89,10 @@ class PrepRecipe(BaseModel):
             raise ValueError(f"dtype {self.dtype} goes with codec: tensor, not with {self.codec}")
         if self.codec == "mp4" and self.decoder == "decord":
             raise ValueError("codec: mp4 is encoded by ffmpeg, which decodes too: decoder: auto or ffmpeg")
+        if min(self.normalize.std) <= 0:
+            raise ValueError(
+                f"normalize.std is what trainers divide by: expected more than 0, got {self.normalize.std}"
+            )
         if self.sampling == "fps" and self.fps is None:
             raise ValueError("sampling: fps needs `fps: FRAMES_A_SECOND`")
         if self.fps is not None and self.sampling not in (None, "fps"):
@@ -121,16 +132,28 @@ class PrepRecipe(BaseModel):
         )
 
 
+def _displaced(written: Mapping[str, Any]) -> Iterator[str]:
+    """Of the keys that say how a clip's frames follow each other, those that don't go with what is written over them."""
+    if written.get("stride") is not None:
+        yield from ("fps", "sampling")
+    if written.get("fps") is not None:
+        yield from ("stride", "sampling")
+    sampling = written.get("sampling")
+    if sampling is not None:
+        yield from (key for key in ("stride", "fps") if key != sampling)
+
+
 def load_prep_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[PrepRecipe, DatasetFormat]:
     """A recipe by name or path, with `key=value` overrides, and the data set's format with its own options.
 
-    In the file, the format's options stand beside the recipe's own keys.
+    In the file, the format's options stand beside the recipe's own keys. An overridden `stride`, `fps` or `sampling` displaces
+    what the recipe has of the other two, where they don't go together.
 
     Raises:
         UsageError: no such recipe or data set, an unknown key, or a value that is not allowed.
     """
     path = find_recipe("prep", name)
-    raw = load_recipe("prep", name, overrides)
+    raw = load_recipe("prep", name, overrides, displaced=_displaced)
     if "dataset" not in raw:
         raise UsageError(f"recipe {path}: dataset: required, but missing")
     format_class = get_format(str(raw["dataset"]))

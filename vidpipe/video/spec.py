@@ -9,7 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Sampling = Literal["stride", "fps", "uniform"]
 
-_Side = Annotated[int, Field(ge=16, le=8192, multiple_of=2)]
+MAX_COUNT = 4096
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+"""Of frames, of clips, or of source frames from one to the next."""
+Rate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+"""Frames a second."""
+Side = Annotated[int, Field(ge=16, le=8192, multiple_of=2)]
+"""Of a picture, in pixels."""
 
 
 class ClipSpec(BaseModel):
@@ -28,13 +34,13 @@ class ClipSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    frames: Annotated[int, Field(ge=1, le=4096)] = 16
+    frames: Count = 16
     sampling: Sampling = "stride"
-    stride: Annotated[int, Field(ge=1, le=4096)] = 1
-    fps: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
-    clips: Annotated[int, Field(ge=1, le=4096)] = 1
-    height: _Side = 240
-    crop: tuple[_Side, _Side] | None = None
+    stride: Count = 1
+    fps: Rate | None = None
+    clips: Count = 1
+    height: Side = 240
+    crop: tuple[Side, Side] | None = None
     jitter: bool = False
     seed: int = 0
 
