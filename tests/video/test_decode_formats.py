@@ -110,18 +110,28 @@ def test_format(name: str, ffmpeg_video: MakeVideo) -> None:
 def test_format_for_ffmpeg_alone(name: str, ffmpeg_video: MakeVideo) -> None:
     path = ffmpeg_video(name, *FFMPEG_ONLY[name])
     check_frames(path, decoder="auto")
-    assert extract_clips(path, SPEC, key="k").decoder == "ffmpeg"
-    for library in ("pyav", "decord"):
-        with pytest.raises(VideoError, match=f"{library} can't be used") as raised:
-            extract_clips(path, SPEC, key="k", decoder=library)
-        assert (raised.value.reason, raised.value.stage) == ("unsupported", "decode")
+    for asked in ("auto", "decord"):
+        assert extract_clips(path, SPEC, key="k", decoder=asked).decoder == "ffmpeg"
+    with pytest.raises(VideoError, match="pyav can't be used") as raised:
+        extract_clips(path, SPEC, key="k", decoder="pyav")
+    assert (raised.value.reason, raised.value.stage) == ("unsupported", "decode")
 
 
-def test_a_codec_that_decord_lacks_is_refused_by_name(ffmpeg_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ffmpeg_decodes_what_decord_lacks_unless_it_is_damaged(
+    ffmpeg_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = ffmpeg_video("h264.mp4", *FORMATS["h264.mp4"])
     monkeypatch.setattr("vidpipe.video.decord_backend.can_decode", lambda codec: codec != "h264")
-    with pytest.raises(VideoError, match="decord has no decoder for h264"):
-        extract_clips(path, SPEC, key="k", decoder="decord")
+    extraction = extract_clips(path, SPEC, key="k", decoder="decord")
+    assert extraction.decoder == "ffmpeg"
+    assert read_numbers(extraction.clips[0].video) == extraction.clips[0].frame_indices.tolist()
+    for damaged in (path, ffmpeg_video("mpeg2.mpg", *FFMPEG_ONLY["mpeg2.mpg"])):
+        content = damaged.read_bytes()
+        middle = len(content) // 2
+        damaged.write_bytes(content[:middle] + bytes(2000) + content[middle + 2000 :])
+        with pytest.raises(VideoError) as raised:
+            extract_clips(damaged, SPEC, key="k", decoder="decord", strict=True)
+        assert raised.value.reason in {"damaged", "truncated"}
 
 
 @pytest.mark.parametrize("decoder", ALL)

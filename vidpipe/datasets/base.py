@@ -60,7 +60,7 @@ class Listing:
         missing: annotated, but not there, sorted likewise; to be recorded as rejects of stage `find`.
         classes: class names in label order.
         counts: findings by name, for instance `missing`, `duplicates`, `extra_videos`, `other_files`.
-        notes: the same for people, one sentence each.
+        notes: the same for people, one sentence each, in text that can be printed (paths by their `repr`).
     """
 
     root: Path

@@ -10,7 +10,6 @@ from typing import Any
 
 from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import Listing
-from vidpipe.prep.parts import printable
 from vidpipe.prep.plan import make_plan, nominal_video_bytes
 from vidpipe.prep.recipe import PrepRecipe
 
@@ -85,7 +84,7 @@ class Forecast:
             rest = len(common) - _CLASSES_SHOWN
             lines.append(f"  {shown}{f', and {rest} more' if rest > 0 else ''}")
         lines += [f"  {name.replace('_', ' ')}: {count}" for name, count in self.counts.items() if count]
-        lines += [f"  note: {printable(note)}" for note in self.notes]
+        lines += [f"  note: {note}" for note in self.notes]
         lines.append(f"source {_size(self.source_bytes)}; about {_time(self.seconds)} on {self.workers} cores")
         verdict = "fits" if self.fits else "does NOT fit: choose another --out, --codec jpeg, fewer --clips or --frames"
         lines.append(f"shards take about {_size(self.bytes)}; {_size(self.free_bytes)} free at {self.out}: {verdict}")

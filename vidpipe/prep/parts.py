@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from vidpipe.shards.layout import MANIFEST, REJECTS, whole_file
 from vidpipe.shards.manifest import ChannelSums, Manifest
 
 PARTS_FOLDER = ".parts"
+_LIKE_AN_ESCAPE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
 
 
 @dataclass(slots=True)
@@ -54,8 +56,15 @@ class ShardPart:
 
 
 def printable(path: str) -> str:
-    """A path as UTF-8 text; bytes that are not UTF-8 become backslash escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""A path as UTF-8 text, from which it can be had back (shards/README.md says how).
+
+    A byte that is not UTF-8 is written `\xNN`. Where that or a `\\` occurs, be it in the path itself, every backslash of the path
+    is doubled; other paths stay as they are.
+    """
+    raw = path.encode("utf-8", "surrogateescape")
+    if _LIKE_AN_ESCAPE.search(raw) or path != raw.decode("utf-8", "replace"):
+        raw = raw.replace(b"\\", b"\\\\")
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def part_path(out: Path, shard: str) -> Path:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vidpipe.datasets.base import Listing
-from vidpipe.prep.parts import printable
 from vidpipe.prep.shard_job import VideoDone
 
 LINE_EVERY_SECONDS = 10.0
@@ -57,7 +56,7 @@ class ConsoleProgress:
         splits = ", ".join(f"{sum(v.split == s for v in listing.videos)} {s}" for s in listing.splits)
         self._console.print(f"found {len(listing.videos)} videos ({splits}) of {len(listing.classes)} classes")
         for note in listing.notes:
-            self._console.print(f"  note: {printable(note)}", markup=False)
+            self._console.print(f"  note: {note}", markup=False)
 
     def start(self, *, videos: int, done: int) -> None:
         """Decoding begins."""

@@ -1,6 +1,6 @@
 """From a video file to its clips: probe, plan, choose a decoder, decode once, and believe nothing that looks damaged.
 
-PyAV decodes what it can be trusted with, the ffmpeg program the rest; decord does where it is asked for by name. What a library
+PyAV, or decord where it is asked for by name, decodes what it can be trusted with, the ffmpeg program the rest. What a library
 complains of, ffmpeg decodes again, stopping at the first sign of damage. On the same machine all give the same bytes.
 
 Why not decord by default: PyAV can leave out the packets that the wanted frames don't need, which decord can't, and meets the
@@ -52,13 +52,14 @@ def extract_clips(
         path: the file; its name may be anything that the system allows.
         spec: which frames, at what size.
         key: names the video (its path relative to the source); with `spec.seed` it keys the jitter.
-        decoder: `auto` takes PyAV unless it can't be trusted with a sound video of this kind.
+        decoder: `auto` takes PyAV, `decord` takes decord, and either of them leaves to the ffmpeg program what the library
+            can't be trusted with if it is sound (never what is damaged); `pyav` and `ffmpeg` take that alone.
         strict: decode all of the video instead of what the wanted frames need.
         allocate: gives the memory of all clips together; it may be asked twice, when a video has to be decoded again.
 
     Raises:
         VideoError: the video can't be used: those of `probe`; at stage `decode`: `damaged`, `truncated`, `no-frames`,
-            `unsupported` (a decoder was asked for by name and can't).
+            `unsupported` (`pyav` was asked for and can't).
         VidpipeError: the installation of decord is broken.
     """
     video = index_video(path)
@@ -71,8 +72,8 @@ def extract_clips(
         return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
     library: _Library = "pyav" if decoder == "auto" else decoder
     objection = video.only_ffmpeg or (why_not_decord(video) if library == "decord" else "")
-    if objection and decoder != "auto":
-        raise VideoError("unsupported", f"{decoder} can't be used: {objection}", stage="decode")
+    if objection and decoder == "pyav":
+        raise VideoError("unsupported", f"pyav can't be used: {objection}; decoder: auto can", stage="decode")
     if objection:
         return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
     return _by_library(library, path, video, spec, new_buffers, strict=strict)
