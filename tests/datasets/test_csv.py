@@ -18,8 +18,8 @@ def test_rows_with_everything_that_spreadsheets_do_to_them(make_files: Make) -> 
         b"\xef\xbb\xbf Path , LABEL,split\r\n"
         b"a.mp4,run,train\r\n"
         b"\r\n"
-        b'"b c.mp4" , "petting animal (not cat)" ,Validation\r\n'.replace(b'" ,', b'",').replace(b', "', b',"')
-        + b'"say ""hi"", you\n.mp4",run\r\n'
+        b'"b c.mp4" , "petting animal (not cat)" ,Validation,,\r\n'
+        b'"say ""hi"", you\n.mp4",run\r\n'
         b"./d.mp4,run,\r\n"
         b"d.mp4,run,train\r\n"
         b"gone.mp4,run,val\r\n"
@@ -37,7 +37,10 @@ def test_rows_with_everything_that_spreadsheets_do_to_them(make_files: Make) -> 
     assert listing.missing == (Video("gone.mp4", "run", "val"),)
     assert listing.classes == ("petting animal (not cat)", "run")
     assert listing.splits == ("train", "val", "unseen_people")
-    assert listing.counts == {"missing": 1, "duplicates": 1, "extra_videos": 1, "other_files": 1}
+    assert listing.counts == {
+        **{"missing": 1, "duplicates": 1, "extra_videos": 1, "other_files": 1},
+        **{"byte_order_marks": 1, "crlf_lines": 9, "quoted_values": 3},
+    }
     assert any("gone.mp4" in note for note in listing.notes)
 
 
@@ -46,6 +49,43 @@ def test_bytes_that_are_not_utf8_match_the_files_name(make_files: Make) -> None:
     (source / "labels.csv").write_bytes(b"path,label\ncaf\xe9.mp4,na\xefve\n")
     listing = Csv().scan(source)
     assert listing.videos == (Video("caf\udce9.mp4", r"na\xefve", "train"),)
+    assert listing.counts["lines_not_utf8"] == 1
+
+
+def test_bad_rows_are_left_out_counted_and_named(make_files: Make) -> None:
+    source = make_files(*(f"{name}.mp4" for name in "abcdefgh"), " spaced .mp4")
+    (source / "labels.csv").write_text(
+        "path,label,split\n"
+        'a.mp4, "x, y",train,\n'
+        "b.mp4,run,train,again\n"  # line 3: too many values
+        '"c".mp4,run\n'  # line 4: quotes that don't match
+        "d.mp4,\n"  # line 5: no label
+        " ,run\n"  # line 6: no path
+        'e.mp4,"say, ""hi"""\n'
+        "f.mp4,run, , ,\n"
+        " spaced .mp4,run\n"
+        "g.mp4,run,val\n"
+        "h.mp4,,test\n"
+    )
+    listing = Csv().scan(source)
+    assert listing.counts["bad_rows"] == 4
+    assert any("4 rows can't be read" in note and "labels.csv line 3: 4 values" in note for note in listing.notes)
+    assert {video.path: video.label for video in listing.videos} == {
+        **{"a.mp4": "x, y", "e.mp4": 'say, "hi"', "f.mp4": "run", " spaced .mp4": "run", "g.mp4": "run", "h.mp4": None}
+    }
+
+
+def test_whole_numbers_keep_their_order(make_files: Make) -> None:
+    source = make_files(*(f"{number}.mp4" for number in range(12)))
+    (source / "labels.csv").write_text("path,label\n" + "".join(f"{n}.mp4,{n}\n" for n in range(12)))
+    listing = Csv().scan(source)
+    assert listing.classes == tuple(str(number) for number in range(12)) and not listing.notes
+    (source / "labels.csv").write_text("path,label\n0.mp4,10\n1.mp4,2\n2.mp4,-1\n")
+    listing = Csv().scan(source)
+    assert listing.classes == ("-1", "2", "10")
+    assert any("not 0 to 2" in note for note in listing.notes)
+    (source / "labels.csv").write_text("path,label\n0.mp4,10\n1.mp4,2\n2.mp4,b\n")
+    assert Csv().scan(source).classes == ("10", "2", "b")
 
 
 def test_the_real_clips(videos_dir: Path) -> None:
@@ -74,6 +114,8 @@ def test_other_delimiters_and_a_table_elsewhere(make_files: Make, tmp_path: Path
         ("path,label\n", "no video is annotated"),
         ("path,label\na.mp4,run, fast\n", "line 2: 3 values, but the header has 2 columns"),
         ('path,label\n"a"x.mp4,run\n', "line 2: not valid CSV"),
+        ('path,label\na.mp4,run\nb.mp4,"walk\nc.mp4,run\n', "line 3: not valid CSV.*which don't end in this line"),
+        ("path,label\na.mp4,run\nb.mp4,\nc.mp4,\n", r"line 3: 'b.mp4' has no label.*\(and 1 more rows can't"),
         ("path,label\na.mp4,run\na.mp4,walk\n", "'run' in labels.csv line 2, 'walk' in labels.csv line 3"),
         ("path,label,split\na.mp4,run,train\na.mp4,walk,val\n", "two labels"),
         ("path,label\na.mp4,\n", "line 2: 'a.mp4' has no label"),

@@ -43,6 +43,19 @@ def test_named_labels_separator_and_prefix(make_files: Make) -> None:
     assert options.scan(source).videos == (Video("k/a, b.mp4", "run", "train"),)
 
 
+def test_quotes_as_pandas_writes_them(make_files: Make) -> None:
+    source = make_files("a b.mp4", 'say "hi" you.mp4', '"literal".mp4', "c.mp4", "d e.mp4")
+    (source / "train.csv").write_text(
+        '"a b.mp4" 0\n"say ""hi"" you.mp4" "1"\n"literal".mp4 1\nc.mp4 "riding ""a"" bike"\nd e.mp4 1\nc.mp4\n'
+    )
+    listing = ListFile(lists={"train": "train.csv"}).scan(source)
+    assert {video.path: video.label for video in listing.videos} == {
+        **{"a b.mp4": "0", 'say "hi" you.mp4': "1", '"literal".mp4': "1", "c.mp4": 'riding "a" bike', "d e.mp4": "1"}
+    }
+    assert (listing.counts["quoted_values"], listing.counts["bad_rows"]) == (4, 1)
+    assert listing.classes == ("0", "1", 'riding "a" bike')
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

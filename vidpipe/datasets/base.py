@@ -59,7 +59,7 @@ class Listing:
         videos: annotated and there, sorted by split and path.
         missing: annotated, but not there, sorted likewise; to be recorded as rejects of stage `find`.
         classes: class names in label order.
-        counts: findings by name, for instance `missing`, `duplicates`, `extra_videos`, `other_files`.
+        counts: findings by name, for instance `missing`, `duplicates`, `extra_videos`, `other_files`, `bad_rows`.
         notes: the same for people, one sentence each, in text that can be printed (paths by their `repr`).
     """
 
@@ -76,6 +76,11 @@ class Listing:
         first = {"train": 0, "val": 1, "test": 2}
         names = {video.split for video in (*self.videos, *self.missing)}
         return tuple(sorted(names, key=lambda name: (first.get(name, 3), name)))
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The counts that aren't 0, for people: `crlf lines: 8`."""
+        return tuple(f"{name.replace('_', ' ')}: {count}" for name, count in self.counts.items() if count)
 
 
 class DatasetFormat(BaseModel, abc.ABC):

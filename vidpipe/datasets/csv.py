@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pydantic import field_validator
@@ -11,6 +12,7 @@ from vidpipe.datasets.base import DatasetFormat, Listing, split_name
 from vidpipe.datasets.listing import ListingBuilder
 from vidpipe.datasets.tree import SourceTree
 
+_WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 _NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
 
 
@@ -34,17 +36,28 @@ class Csv(DatasetFormat):
         return value
 
     def scan(self, source: Path) -> Listing:
-        """Read the file; the labels, sorted, are the classes."""
+        """Read the file; the labels, sorted, are the classes: whole numbers by their values if all of them are, else as text."""
         tree = SourceTree(source, self.link_targets)
         annotations = tree.find("annotations", self.annotations)
         builder = ListingBuilder(tree, classes=self.classes)
         builder.ignore_tables([annotations])
-        for where, row in read_csv(annotations, required=("path", "label"), delimiter=self.delimiter):
+        table = read_csv(annotations, builder, required=("path", "label"), delimiter=self.delimiter)
+        for where, row in table:
             path = row["path"] if row["path"] in tree else row["path"].strip()
+            if not path:
+                builder.bad_row(where, "the path is empty")
+                continue
             builder.add(
                 tree.relative(path, where=where),
                 row["label"],
                 split=split_name(row.get("split", ""), where=where),
                 where=where,
             )
-        return builder.build()
+        labels = builder.labels
+        if builder.class_list is not None or not all(_WHOLE_NUMBER.fullmatch(label) for label in labels):
+            return builder.build()
+        if {int(label) for label in labels} != set(range(len(labels))):
+            builder.note(
+                f"the labels are numbers, but not 0 to {len(labels) - 1}: they name the classes, in their order"
+            )
+        return builder.build(sort_key=lambda label: (int(label), label))

@@ -42,11 +42,12 @@ class HMDB51(DatasetFormat):
         builder = ListingBuilder(tree, classes=self.classes)
         unused = 0
         for label, table in sorted(tables.items()):
-            for number, line in read_lines(table):
+            for number, line in read_lines(table, builder):
                 where = f"{table.name} line {number}"
                 name, _, use = line.rpartition(" ")
                 if use not in _SPLITS or not name.strip():
-                    raise DatasetError(f"{where}: {line!r}: expected FILE and 1 (train), 2 (test) or 0 (unused)")
+                    builder.bad_row(where, f"{line!r}: expected FILE and 1 (train), 2 (test) or 0 (unused)")
+                    continue
                 wanted = f"{label}/{name.strip()}"
                 path = (files.get(wanted) or flat.get(name.strip()) or [tree.relative(wanted, where=where)])[0]
                 split = _SPLITS[use]

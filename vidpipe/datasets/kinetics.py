@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field
 
-from vidpipe.datasets.annotations import clean_label, read_csv
+from vidpipe.datasets.annotations import Findings, clean_label, read_csv
 from vidpipe.datasets.base import DatasetFormat, Listing, known_split
 from vidpipe.datasets.folder import list_folders
 from vidpipe.datasets.listing import ListingBuilder
@@ -54,7 +54,7 @@ class Kinetics(DatasetFormat):
 
     def _match(self, tree: SourceTree, tables: dict[str, Path]) -> ListingBuilder:
         builder = ListingBuilder(tree, classes=self.classes)
-        clips = [clip for split, path in sorted(tables.items()) for clip in _read(path, split)]
+        clips = [clip for split, path in sorted(tables.items()) for clip in _read(path, split, builder)]
         finder = _Finder(tree, clips)
         for clip in clips:
             builder.add(finder.paths.get(clip.key) or clip.file_name, clip.label, split=clip.split, where=clip.where)
@@ -87,18 +87,21 @@ class _Clip:
         return f"{self.split}/{self.youtube_id}_{self.start_seconds:06d}_{self.end_seconds:06d}.mp4"
 
 
-def _read(table: Path, split: str) -> Iterator[_Clip]:
+def _read(table: Path, split: str, findings: Findings) -> Iterator[_Clip]:
     required = ("youtube_id", "time_start", "time_end") if split == "test" else _WITH_LABEL
-    for where, row in read_csv(table, required=required):
+    for where, row in read_csv(table, findings, required=required):
         youtube_id = row["youtube_id"].strip()
-        if not youtube_id or "/" in youtube_id or "\0" in youtube_id:
+        if "/" in youtube_id or "\0" in youtube_id:
             raise DatasetError(f"{where}: youtube_id {youtube_id!r}: expected the 11 characters of a YouTube id")
         try:
             start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
-        except (ValueError, OverflowError) as error:
-            raise DatasetError(
-                f"{where}: time_start {row['time_start']!r}, time_end {row['time_end']!r}: expected seconds"
-            ) from error
+        except (ValueError, OverflowError):
+            times = f"time_start {row['time_start']!r}, time_end {row['time_end']!r}"
+            findings.bad_row(where, f"{times}: expected seconds")
+            continue
+        if not youtube_id:
+            findings.bad_row(where, "the youtube_id is empty")
+            continue
         yield _Clip(youtube_id, start, end, clean_label(row.get("label", "")) or None, split, where)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -10,17 +11,19 @@ from pydantic import Field, field_validator
 
 from vidpipe.datasets.annotations import clean_label, read_lines
 from vidpipe.datasets.base import DatasetFormat, Listing, split_name
-from vidpipe.datasets.listing import ListingBuilder, read_classes
+from vidpipe.datasets.listing import ListingBuilder
 from vidpipe.datasets.tree import SourceTree
 from vidpipe.errors import DatasetError
 
 _MOST_CLASSES = 100_000
+_QUOTED = r'"((?:[^"]|"")*)"'
 
 
 class ListFile(DatasetFormat):
     """Lists with a line `path label` for each video and no header, as VideoMAE and SlowFast read them; a file per split.
 
-    Labels may be numbers: then they index the class list, or, without one, are the names themselves.
+    Labels may be numbers: then they index the class list, or, without one, are the names themselves. Paths and labels may
+    stand in quotes, as pandas writes those with spaces.
 
     Attributes:
         lists: split to file; the files are relative to the source folder, as are the paths in them.
@@ -42,22 +45,25 @@ class ListFile(DatasetFormat):
     def scan(self, source: Path) -> Listing:
         """Read the lists."""
         tree = SourceTree(source, self.link_targets)
-        class_list = read_classes(tree, self.classes) if self.classes else None
         builder = ListingBuilder(tree, classes=self.classes)
-        labels: set[str] = set()
+        class_list = builder.class_list
         for name, value in self.lists.items():
             if value is None:
                 continue
             table = tree.find(f"lists.{name}", value)
             builder.ignore_tables([table])
             split = split_name(name, where="lists")
-            for number, line in read_lines(table):
+            for number, line in read_lines(table, builder):
                 where = f"{table.name} line {number}"
-                path, label = self._fields(line, tree=tree, where=where)
+                path, label = self._fields(line, tree=tree, builder=builder)
+                if not path or not label:
+                    problem = f"{line!r}: expected a path, {self.separator!r} and a label; see `separator`"
+                    builder.bad_row(where, problem)
+                    continue
                 if class_list is not None and label.isdecimal():
                     label = _class_name(int(label), class_list, where=where)
-                labels.add(label)
-                builder.add(path, label, split=split, where=where)
+                builder.add(tree.relative(path, where=where), label, split=split, where=where)
+        labels = builder.labels
         if class_list is None and all(label.isdecimal() for label in labels):
             last = max((int(label) for label in labels), default=-1)
             if last >= _MOST_CLASSES:
@@ -65,14 +71,18 @@ class ListFile(DatasetFormat):
             return builder.build(classes=map(str, range(last + 1)))
         return builder.build()
 
-    def _fields(self, line: str, *, tree: SourceTree, where: str) -> tuple[str, str]:
-        path, separator, label = line.rpartition(self.separator)
-        if not separator or not path.strip() or not label.strip():
-            raise DatasetError(f"{where}: {line!r}: expected a path, {self.separator!r} and a label; see `separator`")
+    def _fields(self, line: str, *, tree: SourceTree, builder: ListingBuilder) -> tuple[str, str]:
+        """Path and label of a line, empty where it has none."""
+        quoted = re.fullmatch(rf"(.*){re.escape(self.separator)} *{_QUOTED}", line, re.DOTALL)
+        path, label = quoted.groups() if quoted else line.rpartition(self.separator)[::2]
         path = path if path in tree else path.strip()
+        unquoted = None if path in tree else re.fullmatch(_QUOTED, path, re.DOTALL)
+        if unquoted:
+            path = unquoted[1].replace('""', '"')
+        builder.count("quoted_values", bool(quoted) + bool(unquoted))
         if self.strip_prefix and path.startswith(self.strip_prefix):
             path = path.removeprefix(self.strip_prefix).lstrip("/")
-        return tree.relative(path, where=where), _number(clean_label(label))
+        return path, _number(clean_label(label.replace('""', '"') if quoted else label))
 
 
 def _number(label: str) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from vidpipe.datasets.annotations import clean_label, read_lines
+from vidpipe.datasets.annotations import Findings, clean_label, read_lines
 from vidpipe.datasets.base import Listing, Video
 from vidpipe.datasets.tree import SourceTree, is_video
 from vidpipe.errors import DatasetError
 from vidpipe.recipes import nearest
+
+_ALWAYS_SHOWN = ("missing", "duplicates", "extra_videos", "other_files")
 
 
 class ListingBuilder:
@@ -24,29 +26,39 @@ class ListingBuilder:
 
     def __init__(self, tree: SourceTree, *, classes: str | None) -> None:
         self._tree = tree
-        self._class_list = read_classes(tree, classes) if classes else None
+        self._counts: Counter[str] = Counter(dict.fromkeys(_ALWAYS_SHOWN, 0))
+        self._notes: list[str] = []
+        self._first_bad_row = ""
+        self._class_list = read_classes(tree, classes, self) if classes else None
         self._rows: dict[tuple[str, str], tuple[str | None, str]] = {}
         self._first: dict[str, tuple[str | None, str]] = {}
         self._used: set[str] = set()
-        self._counts: Counter[str] = Counter(missing=0, duplicates=0, extra_videos=0, other_files=0)
-        self._notes: list[str] = []
+
+    @property
+    def class_list(self) -> tuple[str, ...] | None:
+        """The names of the user's class list, in order, if there is one."""
+        return self._class_list
+
+    @property
+    def labels(self) -> set[str]:
+        """Those that occur."""
+        return {label for label, _ in self._rows.values() if label is not None}
 
     def add(self, path: str, label: str | None, *, split: str, where: str) -> None:
-        """Take one row.
+        """Take one row; one without a label is bad if its split is trained or scored on.
 
         Args:
             path: relative to the source folder, as `SourceTree.relative` gives it.
             where: file and line, for errors.
 
         Raises:
-            DatasetError: the video has another label elsewhere, or none although its split is trained or scored on.
+            DatasetError: the video has another label elsewhere.
         """
         label = clean_label(label) if label is not None else None
         if not label:
             if split in {"train", "val"}:
-                raise DatasetError(
-                    f"{where}: {path!r} has no label; only splits other than train and val can do without"
-                )
+                self.bad_row(where, f"{path!r} has no label; only splits other than train and val can do without")
+                return
             label = None
         other, first = self._first.setdefault(path, (label, where))
         if other is not None and label is not None and other != label:
@@ -73,6 +85,15 @@ class ListingBuilder:
         """Add to the findings of that name."""
         self._counts[name] += number
 
+    def bad_row(self, where: str, problem: str) -> None:
+        """Leave a row out that can't be read.
+
+        Args:
+            where: file and line.
+        """
+        self._counts["bad_rows"] += 1
+        self._first_bad_row = self._first_bad_row or f"{where}: {problem}"
+
     def note(self, text: str) -> None:
         """Add a sentence for people."""
         self._notes.append(text)
@@ -93,8 +114,14 @@ class ListingBuilder:
             expected_classes: a note says so when their number is another.
 
         Raises:
-            DatasetError: there are no videos, none of them is there, or a label is not among the classes.
+            DatasetError: there are no videos, none of them is there, more rows are bad than good, or a label is not among the
+                classes.
         """
+        bad = self._counts["bad_rows"]
+        good = len(self._rows) + self._counts["duplicates"]
+        if bad > good:
+            others = f" (and {bad - 1} more rows can't be read either; only {good} can)" if bad > 1 else ""
+            raise DatasetError(f"{self._first_bad_row}{others}")
         videos = [Video(path, label, split) for (path, split), (label, _) in self._rows.items()]
         videos.sort(key=lambda video: (video.split, video.path))
         if not videos:
@@ -116,12 +143,12 @@ class ListingBuilder:
             videos=found,
             missing=missing,
             classes=names,
-            counts=dict(self._counts),
+            counts={name: number for name, number in self._counts.items() if number or name in _ALWAYS_SHOWN},
             notes=(*self._notes, *self._sentences(missing)),
         )
 
     def _classes(self, given: Iterable[str] | None, sort_key: Callable[[str], Any] | None) -> tuple[str, ...]:
-        labels = {label: where for label, where in self._rows.values() if label is not None}
+        labels = self.labels
         ordered = self._class_list if self._class_list is not None else None if given is None else tuple(given)
         if ordered is None:
             return tuple(sorted(labels, key=sort_key))
@@ -132,7 +159,7 @@ class ListingBuilder:
                     f"{where}: label {label!r} of {path!r} is not in the class list of {len(ordered)}"
                     f"{nearest(label, ordered)}"
                 )
-        unseen = len(known - set(labels))
+        unseen = len(known - labels)
         if unseen:
             self._counts["classes_without_videos"] = unseen
         return ordered
@@ -146,6 +173,8 @@ class ListingBuilder:
     def _sentences(self, missing: tuple[Video, ...]) -> Iterable[str]:
         if missing:
             yield f"{len(missing)} annotated videos are not in the folder, the first is {missing[0].path!r}"
+        if self._counts["bad_rows"]:
+            yield f"{self._counts['bad_rows']} rows can't be read and are left out, the first is {self._first_bad_row}"
         if self._counts["duplicates"]:
             yield f"{self._counts['duplicates']} rows repeat an earlier one and were counted once"
         if self._counts["in_several_splits"]:
@@ -156,7 +185,7 @@ class ListingBuilder:
             yield f"{self._counts['classes_without_videos']} classes have no annotated video"
 
 
-def read_classes(tree: SourceTree, value: str) -> tuple[str, ...]:
+def read_classes(tree: SourceTree, value: str, findings: Findings) -> tuple[str, ...]:
     """The class names of a user's class list, in order.
 
     Raises:
@@ -164,7 +193,7 @@ def read_classes(tree: SourceTree, value: str) -> tuple[str, ...]:
     """
     path = tree.find("classes", value)
     seen: dict[str, int] = {}
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, findings):
         name = clean_label(line)
         if name in seen:
             raise DatasetError(f"{path} line {number}: class {name!r} stands already in line {seen[name]}")

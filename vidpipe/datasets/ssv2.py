@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pydantic import Field
 
-from vidpipe.datasets.annotations import clean_label, read_json
+from vidpipe.datasets.annotations import Findings, clean_label, read_json
 from vidpipe.datasets.base import DatasetFormat, Listing
 from vidpipe.datasets.listing import ListingBuilder
 from vidpipe.datasets.tree import SourceTree
@@ -40,20 +39,20 @@ class SSv2(DatasetFormat):
                 f"(or something-something-v2-*.json), got {', '.join(path.name for path in tables.values()) or 'none'}; "
                 "`annotations` can name their folder"
             )
-        classes = _read_classes(tables["labels"])
-        files = tree.videos_by(lambda path: PurePosixPath(path).stem)
         builder = ListingBuilder(tree, classes=self.classes)
+        classes = _read_classes(tables["labels"], builder)
+        files = tree.videos_by(lambda path: PurePosixPath(path).stem)
         for split in ("train", "val", "test"):
-            for where, video_id, label in _read_videos(tables[split], classes) if split in tables else ():
+            for where, video_id, label in _read_videos(tables[split], classes, builder) if split in tables else ():
                 path = files.get(video_id, [f"{video_id}.webm"])[0]
                 builder.add(path, label, split=split, where=where)
         builder.ignore_tables(tables.values())
         return builder.build(classes=classes, expected_classes=self.num_classes)
 
 
-def _read_classes(path: Path) -> list[str]:
+def _read_classes(path: Path, findings: Findings) -> list[str]:
     """Class names in the order of their numbers."""
-    raw = read_json(path)
+    raw = read_json(path, findings)
     if not isinstance(raw, dict) or not raw:
         raise DatasetError(f"{path}: expected an object of template to number")
     try:
@@ -65,26 +64,24 @@ def _read_classes(path: Path) -> list[str]:
     return sorted(numbers, key=lambda name: numbers[name])
 
 
-def _read_videos(path: Path, classes: list[str]) -> Iterator[tuple[str, str, str | None]]:
+def _read_videos(path: Path, classes: list[str], findings: Findings) -> Iterator[tuple[str, str, str | None]]:
     """(where, id, class name) of each entry; test entries have no template."""
-    raw = read_json(path)
+    raw = read_json(path, findings)
     if not isinstance(raw, list):
         raise DatasetError(f"{path}: expected a list of objects with id and template")
     known = {_plain(name): name for name in classes}
     for number, entry in enumerate(raw, start=1):
         where = f"{path.name} entry {number}"
-        video_id, template = _fields(entry, where=where)
+        video_id = str(entry.get("id", "")).strip() if isinstance(entry, dict) else ""
+        if not video_id:
+            findings.bad_row(where, f"expected an object with the video's id, got {str(entry)[:80]!r}")
+            continue
+        if "/" in video_id or "\0" in video_id or video_id in {".", ".."}:
+            raise DatasetError(f"{where}: id {video_id!r}: expected the name of a file without its extension")
+        template = None if entry.get("template") is None else str(entry["template"])
         # An unknown template goes on as it stands, for the class list to refuse with the nearest names.
         label = known.get(_plain(template), template.replace("[", "").replace("]", "")) if template else None
         yield where, video_id, label
-
-
-def _fields(entry: Any, *, where: str) -> tuple[str, str | None]:
-    video_id = str(entry.get("id", "")).strip() if isinstance(entry, dict) else ""
-    if not video_id or "/" in video_id or "\0" in video_id or video_id in {".", ".."}:
-        raise DatasetError(f"{where}: expected an object with the video's id, got {str(entry)[:80]}")
-    template = entry.get("template")
-    return video_id, None if template is None else str(template)
 
 
 def _plain(template: str) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vidpipe.datasets.annotations import clean_label, read_lines
+from vidpipe.datasets.annotations import Findings, clean_label, read_lines
 from vidpipe.datasets.base import DatasetFormat, Listing
 from vidpipe.datasets.listing import ListingBuilder
 from vidpipe.datasets.tree import SourceTree
@@ -39,15 +39,15 @@ class UCF101(DatasetFormat):
         if lacking:
             shown = ", ".join(f"{name.replace('classind', 'classInd')}.txt" for name in lacking)
             raise DatasetError(f"source {tree.root}: no {shown} in it; `annotations` can name the folder of the lists")
-        classes = _read_classes(tables["classind"])
+        builder = ListingBuilder(tree, classes=self.classes)
+        classes = _read_classes(tables["classind"], builder)
         files = tree.videos_by(lambda path: "/".join(PurePosixPath(path).parts[-2:]))
         names_of_classes = set(classes.values())
         flat = tree.videos_by(
             lambda path: None if PurePosixPath(path).parent.name in names_of_classes else PurePosixPath(path).name
         )
-        builder = ListingBuilder(tree, classes=self.classes)
         for split, name in names.items():
-            for where, path, label in _read_list(tables[name], classes):
+            for where, path, label in _read_list(tables[name], classes, builder):
                 found = files.get(path) or flat.get(PurePosixPath(path).name) or [tree.relative(path, where=where)]
                 builder.add(found[0], label, split=split, where=where)
         builder.ignore_tables(tables.values())
@@ -55,10 +55,10 @@ class UCF101(DatasetFormat):
         return builder.build(classes=classes.values(), expected_classes=self.num_classes)
 
 
-def _read_classes(path: Path) -> dict[int, str]:
+def _read_classes(path: Path, findings: Findings) -> dict[int, str]:
     """Class names by their numbers, which begin at 1, in order."""
     classes: dict[int, str] = {}
-    for line_number, line in read_lines(path):
+    for line_number, line in read_lines(path, findings):
         number, _, name = line.partition(" ")
         if not number.isdecimal() or not name.strip():
             raise DatasetError(f"{path.name} line {line_number}: {line!r}: expected NUMBER NAME")
@@ -68,10 +68,10 @@ def _read_classes(path: Path) -> dict[int, str]:
     return dict(sorted(classes.items()))
 
 
-def _read_list(path: Path, classes: dict[int, str]) -> Iterator[tuple[str, str, str]]:
+def _read_list(path: Path, classes: dict[int, str], findings: Findings) -> Iterator[tuple[str, str, str]]:
     """(where, path, class name) of each line; the class is the folder's, and the number, if there is one, has to agree."""
     names = set(classes.values())
-    for line_number, line in read_lines(path):
+    for line_number, line in read_lines(path, findings):
         where = f"{path.name} line {line_number}"
         video, _, number = line.rpartition(" ")
         if not video or not number.isdecimal():

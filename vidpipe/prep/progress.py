@@ -55,6 +55,8 @@ class ConsoleProgress:
         """The source was searched."""
         splits = ", ".join(f"{sum(v.split == s for v in listing.videos)} {s}" for s in listing.splits)
         self._console.print(f"found {len(listing.videos)} videos ({splits}) of {len(listing.classes)} classes")
+        if listing.findings:
+            self._console.print(f"  {', '.join(listing.findings)}", markup=False)
         for note in listing.notes:
             self._console.print(f"  note: {note}", markup=False)
 
