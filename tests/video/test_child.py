@@ -1,0 +1,63 @@
+"""A decoding child has a time limit for each job, kept by SIGKILL, and none for what is done in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from vidpipe.errors import VideoError
+from vidpipe.video.child import Child, serve
+
+
+def main(pipe_fd: int) -> None:
+    """Each job is a file to write its PID to, and whether to hang then; the answer is the PID."""
+
+    def work(job: tuple[Path, bool]) -> int:
+        path, hangs = job
+        path.write_text(str(os.getpid()))
+        if hangs:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(3600)
+        return os.getpid()
+
+    serve(pipe_fd, work)
+
+
+@pytest.fixture(autouse=True)
+def found_by_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr(main, "__module__", "test_child")
+
+
+def test_a_job_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    child: Child[tuple[Path, bool], int] = Child(main, timeout_seconds=0.5, stop=Event())
+    try:
+        job = (tmp_path / "pid", True)
+        child.send(job)
+        began = time.monotonic()
+        with pytest.raises(VideoError, match=r"no end of decoding after 0\.5 s") as raised:
+            child.receive(job)
+        assert raised.value.reason == "timeout" and time.monotonic() - began >= 0.5
+        assert child._process is None
+        if job[0].exists():  # else it was killed before it came so far
+            with pytest.raises(ProcessLookupError):
+                os.kill(int(job[0].read_text()), 0)
+    finally:
+        child.close()
+
+
+def test_jobs_in_time_share_a_child(tmp_path: Path) -> None:
+    child: Child[tuple[Path, bool], int] = Child(main, timeout_seconds=600, stop=Event())
+    try:
+        pids = set()
+        for job in [(tmp_path / "pid", False)] * 3:
+            child.send(job)
+            pids.add(child.receive(job))
+        assert len(pids) == 1 and pids != {os.getpid()}
+    finally:
+        child.close()
