@@ -99,6 +99,17 @@ def test_fps_is_not_misled_by_times_in_milliseconds(ffmpeg_video: MakeVideo) -> 
     assert read_numbers(_read(made, list(range(20)))) == list(range(0, 40, 2)) and len(made.times_seconds) == 20
 
 
+def test_fps_that_the_containers_clock_does_not_know(ffmpeg_video: MakeVideo) -> None:
+    """AVI counts time in frames."""
+    path = ffmpeg_video("c.avi", "-c:v", "mpeg4", "-q:v", "3", fps=30)
+    for fps in (12.5, 50):
+        made = _transcoded(path, sampling="fps", fps=fps)
+        assert np.allclose(made.times_seconds, np.arange(len(made.times_seconds)) / fps, atol=1e-3)
+        shown = np.floor(made.times_seconds * 30 + 0.06).astype(int).tolist()
+        assert read_numbers(_read(made, list(range(len(shown))))) == shown
+        assert abs(len(shown) - fps * 40 / 30) < 1
+
+
 def test_a_rotated_video_is_stored_upright_and_a_crop_is_cut(videos_dir: Path) -> None:
     made = transcode_video(videos_dir / "rotated_90.mov", ClipSpec(height=240), crf=20, gop=GOP)
     assert made.size[0] == 240 < made.size[1]

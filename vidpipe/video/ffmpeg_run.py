@@ -10,7 +10,7 @@ import fcntl
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import IO, Self
+from typing import IO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class FfmpegRun:
         filters: what each decoded frame goes through.
         num_packets: how many packets to decode, so that nothing after them has a say; None for all.
         output: what is made of the frames, and where it goes, in ffmpeg's own options; `pipe:1` is what `read_into` reads.
+        time_base: in which times are told: the file's own, or that which the filters give frames that they time anew.
         pass_fds: descriptors that ffmpeg is to inherit.
     """
 
@@ -41,6 +42,7 @@ class FfmpegRun:
         *,
         num_packets: int | None,
         output: Sequence[str],
+        time_base: Literal["demux", "filter"] = "demux",
         pass_fds: Sequence[int] = (),
     ) -> None:
         self._times = os.memfd_create("times")
@@ -52,7 +54,7 @@ class FfmpegRun:
             *("-reinit_filter", "0"),  # else frames are counted anew when the picture changes its size
             *(("-bsf:v", f"noise=amount=0:drop='gte(n,{num_packets})'") if num_packets is not None else ()),
             *("-protocol_whitelist", "file", "-i", absolute_path(path), "-map", f"0:{info.stream_index}"),
-            *("-fps_mode", "passthrough", "-enc_time_base", "demux"),
+            *("-fps_mode", "passthrough", "-enc_time_base", time_base),
             *(("-vf", ",".join(filters)) if filters else ()),
             *("-stats_enc_pre:v", f"/proc/self/fd/{self._times}", "-stats_enc_pre_fmt:v", "{pts} {tb}"),
             *output,

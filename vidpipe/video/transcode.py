@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,10 @@ def _encode(
             "setsar=1",
         ]
         arguments = _output(f"/proc/self/fd/{output}", crf=crf, gop=gop)
-        with FfmpegRun(path, info, filters, num_packets=None, output=arguments, pass_fds=(output,)) as run:
+        base: Literal["demux", "filter"] = "filter" if spec.sampling == "fps" else "demux"
+        with FfmpegRun(
+            path, info, filters, num_packets=None, output=arguments, time_base=base, pass_fds=(output,)
+        ) as run:
             run.wait()
             times = run.times_seconds()
         content = os.pread(output, os.fstat(output).st_size, 0)
