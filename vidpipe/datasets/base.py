@@ -77,10 +77,10 @@ class Listing:
         names = {video.split for video in (*self.videos, *self.missing)}
         return tuple(sorted(names, key=lambda name: (first.get(name, 3), name)))
 
-    @property
-    def findings(self) -> tuple[str, ...]:
-        """The counts that aren't 0, for people: `crlf lines: 8`."""
-        return tuple(f"{name.replace('_', ' ')}: {count}" for name, count in self.counts.items() if count)
+
+def in_words(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """A listing's counts that aren't 0, for people: `crlf lines: 8`."""
+    return tuple(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items() if count)
 
 
 class DatasetFormat(BaseModel, abc.ABC):

@@ -95,13 +95,13 @@ def run_dry(name: str, overrides: Sequence[str], *, source: Path | None, out: Pa
     """What `run_prep` would do, without decoding or writing anything (but the videos of a generated data set).
 
     Raises:
-        VidpipeError: the recipe, the source or its annotations can't be used.
+        VidpipeError: the recipe, the source, its annotations or the output can't be used.
     """
     with ConsoleProgress() as progress:
         job = _make_job(name, overrides, source=source, out=out, run=run, progress=progress)
     listing = job.options.scan(job.source)
     check_splits(listing, job)
-    return forecast(job.recipe, listing, out=job.out, splits=tuple(job.splits), limit=job.limit, workers=job.workers)
+    return forecast(job, listing)
 
 
 def _make_job(

@@ -1,21 +1,27 @@
-"""`vidpipe prep --dry-run`: what was found and what it will take, without decoding anything."""
+"""`vidpipe prep --dry-run`: what was found and what it will take. Nothing is decoded; the headers of a few videos are read."""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from vidpipe.cores import usable_cores
-from vidpipe.datasets.base import Listing
-from vidpipe.prep.plan import make_plan, nominal_video_bytes
+from vidpipe.datasets.base import Listing, in_words
+from vidpipe.errors import ShardError
+from vidpipe.prep.estimate import VideoCost, estimate, schedule_seconds
+from vidpipe.prep.header_sample import HeaderSample, sample_headers
+from vidpipe.prep.parts import load_part
+from vidpipe.prep.plan import ShardPlan, SplitPlan, make_plan
 from vidpipe.prep.recipe import PrepRecipe
+from vidpipe.prep.run import PrepJob
+from vidpipe.shards.layout import MANIFEST
+from vidpipe.shards.manifest import load_manifest
 
-# Core seconds to decode 10^6 bytes of source: measured over seven real H.264 and MPEG-4 clips of 320x180 to 1920x1080,
-# 32 frames x stride 2 from each: 0.15 to 1.0, half of them below 0.3.
-_SECONDS_PER_SOURCE_MB = 0.35
 _CLASSES_SHOWN = 8
 
 
@@ -29,7 +35,9 @@ class SplitForecast:
         unlabelled: videos without a label.
         classes: videos by class.
         clips: if no video is rejected.
-        bytes: that its shards will take, about.
+        shards: all of them; `finished_shards` are there already.
+        bytes: that all of its shards will take, about.
+        payload_bytes: of it, what the frames take; exact for `tensor` when all headers were read.
     """
 
     videos: int
@@ -38,7 +46,28 @@ class SplitForecast:
     classes: dict[str, int]
     clips: int
     shards: int
+    finished_shards: int
     bytes: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What the estimates rest on.
+
+    Attributes:
+        headers: of how many videos were read.
+        unreadable: further ones that prep will reject for what their header is; they take nothing.
+        undecided: further ones whose header took too long.
+        sizes: smallest and greatest (width, height) by their area, None without any header.
+        median_seconds: duration of the videos; None when no header says it.
+    """
+
+    headers: int
+    unreadable: int
+    undecided: int
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None
+    median_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +75,10 @@ class Forecast:
     """What a run will do.
 
     Attributes:
+        counts: see `Listing`.
         source_bytes: of all videos.
-        seconds: that it will take, about, with `workers` cores like the one where the rate was measured.
+        bytes: that all shards will take; `bytes_left` those that are still to be made.
+        seconds: that the run will take, about, with `workers` cores like the one where the rates were measured.
         free_bytes: where the shards will go.
     """
 
@@ -55,16 +86,18 @@ class Forecast:
     splits: dict[str, SplitForecast]
     counts: dict[str, int]
     notes: tuple[str, ...]
+    basis: Basis
     source_bytes: int
     bytes: int
+    bytes_left: int
     free_bytes: int
     seconds: float
     workers: int
 
     @property
     def fits(self) -> bool:
-        """Whether the shards fit on the disk."""
-        return self.bytes <= self.free_bytes
+        """Whether the shards that are still to be made fit on the disk."""
+        return self.bytes_left <= self.free_bytes
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -72,56 +105,150 @@ class Forecast:
 
     def as_text(self) -> str:
         """For people."""
-        lines = []
-        for name, split in self.splits.items():
-            lines.append(
-                f"{name}: {split.videos} videos of {len(split.classes)} classes, {split.missing} missing"
-                f"{f', {split.unlabelled} without a label' if split.unlabelled else ''}; "
-                f"{split.clips} clips, {split.shards} shards, about {_size(split.bytes)}"
-            )
-            common = sorted(split.classes.items(), key=lambda item: (-item[1], item[0]))
-            shown = ", ".join(f"{label} {count}" for label, count in common[:_CLASSES_SHOWN])
-            rest = len(common) - _CLASSES_SHOWN
-            lines.append(f"  {shown}{f', and {rest} more' if rest > 0 else ''}")
-        lines += [f"  {name.replace('_', ' ')}: {count}" for name, count in self.counts.items() if count]
+        lines = [line for name, split in self.splits.items() for line in _split_lines(name, split)]
+        lines += [f"  {finding}" for finding in in_words(self.counts)]
         lines += [f"  note: {note}" for note in self.notes]
+        lines.append(_basis_line(self.basis, sum(split.videos for split in self.splits.values())))
         lines.append(f"source {_size(self.source_bytes)}; about {_time(self.seconds)} on {self.workers} cores")
         verdict = "fits" if self.fits else "does NOT fit: choose another --out, --codec jpeg, fewer --clips or --frames"
-        lines.append(f"shards take about {_size(self.bytes)}; {_size(self.free_bytes)} free at {self.out}: {verdict}")
+        done = sum(split.finished_shards for split in self.splits.values())
+        still = f"the shards still to be made ({done} are finished) take" if done else "shards take"
+        lines.append(f"{still} about {_size(self.bytes_left)}; {_size(self.free_bytes)} free at {self.out}: {verdict}")
         return "\n".join(lines)
 
 
-def forecast(
-    recipe: PrepRecipe, listing: Listing, *, out: Path, splits: tuple[str, ...], limit: int | None, workers: int | None
-) -> Forecast:
-    """Count what a listing holds and estimate what preparing it takes."""
-    plans = make_plan(recipe, listing, splits=splits or listing.splits, limit=limit)
-    result, source_bytes = {}, 0
+def _split_lines(name: str, split: SplitForecast) -> list[str]:
+    common = sorted(split.classes.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{label} {count}" for label, count in common[:_CLASSES_SHOWN])
+    rest = len(common) - _CLASSES_SHOWN
+    return [
+        f"{name}: {split.videos} videos of {len(split.classes)} classes, {split.missing} missing"
+        f"{f', {split.unlabelled} without a label' if split.unlabelled else ''}; "
+        f"{split.clips} clips, {split.shards} shards, about {_size(split.bytes)}",
+        f"  {shown}{f', and {rest} more' if rest > 0 else ''}",
+    ]
+
+
+def _basis_line(basis: Basis, videos: int) -> str:
+    if basis.sizes is None:
+        what = "estimated for videos of 320x240 and 10 s, because no header could be read"
+    else:
+        (small_width, small_height), (width, height) = basis.sizes
+        what = f"estimated from the headers of {basis.headers} of {videos} videos: {small_width}x{small_height}"
+        what += f" to {width}x{height}" if basis.sizes[0] != basis.sizes[1] else ""
+        what += f", half of them {basis.median_seconds:.1f} s or longer" if basis.median_seconds is not None else ""
+    if basis.unreadable:
+        what += f"; {basis.unreadable} more can't be read, and will be rejected"
+    return f"{what}; {basis.undecided} more took too long" if basis.undecided else what
+
+
+def forecast(job: PrepJob, listing: Listing) -> Forecast:
+    """Count what a listing holds and estimate what preparing it takes.
+
+    Raises:
+        ShardError: the output holds a finished data set that was made from another plan.
+    """
+    recipe = job.recipe
+    plans = make_plan(recipe, listing, splits=job.splits or listing.splits, limit=job.limit)
+    paths = {plan.split: [video.path for shard in plan.shards for video in shard.videos] for plan in plans}
+    sample = sample_headers(listing.root, paths)
+    splits: dict[str, SplitForecast] = {}
+    left: dict[tuple[str, str], VideoCost] = {}
     for plan in plans:
-        videos = [video for shard in plan.shards for video in shard.videos]
-        source_bytes += sum(_file_bytes(listing.root / video.path) for video in videos)
-        labels = Counter(video.label_name for video in videos)
-        unlabelled = labels.pop("", 0)
-        result[plan.split] = SplitForecast(
-            videos=len(videos),
-            missing=sum(video.split == plan.split for video in listing.missing),
-            unlabelled=unlabelled,
-            classes=dict(sorted(labels.items())),
-            clips=len(videos) * plan.clip.clips,
-            shards=len(plan.shards),
-            bytes=len(videos) * nominal_video_bytes(recipe, plan.clip),
-        )
-    cores = workers or usable_cores()
+        costs = _Costs(sample, recipe, plan, paths[plan.split])
+        todo = _unfinished(plan, job.out / plan.split)
+        left |= {(plan.split, shard.name): costs.together([video.path for video in shard.videos]) for shard in todo}
+        splits[plan.split] = _split_forecast(plan, listing, costs.together(paths[plan.split]), len(todo))
+    cores = job.workers or usable_cores()
     return Forecast(
-        out=str(out),
-        splits=result,
+        out=str(job.out),
+        splits=splits,
         counts=dict(listing.counts),
         notes=listing.notes,
-        source_bytes=source_bytes,
-        bytes=sum(split.bytes for split in result.values()),
-        free_bytes=shutil.disk_usage(_existing(out)).free,
-        seconds=source_bytes / 1e6 * _SECONDS_PER_SOURCE_MB / cores,
+        basis=_basis(sample),
+        source_bytes=sum(_file_bytes(listing.root / path) for some in paths.values() for path in some),
+        bytes=sum(split.bytes for split in splits.values()),
+        bytes_left=round(sum(cost.bytes for cost in left.values())),
+        free_bytes=shutil.disk_usage(_existing(job.out)).free,
+        seconds=schedule_seconds([left[key].seconds for key in _slice(plans, job.task) if key in left], cores),
         workers=cores,
+    )
+
+
+def _split_forecast(plan: SplitPlan, listing: Listing, cost: VideoCost, num_left: int) -> SplitForecast:
+    labels = Counter(video.label_name for shard in plan.shards for video in shard.videos)
+    videos = sum(labels.values())
+    unlabelled = labels.pop("", 0)
+    return SplitForecast(
+        videos=videos,
+        missing=sum(video.split == plan.split for video in listing.missing),
+        unlabelled=unlabelled,
+        classes=dict(sorted(labels.items())),
+        clips=videos * plan.clip.clips,
+        shards=len(plan.shards),
+        finished_shards=len(plan.shards) - num_left,
+        bytes=round(cost.bytes),
+        payload_bytes=round(cost.payload_bytes),
+    )
+
+
+def _slice(plans: list[SplitPlan], task: tuple[int, int]) -> list[tuple[str, str]]:
+    number, count = task
+    return [(plan.split, shard.name) for plan in plans for shard in plan.shards][number - 1 :: count]
+
+
+class _Costs:
+    """What the videos of a split take: those whose header was read what that says, others what these take on average."""
+
+    def __init__(self, sample: HeaderSample, recipe: PrepRecipe, plan: SplitPlan, paths: list[str]) -> None:
+        self._known: Mapping[str, VideoCost] = {
+            path: estimate(sample.headers[path], recipe, plan.clip) if path in sample.headers else VideoCost()
+            for path in paths
+            if path in sample.headers or path in sample.unreadable
+        }
+        known = list(self._known.values())
+        self._usual = (
+            estimate(None, recipe, plan.clip)
+            if not known
+            else VideoCost(
+                payload_bytes=fmean(cost.payload_bytes for cost in known),
+                bytes=fmean(cost.bytes for cost in known),
+                seconds=fmean(cost.seconds for cost in known),
+            )
+        )
+
+    def together(self, paths: list[str]) -> VideoCost:
+        """Of some videos of the split."""
+        costs = [self._known.get(path, self._usual) for path in paths]
+        return VideoCost(
+            payload_bytes=sum(cost.payload_bytes for cost in costs),
+            bytes=sum(cost.bytes for cost in costs),
+            seconds=sum(cost.seconds for cost in costs),
+        )
+
+
+def _unfinished(plan: SplitPlan, folder: Path) -> list[ShardPlan]:
+    """The shards that a run would still have to make."""
+    if not (folder / MANIFEST).is_file():
+        return [shard for shard in plan.shards if load_part(folder, shard) is None]
+    manifest = load_manifest(folder)
+    if [entry.plan for entry in manifest.shards] == [shard.fingerprint for shard in plan.shards]:
+        return []
+    raise ShardError(
+        f"{folder}: holds a finished data set that was made from other videos or other options; "
+        "choose another --out, or delete that folder first"
+    )
+
+
+def _basis(sample: HeaderSample) -> Basis:
+    headers = sorted(sample.headers.values(), key=lambda header: header.width * header.height)
+    seconds = sorted(header.duration_seconds for header in headers if header.duration_seconds is not None)
+    return Basis(
+        headers=len(headers),
+        unreadable=len(sample.unreadable),
+        undecided=len(sample.undecided),
+        sizes=((headers[0].width, headers[0].height), (headers[-1].width, headers[-1].height)) if headers else None,
+        median_seconds=seconds[len(seconds) // 2] if seconds else None,
     )
 
 

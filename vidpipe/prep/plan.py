@@ -10,11 +10,12 @@ from pathlib import Path
 
 from vidpipe.datasets.base import Listing, Video
 from vidpipe.prep.recipe import PrepRecipe
-from vidpipe.shards.codecs import make_codec
+from vidpipe.shards.codecs import make_codec, stores_whole_videos
 from vidpipe.shards.layout import FORMAT_VERSION, UNLABELLED, shard_name
 from vidpipe.video.spec import ClipSpec
 
 NOMINAL_ASPECT = 4 / 3
+NOMINAL_FRAMES = 300  # of a whole video: ten seconds, as in Kinetics
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,10 @@ def shuffle(videos: Iterable[Video], seed: int) -> list[Video]:
 
 
 def nominal_video_bytes(recipe: PrepRecipe, spec: ClipSpec) -> int:
-    """Expected bytes of one video's samples, taking 4:3 where the size isn't fixed."""
+    """Bytes of one video's samples by which videos are dealt to shards, whatever they are: 4:3, and ten seconds if stored whole."""
+    frames = NOMINAL_FRAMES if stores_whole_videos(recipe.codec_spec) else spec.frames
     width, height = recipe.crop or (round(recipe.height * NOMINAL_ASPECT), recipe.height)
-    return make_codec(recipe.codec_spec).nominal_bytes(spec.frames, height, width) * spec.clips
+    return make_codec(recipe.codec_spec).nominal_bytes(frames, height, width) * spec.clips
 
 
 def _fingerprint(recipe: PrepRecipe, spec: ClipSpec, listing: Listing, videos: Sequence[PlannedVideo]) -> str:

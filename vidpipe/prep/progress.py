@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vidpipe.datasets.base import Listing
+from vidpipe.datasets.base import Listing, in_words
 from vidpipe.prep.shard_job import VideoDone
 
 LINE_EVERY_SECONDS = 10.0
@@ -55,8 +55,8 @@ class ConsoleProgress:
         """The source was searched."""
         splits = ", ".join(f"{sum(v.split == s for v in listing.videos)} {s}" for s in listing.splits)
         self._console.print(f"found {len(listing.videos)} videos ({splits}) of {len(listing.classes)} classes")
-        if listing.findings:
-            self._console.print(f"  {', '.join(listing.findings)}", markup=False)
+        if any(listing.counts.values()):
+            self._console.print(f"  {', '.join(in_words(listing.counts))}", markup=False)
         for note in listing.notes:
             self._console.print(f"  note: {note}", markup=False)
 

@@ -6,7 +6,8 @@ The stream is the one that `av_find_best_stream` picks, as in every decoder here
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -118,6 +119,17 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 def index_video(path: str | os.PathLike[str]) -> IndexedVideo:
     """`probe` with the time of every frame; raises the same."""
+    with opened(path) as (container, complaints):
+        return _index(path, container, complaints)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, Sequence[tuple[int, str, str]]]]:
+    """The file's container, and what libav complains of meanwhile.
+
+    Raises:
+        VideoError: those of `probe` that tell why it can't be opened.
+    """
     check_file(path)
     import av
 
@@ -128,13 +140,13 @@ def index_video(path: str | os.PathLike[str]) -> IndexedVideo:
             said = complaints[-1][2].strip() if complaints else getattr(error, "strerror", "") or type(error).__name__
             raise explain_unreadable(path, said) from error
         with container:
-            return _index(path, container, complaints)
+            yield container, complaints
 
 
 def _index(
     path: str | os.PathLike[str], container: InputContainer, complaints: Sequence[tuple[int, str, str]]
 ) -> IndexedVideo:
-    stream = _best_stream(container)
+    stream = best_stream(container)
     found = read_packets(container, stream, can_turn=may_have_display_matrix(path))
     index = index_frames(found.packets, container=container.format.name, ticks_per_frame=ticks_per_frame(stream))
     codec = stream.codec_context.codec.canonical_name
@@ -206,7 +218,12 @@ def _mean_fps(stream: VideoStream, num_frames: int, duration_seconds: float) -> 
     return stated if not measured or abs(stated - measured) <= 0.01 * measured else measured
 
 
-def _best_stream(container: InputContainer) -> VideoStream:
+def best_stream(container: InputContainer) -> VideoStream:
+    """The video stream that all decoders here take.
+
+    Raises:
+        VideoError: stage `probe`: `not-a-video`, `no-video-stream`, `unsupported-codec`.
+    """
     if _PLAYLIST_FORMATS & set(container.format.name.split(",")):
         raise VideoError("not-a-video", f"a {container.format.name} file is a list or text, not a video", stage="probe")
     from av.stream import Disposition

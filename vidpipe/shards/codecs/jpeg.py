@@ -17,6 +17,7 @@ from vidpipe.shards.codecs.base import Buffer, Codec, EncodedClip, EncodedMember
 
 DEFAULT_QUALITY = 90
 _NOMINAL_BITS_PER_PIXEL = 1.5  # of quality 90, 4:2:0, on Kinetics-like video
+_BITS_BY_QUALITY = ((1, 50, 75, 90, 95, 100), (0.1, 0.46, 0.65, 1.0, 1.43, 2.6))  # as multiples of those of quality 90
 
 
 class JpegCodec(Codec):
@@ -66,7 +67,8 @@ class JpegCodec(Codec):
 
     def nominal_bytes(self, frames: int, height: int, width: int) -> int:
         """What such frames take on average."""
-        return round(frames * height * width * _NOMINAL_BITS_PER_PIXEL / 8)
+        bits = _NOMINAL_BITS_PER_PIXEL * float(np.interp(self.spec.quality or DEFAULT_QUALITY, *_BITS_BY_QUALITY))
+        return round(frames * height * width * bits / 8)
 
 
 def _header(content: Buffer) -> tuple[int, int, str, str]:

@@ -22,8 +22,10 @@ from vidpipe.video.transcode import transcode_video
 
 DEFAULT_CRF = 20
 GOP = 12
-_NOMINAL_FRAMES = 300  # ten seconds, as in Kinetics
 _NOMINAL_BITS_PER_PIXEL = 0.25  # of CRF 20 with such a GOP, on Kinetics-like video
+_NOMINAL_PIXELS = 320 * 240  # of a frame at which that holds; larger ones take fewer bits a pixel
+_BITS_BY_PIXELS = 0.35
+_CRF_OF_HALF_THE_BITS = 6  # so many steps further, half the bits
 
 
 class Mp4Codec(VideoCodec):
@@ -80,8 +82,10 @@ class Mp4Codec(VideoCodec):
         return [crc32(members[0])] == list(checksums)
 
     def nominal_bytes(self, frames: int, height: int, width: int) -> int:
-        """What a video of ten seconds takes; how long a video is isn't known without opening it."""
-        return round(_NOMINAL_FRAMES * height * width * _NOMINAL_BITS_PER_PIXEL / 8)
+        """What such videos take on average."""
+        bits: float = _NOMINAL_BITS_PER_PIXEL * 2.0 ** ((DEFAULT_CRF - self._crf) / _CRF_OF_HALF_THE_BITS)
+        by_size: float = (_NOMINAL_PIXELS / (height * width)) ** _BITS_BY_PIXELS
+        return round(frames * height * width * bits * by_size / 8)
 
     @property
     def _crf(self) -> int:
