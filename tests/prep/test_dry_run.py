@@ -27,6 +27,12 @@ from vidpipe.video.header import Header, read_header
 FAULTY_AV = Path(__file__).parent / "faulty_av"
 
 
+@pytest.fixture(autouse=True)
+def no_machine_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_sample, "SECONDS_A_HEADER", 600.0)
+    monkeypatch.setattr(header_sample, "SECONDS_ALTOGETHER", 6000.0)
+
+
 @pytest.fixture
 def dry(vidpipe: RunCommand) -> Callable[..., dict[str, Any]]:
     """The JSON of a dry run that succeeds."""

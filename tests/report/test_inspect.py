@@ -1,12 +1,70 @@
-"""`vidpipe inspect --grid`: a contact sheet of what there is, and one clear line where there is nothing to show."""
+"""`vidpipe inspect`: what shards hold, as text, as JSON and as a contact sheet, and one clear line where there is nothing."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command_line import RunCommand
 from PIL import Image
+
+from vidpipe.video.ffmpeg import run_ffmpeg
+
+
+def _video(path: Path, size: str, fps: int, seconds: float, *encoding: str) -> None:
+    picture = ["-v", "error", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate={fps}:duration={seconds}"]
+    run_ffmpeg([*picture, *encoding, "-pix_fmt", "yuv420p", f"file:{path}"], timeout_seconds=60)
+
+
+def test_text_and_json_tell_what_became_of_a_mixed_data_set(tmp_path: Path, vidpipe: RunCommand) -> None:
+    source, out = tmp_path / "videos", tmp_path / "out"
+    source.mkdir()
+    _video(source / "a.mp4", "96x64", 25, 2, "-c:v", "libx264")
+    _video(source / "b.mkv", "128x64", 10, 3, "-c:v", "libx264")
+    _video(source / "c.mpg", "96x64", 25, 1, "-c:v", "mpeg2video")
+    (source / "empty.mp4").touch()
+    for name in ("text.mp4", "words.mp4"):
+        (source / name).write_text("no video")
+    labels = {"a.mp4": "run", "b.mkv": "run", "c.mpg": "walk", "empty.mp4": "walk", "text.mp4": "swim"}
+    rows = [*labels.items(), ("words.mp4", "swim"), ("gone.mp4", "run")]
+    (source / "labels.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    prep = ("prep", "csv", "--source", source, "--out", out, "--frames", 4, "--fps", 10, "--crop", "80x64")
+    assert vidpipe(*prep, "--codec", "jpeg", "--quality", 80, "--max-rejects", "60%").code == 0
+
+    shown = vidpipe("inspect", out, "--json")
+    assert shown.code == 0
+    content = json.loads(shown.out)
+    manifest = content["splits"]["train"]
+    assert content == {"folder": str(out), "splits": {"train": json.loads((out / "train/manifest.json").read_text())}}
+    assert manifest["counts"] == {
+        **{"videos": 7, "written": 3, "rejected": 4, "clips": 3, "decoders": {"ffmpeg": 1, "pyav": 2}},
+        "rejects_by_reason": {"empty": 1, "missing": 1, "not-a-video": 2},
+    }
+    assert manifest["labels"] == {"run": 2, "swim": 0, "walk": 1}
+    assert manifest["sources"] == {
+        **{"seconds": pytest.approx(6, abs=0.1), "duration_seconds": pytest.approx([1, 2, 3], abs=0.05)},
+        **{"sizes": {"96x64": 2, "128x64": 1}, "fps": {"25.00": 2, "10.00": 1}},
+        "codecs": {"h264": 2, "mpeg2video": 1},
+    }
+    (mean, std) = (" ".join(f"{v:.3f}" for v in manifest["measured"][name]) for name in ("mean", "std"))
+    size = sum(shard["bytes"] for shard in manifest["shards"]) / 1e6
+    assert 0 < size < 1
+
+    assert vidpipe("inspect", out / "train").out.splitlines() == [
+        f"csv/train: 3 clips of 3 videos, {size:.1f} MB",
+        "  clip      4 frames, 10.0 frames/s; crop 80x64; codec jpeg quality 80",
+        "  videos    7 = 3 written + 4 rejected",
+        "            1 empty",
+        "            1 missing",
+        "            2 not-a-video",
+        "  decoders  ffmpeg 1, pyav 2",
+        "  durations 1.0 to 3.0 s, median 2.0 s; 0.00 hours together",
+        "  sources   96x64 (2), 128x64 (1); 25.00 (2), 10.00 (1) frames/s; h264 (2), mpeg2video (1)",
+        f"  channels  mean {mean}, std {std} (measured)",
+        "  labels    3 classes: run (2), walk (1), swim (0)",
+    ]
 
 
 def test_splits_without_a_sample_are_left_out_of_the_grid(
