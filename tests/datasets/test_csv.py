@@ -46,10 +46,11 @@ def test_rows_with_everything_that_spreadsheets_do_to_them(make_files: Make) -> 
 
 def test_bytes_that_are_not_utf8_match_the_files_name(make_files: Make) -> None:
     source = make_files("caf\udce9.mp4")
-    (source / "labels.csv").write_bytes(b"path,label\ncaf\xe9.mp4,na\xefve\n")
-    listing = Csv().scan(source)
+    (source / "l\udce9.csv").write_bytes(b"path,label\ncaf\xe9.mp4,na\xefve\ncaf\xe9.mp4,\n")
+    listing = Csv(annotations="l\udce9.csv").scan(source)
     assert listing.videos == (Video("caf\udce9.mp4", r"na\xefve", "train"),)
-    assert listing.counts["lines_not_utf8"] == 1
+    assert listing.counts["lines_not_utf8"] == 2
+    assert any("the first is l\\xe9.csv line 3: 'caf\\udce9.mp4' has no label" in note for note in listing.notes)
 
 
 def test_bad_rows_are_left_out_counted_and_named(make_files: Make) -> None:

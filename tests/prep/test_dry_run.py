@@ -142,6 +142,7 @@ def test_finished_shards_are_not_made_again_so_they_take_no_further_room(
     command = ("motion", "--source", motion_shards / "videos", "--out", tmp_path / "out", *counts)
     before = dry(*command)
     assert before["fits"] and before["bytes_left"] == before["bytes"]
+    assert dry(*command, "--task", "1/2")["seconds"] < before["seconds"]
     assert vidpipe("prep", *command, "--task", "1/2").code == 0
     after = dry(*command)
     finished = {name: split["finished_shards"] for name, split in after["splits"].items()}

@@ -92,14 +92,16 @@ def test_the_statistics_are_those_of_the_stored_frames(real_shards: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "sampling"),
+    ("inherited", "options", "sampling"),
     [
-        (("--fps", 10), ("fps", 10.0, 1)),
-        (("--set", "sampling=uniform"), ("uniform", None, 1)),
-        (("--stride", 3), ("stride", None, 3)),
+        ("stride: 2", ("--fps", 10), ("fps", 10.0, 1)),
+        ("sampling: uniform", ("--fps", 10), ("fps", 10.0, 1)),
+        ("stride: 2", ("--set", "sampling=uniform"), ("uniform", None, 1)),
+        ("fps: 12.5", ("--set", "sampling=uniform"), ("uniform", None, 1)),
+        ("fps: 12.5", ("--stride", 3), ("stride", None, 3)),
+        ("sampling: uniform", ("--stride", 3), ("stride", None, 3)),
     ],
 )
-@pytest.mark.parametrize("inherited", ["stride: 2", "fps: 12.5", "sampling: uniform"])
 def test_what_is_asked_for_displaces_the_recipes_way_of_sampling(
     tmp_path: Path,
     vidpipe: RunCommand,

@@ -31,7 +31,8 @@ def test_text_and_json_tell_what_became_of_a_mixed_data_set(tmp_path: Path, vidp
     rows = [*labels.items(), ("words.mp4", "swim"), ("gone.mp4", "run")]
     (source / "labels.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
     prep = ("prep", "csv", "--source", source, "--out", out, "--frames", 4, "--fps", 10, "--crop", "80x64")
-    assert vidpipe(*prep, "--codec", "jpeg", "--quality", 80, "--max-rejects", "60%").code == 0
+    how = ("--codec", "jpeg", "--quality", 80, "--set", "decoder=decord", "--max-rejects", "60%")
+    assert vidpipe(*prep, *how).code == 0
 
     shown = vidpipe("inspect", out, "--json")
     assert shown.code == 0
@@ -39,7 +40,7 @@ def test_text_and_json_tell_what_became_of_a_mixed_data_set(tmp_path: Path, vidp
     manifest = content["splits"]["train"]
     assert content == {"folder": str(out), "splits": {"train": json.loads((out / "train/manifest.json").read_text())}}
     assert manifest["counts"] == {
-        **{"videos": 7, "written": 3, "rejected": 4, "clips": 3, "decoders": {"ffmpeg": 1, "pyav": 2}},
+        **{"videos": 7, "written": 3, "rejected": 4, "clips": 3, "decoders": {"decord": 2, "ffmpeg": 1}},
         "rejects_by_reason": {"empty": 1, "missing": 1, "not-a-video": 2},
     }
     assert manifest["labels"] == {"run": 2, "swim": 0, "walk": 1}
@@ -59,7 +60,7 @@ def test_text_and_json_tell_what_became_of_a_mixed_data_set(tmp_path: Path, vidp
         "            1 empty",
         "            1 missing",
         "            2 not-a-video",
-        "  decoders  ffmpeg 1, pyav 2",
+        "  decoders  decord 2, ffmpeg 1",
         "  durations 1.0 to 3.0 s, median 2.0 s; 0.00 hours together",
         "  sources   96x64 (2), 128x64 (1); 25.00 (2), 10.00 (1) frames/s; h264 (2), mpeg2video (1)",
         f"  channels  mean {mean}, std {std} (measured)",

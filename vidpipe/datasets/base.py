@@ -60,7 +60,7 @@ class Listing:
         missing: annotated, but not there, sorted likewise; to be recorded as rejects of stage `find`.
         classes: class names in label order.
         counts: findings by name, for instance `missing`, `duplicates`, `extra_videos`, `other_files`, `bad_rows`.
-        notes: the same for people, one sentence each, in text that can be printed (paths by their `repr`).
+        notes: the same for people, one sentence each, without bytes that are not UTF-8.
     """
 
     root: Path

@@ -144,7 +144,7 @@ class ListingBuilder:
             missing=missing,
             classes=names,
             counts={name: number for name, number in self._counts.items() if number or name in _ALWAYS_SHOWN},
-            notes=(*self._notes, *self._sentences(missing)),
+            notes=tuple(clean_label(note) for note in (*self._notes, *self._sentences(missing))),
         )
 
     def _classes(self, given: Iterable[str] | None, sort_key: Callable[[str], Any] | None) -> tuple[str, ...]:

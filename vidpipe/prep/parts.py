@@ -21,7 +21,6 @@ from vidpipe.shards.layout import MANIFEST, REJECTS, whole_file
 from vidpipe.shards.manifest import ChannelSums, Manifest
 
 PARTS_FOLDER = ".parts"
-_LIKE_AN_ESCAPE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
 
 
 @dataclass(slots=True)
@@ -53,6 +52,9 @@ class ShardPart:
     def written(self) -> int:
         """Videos with samples in the shard."""
         return sum(self.decoders.values())
+
+
+_LIKE_AN_ESCAPE = re.compile(rb"\\(\\|x[0-9a-f]{2})")
 
 
 def printable(path: str) -> str:
