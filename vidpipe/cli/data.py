@@ -61,7 +61,8 @@ def prep(
     as_json: JsonOption = False,
 ) -> int:
     """Decode videos once and write their clips to shards. Going on after an interruption: the same command again."""
-    from vidpipe.prep.command import RunOptions, run_dry, run_prep
+    from vidpipe.prep.command import PrepSummary, RunOptions, run_dry, run_prep
+    from vidpipe.prep.result import OverBudgetError
 
     values = {
         "codec": codec,
@@ -83,7 +84,12 @@ def prep(
         splits=split or [], workers=workers, limit=limit, engine=engine, task=task, retry_rejects=retry_rejects
     )
     act = run_dry if dry else run_prep
-    result = act(recipe, overrides(values, sets), source=source, out=out, run=run)
+    try:
+        result = act(recipe, overrides(values, sets), source=source, out=out, run=run)
+    except OverBudgetError as error:
+        summary = PrepSummary(error.result)
+        show(summary.to_json(), summary.as_text(), as_json=as_json)
+        raise
     show(result.to_json(), result.as_text(), as_json=as_json)
     return 0
 

@@ -12,7 +12,8 @@ from vidpipe.errors import UsageError
 from vidpipe.prep.dry_run import Forecast, forecast
 from vidpipe.prep.progress import ConsoleProgress
 from vidpipe.prep.recipe import load_prep_recipe
-from vidpipe.prep.run import Engine, PrepJob, PrepResult, check_splits, prepare
+from vidpipe.prep.result import PrepResult
+from vidpipe.prep.run import Engine, PrepJob, check_splits, prepare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,18 +37,15 @@ class PrepSummary:
     def to_json(self) -> dict[str, Any]:
         """Plain values: per split videos, written, rejected (by reason), clips, shards, bytes."""
         splits = {
-            manifest.split: {
-                **manifest.counts.model_dump(mode="json"),
-                "shards": len(manifest.shards),
-                "bytes": sum(shard.bytes for shard in manifest.shards),
-            }
-            for manifest in self.result.manifests
+            name: {**split.counts.model_dump(mode="json"), "shards": split.shards, "bytes": split.bytes}
+            for name, split in self.result.splits.items()
         }
         return {
             "out": str(self.result.out),
             "made_shards": self.result.made_shards,
             "reused_shards": self.result.reused_shards,
             "unfinished_shards": self.result.unfinished_shards,
+            "over_budget": self.result.over_budget,
             "splits": splits,
         }
 
@@ -64,7 +62,10 @@ class PrepSummary:
         left = self.result.unfinished_shards
         if left:
             lines.append(f"{left} shards are left to other tasks; the last one to finish writes the manifests")
-        return "\n".join([*lines, f"shards are in {self.result.out}"])
+        where = f"shards are in {self.result.out}"
+        if self.result.over_budget:
+            where += ", but without a manifest while so many videos are rejected"
+        return "\n".join([*lines, where])
 
 
 def run_prep(

@@ -1,26 +1,25 @@
 """Part files: what each finished shard contributes to its split. They exist until the split is complete.
 
-`.parts/NAME.json` appears after its shard and marks it as done; `.parts/NAME.lock` is held by whoever makes it.
+`.parts/NAME.json` appears after its shard and marks it as done: a line of JSON about the shard, then one for each sample.
+`.parts/NAME.lock` is held by whoever makes the shard.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from vidpipe.errors import ShardError
+from vidpipe.prep.locks import PARTS_FOLDER
 from vidpipe.prep.plan import ShardPlan
-from vidpipe.shards.index import read_samples
+from vidpipe.shards.index import iterate_samples
 from vidpipe.shards.layout import MANIFEST, REJECTS, whole_file
 from vidpipe.shards.manifest import ChannelSums, Manifest
-
-PARTS_FOLDER = ".parts"
 
 
 @dataclass(slots=True)
@@ -37,13 +36,18 @@ class Reject:
 
 @dataclass(slots=True)
 class ShardPart:
-    """What a finished shard contributes to the split's index, manifest and rejects. Its file marks the shard as done."""
+    """A finished shard, without the rows of its samples (see `read_rows`): there may be millions of these in a split.
+
+    Attributes:
+        plan: fingerprint of the plan that it was made from.
+        decoders: videos written, by the decoder that decoded them.
+    """
 
     name: str
     plan: str
     bytes: int
     sha256: str
-    rows: list[dict[str, Any]]
+    samples: int
     rejects: list[Reject]
     channels: ChannelSums
     decoders: dict[str, int]
@@ -74,17 +78,18 @@ def part_path(out: Path, shard: str) -> Path:
     return out / PARTS_FOLDER / f"{shard}.json"
 
 
-def save_part(out: Path, part: ShardPart) -> None:
+def save_part(out: Path, part: ShardPart, rows: Iterable[dict[str, Any]]) -> None:
     """Mark a shard as done."""
     with whole_file(part_path(out, part.name)) as stream:
-        content = {**asdict(part), "channels": part.channels.model_dump()}
-        stream.write(json.dumps(content).encode())
+        about = {**asdict(part), "channels": part.channels.model_dump()}
+        stream.write(b"".join(json.dumps(line).encode() + b"\n" for line in (about, *rows)))
 
 
 def load_part(out: Path, plan: ShardPlan) -> ShardPart | None:
     """The part of a shard that was finished from this very plan, or None if it has to be made."""
     try:
-        raw = json.loads(part_path(out, plan.name).read_bytes())
+        with part_path(out, plan.name).open("rb") as stream:
+            raw = json.loads(stream.readline())
         raw["rejects"] = [Reject(**reject) for reject in raw["rejects"]]
         raw["channels"] = ChannelSums.model_validate(raw["channels"])
         part = ShardPart(**raw)
@@ -94,52 +99,45 @@ def load_part(out: Path, plan: ShardPlan) -> ShardPart | None:
     return part if part.plan == plan.fingerprint and part.bytes == size else None
 
 
-@contextmanager
-def locked(out: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock `name` of a split folder against all other processes; it goes with the process, however it ends.
+def read_rows(out: Path, part: ShardPart) -> Iterator[dict[str, Any]]:
+    """The rows of samples.parquet for a shard, one after the other.
 
-    Args:
-        wait: for another holder to let go of it.
-
-    Yields:
-        whether it is held; False only without `wait`.
+    Raises:
+        ShardError: the part is gone or damaged.
     """
-    descriptor = _open_lock(out / PARTS_FOLDER / f"{name}.lock")
+    path = part_path(out, part.name)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except BlockingIOError:
-            held = False
-        yield held
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(path: Path) -> int:
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another run has finished the split and removed the folder: make it anew
-            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with path.open("rb") as stream:
+            stream.readline()
+            for line in stream:
+                yield json.loads(line)
+    except (OSError, ValueError) as error:
+        raise ShardError(f"{path}: can't be read: {error}; delete it and run the same command again") from error
 
 
 def restore_parts(out: Path, manifest: Manifest) -> None:
     """Take a complete split apart again: write the parts of all its shards, then remove the manifest."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in read_samples(out).to_pylist():
-        rows.setdefault(row["shard"], []).append(row)
-    rejects = [Reject(**json.loads(line)) for line in (out / REJECTS).read_text(encoding="utf-8").splitlines()]
+    lines = (out / REJECTS).read_text(encoding="utf-8").split("\n")
+    rejects: dict[str, list[Reject]] = {}
+    for reject in (Reject(**json.loads(line)) for line in lines if line):
+        rejects.setdefault(reject.shard, []).append(reject)
+    groups = groupby(iterate_samples(out), key=lambda row: str(row["shard"]))
+    following = next(groups, None)
     (out / PARTS_FOLDER).mkdir(exist_ok=True)
     for entry in manifest.shards:
+        rows: list[dict[str, Any]] = []
+        if following is not None and following[0] == entry.name:
+            rows = list(following[1])
+            following = next(groups, None)
         part = ShardPart(
             name=entry.name,
             plan=entry.plan,
             bytes=entry.bytes,
             sha256=entry.sha256,
-            rows=rows.get(entry.name, []),
-            rejects=[reject for reject in rejects if reject.shard == entry.name],
+            samples=entry.samples,
+            rejects=rejects.get(entry.name, []),
             channels=entry.channels,
             decoders=entry.decoders,
         )
-        save_part(out, part)
+        save_part(out, part, rows)
     (out / MANIFEST).unlink()

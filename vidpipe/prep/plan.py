@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vidpipe.datasets.base import Listing, Video
 from vidpipe.prep.recipe import PrepRecipe
@@ -39,13 +40,21 @@ class ShardPlan:
     """One unit of work: the videos of one shard, in order.
 
     Attributes:
+        missing: videos that the annotations name but that are not there. They keep their places in the order, so that one
+            that arrives later changes no other shard.
         fingerprint: hash of everything that decides the shard's bytes, but the libraries' versions.
     """
 
     split: str
     name: str
     videos: tuple[PlannedVideo, ...]
+    missing: tuple[PlannedVideo, ...]
     fingerprint: str
+
+    @property
+    def num_videos(self) -> int:
+        """Videos that are there or missing."""
+        return len(self.videos) + len(self.missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +68,8 @@ class SplitPlan:
 
     @property
     def num_videos(self) -> int:
-        """Videos in all shards."""
-        return sum(len(shard.videos) for shard in self.shards)
+        """Videos of all shards, there or missing."""
+        return sum(shard.num_videos for shard in self.shards)
 
 
 def make_plan(
@@ -69,7 +78,7 @@ def make_plan(
     """The plan for some splits of a listing, or for all of them.
 
     Args:
-        limit: take only the first videos of each split, in the shuffled order.
+        limit: take only the first videos of each split that are there, in the shuffled order.
     """
     wanted = sorted({video.split for video in listing.videos}) if not splits else list(splits)
     return [_plan_split(recipe, listing, split, limit) for split in wanted]
@@ -78,23 +87,34 @@ def make_plan(
 def _plan_split(recipe: PrepRecipe, listing: Listing, split: str, limit: int | None) -> SplitPlan:
     spec = recipe.clip_spec(split)
     labels = {name: index for index, name in enumerate(listing.classes)}
-    shuffled = shuffle((video for video in listing.videos if video.split == split), recipe.seed)[:limit]
+    missing = {video for video in listing.missing if video.split == split and limit is None}
+    there = (video for video in listing.videos if video.split == split)
     videos = [
-        PlannedVideo(
-            number=number,
-            path=video.path,
-            label=UNLABELLED if video.label is None else labels[video.label],
-            label_name=video.label or "",
+        (
+            video not in missing,
+            PlannedVideo(
+                number=number,
+                path=video.path,
+                label=UNLABELLED if video.label is None else labels[video.label],
+                label_name=video.label or "",
+            ),
         )
-        for number, video in enumerate(shuffled)
+        for number, video in enumerate(shuffle((*there, *missing), recipe.seed)[:limit])
     ]
     size = nominal_video_bytes(recipe, spec)
     per_shard = max(1, round(recipe.shard_size_mb * 1e6 / size))
     shards: list[ShardPlan] = []
     for start in range(0, len(videos), per_shard):
-        chunk = tuple(videos[start : start + per_shard])
-        fingerprint = _fingerprint(recipe, spec, listing, chunk)
-        shards.append(ShardPlan(split, shard_name(len(shards)), chunk, fingerprint))
+        chunk = videos[start : start + per_shard]
+        shards.append(
+            ShardPlan(
+                split,
+                shard_name(len(shards)),
+                videos=tuple(video for is_there, video in chunk if is_there),
+                missing=tuple(video for is_there, video in chunk if not is_there),
+                fingerprint=_fingerprint(recipe, spec, listing, chunk),
+            )
+        )
     return SplitPlan(split, listing.classes, spec, tuple(shards))
 
 
@@ -113,7 +133,23 @@ def nominal_video_bytes(recipe: PrepRecipe, spec: ClipSpec) -> int:
     return make_codec(recipe.codec_spec).nominal_bytes(frames, height, width) * spec.clips
 
 
-def _fingerprint(recipe: PrepRecipe, spec: ClipSpec, listing: Listing, videos: Sequence[PlannedVideo]) -> str:
+def output_hash(plans: Sequence[SplitPlan], *, name: str, recipe: Mapping[str, Any]) -> str:
+    """Hash of everything that decides what comes to be in an output folder, but the libraries' versions.
+
+    Args:
+        plans: of all splits.
+        name, recipe: as the manifests keep them.
+    """
+    splits = [
+        [plan.split, plan.classes, plan.clip.model_dump(mode="json"), *(shard.fingerprint for shard in plan.shards)]
+        for plan in plans
+    ]
+    return _hash({"name": name, "recipe": recipe, "splits": splits})
+
+
+def _fingerprint(
+    recipe: PrepRecipe, spec: ClipSpec, listing: Listing, videos: Sequence[tuple[bool, PlannedVideo]]
+) -> str:
     content = {
         "format": FORMAT_VERSION,
         "clip": spec.model_dump(mode="json"),
@@ -121,10 +157,16 @@ def _fingerprint(recipe: PrepRecipe, spec: ClipSpec, listing: Listing, videos: S
         "decoder": recipe.decoder,
         "strict": recipe.strict,
         "num_classes": len(listing.classes),
-        "videos": [[v.number, v.path, v.label, v.label_name, _file_bytes(listing.root / v.path)] for v in videos],
+        "videos": [
+            [v.number, v.path, v.label, v.label_name, _file_bytes(listing.root / v.path) if is_there else -1]
+            for is_there, v in videos
+        ],
     }
-    text = json.dumps(content, sort_keys=True).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(text).hexdigest()
+    return _hash(content)
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _path_bytes(path: str) -> bytes:

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vidpipe.errors import MissingExtraError, ShardError
+from vidpipe.errors import MissingExtraError, ShardError, VidpipeError, one_line
 from vidpipe.prep.decoder import Decoder
+from vidpipe.prep.locks import present
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
 
@@ -21,21 +22,24 @@ def run_ray(
     *,
     recipe: PrepRecipe,
     root: Path,
+    plan: str,
     workers: int | None,
     on_video: Callable[[VideoDone], None],
 ) -> None:
     """Make all shards, except those that another run is making; one CPU of the cluster for each.
 
     Args:
+        plan: hash of what all runs at the output folder work by.
         workers: shards that are made at once; as many as the cluster has CPUs by default.
 
     Raises:
         MissingExtraError: Ray isn't installed.
         KeyboardInterrupt: Ctrl-C; the shards in hand are discarded, finished ones stay.
+        VidpipeError: the first that a worker met, or what is wrong with Ray.
     """
     try:
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise MissingExtraError("--engine ray: Ray is not installed; pip install 'vidpipe[ray]'") from error
     started = not ray.is_initialized()
@@ -52,23 +56,29 @@ def run_ray(
         limit = workers or max(1, int(resources.get("CPU", 1)))
         while waiting or running:
             while waiting and len(running) < limit:
-                running.append(make.remote(waiting.pop(), recipe, root))
+                running.append(make.remote(waiting.pop(), recipe, root, plan))
             done, running = ray.wait(running, num_returns=1)
             for video in ray.get(done[0]):
                 on_video(video)
+    except RayTaskError as error:
+        cause: BaseException = getattr(error, "cause", error)
+        if isinstance(cause, VidpipeError):
+            raise cause from error
+        raise ShardError(f"--engine ray: a worker failed: {type(cause).__name__}: {one_line(cause)}") from error
     except RayError as error:
-        raise ShardError(f"--engine ray: {' '.join(str(error).split())[:500]}") from error
+        raise ShardError(f"--engine ray: {one_line(error)}") from error
     finally:
         if started:
             ray.shutdown()
 
 
-def _make_shard(task: ShardTask, recipe: PrepRecipe, root: Path) -> list[VideoDone]:
-    """One shard, in a Ray worker."""
+def _make_shard(task: ShardTask, recipe: PrepRecipe, root: Path, plan: str) -> list[VideoDone]:
+    """One shard, in a Ray worker, which may outlive its driver and so has a place of its own at the output folder."""
     videos: list[VideoDone] = []
     decoder = Decoder(timeout_seconds=recipe.timeout_seconds, stop=threading.Event())
     try:
-        make_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=videos.append)
+        with present(task.out.parent, plan):
+            make_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=videos.append)
     finally:
         decoder.close()
     return videos

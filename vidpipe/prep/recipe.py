@@ -18,7 +18,7 @@ from vidpipe.video.spec import MAX_COUNT, ClipSpec, Count, Rate, Sampling, Side
 
 def _fraction(value: object) -> object:
     if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
+        return float(f"{value.strip()[:-1].strip()}e-2")  # the float that 0.07 is, which 7 / 100 needn't be
     return value
 
 

@@ -6,24 +6,27 @@ finds all shards of a data set finished writes its manifests.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, Protocol
 
 from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import DatasetFormat, Listing
-from vidpipe.errors import DatasetError, RejectBudgetError, ShardError, UsageError
-from vidpipe.prep.finish import finish_split, write_rejects
+from vidpipe.errors import DatasetError, UsageError
+from vidpipe.prep.finish import drop_leftovers, finish_split, resolved_recipe, write_rejects
 from vidpipe.prep.local import run_local
-from vidpipe.prep.parts import PARTS_FOLDER, Reject, ShardPart, load_part, locked, part_path, printable, restore_parts
-from vidpipe.prep.plan import SplitPlan, make_plan
+from vidpipe.prep.locks import locked, present
+from vidpipe.prep.plan import ShardPlan, make_plan, output_hash
 from vidpipe.prep.recipe import PrepRecipe
-from vidpipe.prep.shard_job import ShardTask, VideoDone
+from vidpipe.prep.result import OverBudgetError, PrepResult, SplitResult
+from vidpipe.prep.shard_job import ShardTask, VideoDone, write_errors
+from vidpipe.prep.split_work import SplitWork
 from vidpipe.recipes import nearest
 from vidpipe.shards.layout import MANIFEST
-from vidpipe.shards.manifest import Manifest, load_manifest
+
+FINISH_LOCK = "finish"
 
 Engine = Literal["local", "ray"]
 
@@ -73,94 +76,26 @@ class PrepJob:
     retry_rejects: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PrepResult:
-    """What a run leaves behind.
-
-    Attributes:
-        manifests: of the finished splits.
-        reused_shards: finished before this run.
-        made_shards: by this run.
-        unfinished_shards: left to other tasks; the manifests are written when there are none.
-    """
-
-    out: Path
-    manifests: tuple[Manifest, ...]
-    reused_shards: int
-    made_shards: int
-    unfinished_shards: int
-
-
-@dataclass(slots=True)
-class _Split:
-    """A split on its way; `manifest` is there when it is complete."""
-
-    plan: SplitPlan
-    out: Path
-    missing: list[Reject]
-    manifest: Manifest | None = None
-    parts: dict[str, ShardPart] = field(default_factory=dict)
-
-    def refresh(self) -> list[ShardTask]:
-        """Look at the folder: what has been finished, and what is still to be made."""
-        for shard in self.plan.shards:
-            part = None if shard.name in self.parts else load_part(self.out, shard)
-            if part:
-                self.parts[shard.name] = part
-        todo = [shard for shard in self.plan.shards if shard.name not in self.parts]
-        if todo and self.manifest is None:
-            self.manifest = self._complete()
-        return [] if self.manifest else [ShardTask(self.plan, shard, self.out) for shard in todo]
-
-    def rejects(self) -> list[Reject]:
-        """All rejects, in the plan's order."""
-        return [*self.missing, *(r for shard in self.plan.shards for r in self.parts[shard.name].rejects)]
-
-    def _complete(self) -> Manifest | None:
-        if not (self.out / MANIFEST).is_file():
-            return None
-        manifest = load_manifest(self.out)
-        ours = [shard.fingerprint for shard in self.plan.shards]
-        if [entry.plan for entry in manifest.shards] == ours and manifest.classes == self.plan.classes:
-            return manifest
-        raise ShardError(
-            f"{self.out}: holds a finished data set that was made from other videos or other options; "
-            "choose another --out, or delete that folder first"
-        )
-
-
 def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
     """Prepare a data set.
 
     Raises:
         DatasetError: the source or its annotations can't be used.
-        RejectBudgetError: more than `recipe.max_rejects` of all videos were rejected; finished shards are kept.
-        ShardError: `out` holds a finished data set that was made from another plan.
+        OverBudgetError: more than `recipe.max_rejects` of all videos were rejected; finished shards are kept.
+        ShardError: `out` holds a finished data set that was made from another plan, or a run with another plan is at it.
     """
     listing = job.options.scan(job.source)
     if progress:
         progress.found(listing)
     check_splits(listing, job)
-    plans = make_plan(job.recipe, listing, splits=job.splits or listing.splits, limit=job.limit)
-    splits = [_Split(plan, job.out / plan.split, _missing(listing, plan.split, job.limit)) for plan in plans]
-    for split in splits:
-        split.out.mkdir(parents=True, exist_ok=True)
-    if job.retry_rejects:
-        _forget_rejects(splits)
-    todo = [task for split in splits for task in split.refresh()]
-    shards = sum(len(split.plan.shards) for split in splits)
-    reused = shards - len(todo)
-    mine = _slice_of(splits, todo, job.task)
-    if progress:
-        videos = sum(split.plan.num_videos for split in splits)
-        done = videos - sum(len(task.shard.videos) for task in todo)
-        progress.start(videos=done + sum(len(task.shard.videos) for task in mine), done=done)
-    _make(mine, job, root=listing.root, progress=progress)
-    if job.task == (1, 1):
-        _wait_for_others(splits, job, root=listing.root, progress=progress)
-    left = sum(len(split.refresh()) for split in splits)
-    manifests = () if left else _finish(splits, job)
-    return PrepResult(job.out, manifests, reused, len(mine), left)
+    plans = make_plan(job.recipe, listing, splits=listing.splits, limit=job.limit)
+    whole = output_hash(plans, name=job.name, recipe=resolved_recipe(job.recipe, job.options))
+    all_splits = [SplitWork(plan, job.out / plan.split) for plan in plans]
+    wanted = job.splits or listing.splits
+    splits = [split for name in wanted for split in all_splits if split.plan.split == name]
+    work = _Work(job, splits, root=listing.root, plan=whole, progress=progress)
+    with present(job.out, whole, clean=lambda: _drop_leftovers(all_splits)):
+        return work.run()
 
 
 def check_splits(listing: Listing, job: PrepJob) -> None:
@@ -177,103 +112,143 @@ def check_splits(listing: Listing, job: PrepJob) -> None:
             raise UsageError(f"--split {split}: no such split{nearest(split, listing.splits)}")
 
 
-def _missing(listing: Listing, split: str, limit: int | None) -> list[Reject]:
-    if limit is not None:
-        return []
-    message = "named by the annotations, but there is no such file"
-    return [
-        Reject(printable(video.path), video.label or "", "", "find", "missing", message)
-        for video in listing.missing
-        if video.split == split
-    ]
-
-
-def _slice_of(splits: Sequence[_Split], todo: Sequence[ShardTask], task: tuple[int, int]) -> list[ShardTask]:
-    """The tasks of one slice; slices are cut from all shards, so that they are the same on every run."""
-    number, count = task
-    all_shards = [(split.plan.split, shard.name) for split in splits for shard in split.plan.shards]
-    ours = set(all_shards[number - 1 :: count])
-    return [item for item in todo if (item.split.split, item.shard.name) in ours]
-
-
-def _make(tasks: Sequence[ShardTask], job: PrepJob, *, root: Path, progress: Progress | None) -> None:
-    def on_video(done: VideoDone) -> None:
-        if progress:
-            progress.video(done)
-
-    if not tasks:
-        return
-    if job.engine == "ray":
-        from vidpipe.prep.ray_engine import run_ray
-
-        run_ray(tasks, recipe=job.recipe, root=root, workers=job.workers, on_video=on_video)
-    else:
-        run_local(tasks, recipe=job.recipe, root=root, workers=job.workers or usable_cores(), on_video=on_video)
-
-
-def _wait_for_others(splits: Sequence[_Split], job: PrepJob, *, root: Path, progress: Progress | None) -> None:
-    """Until all shards are there: wait for those that others are making, and make those that others gave up."""
-    while left := [task for split in splits for task in split.refresh()]:
-        if progress:
-            progress.waiting(len(left))
-        with locked(left[0].out, left[0].shard.name, wait=True):
-            pass
-        _make([task for split in splits for task in split.refresh()], job, root=root, progress=progress)
-
-
-def _finish(splits: Sequence[_Split], job: PrepJob) -> tuple[Manifest, ...]:
-    if all(split.manifest for split in splits):
-        return tuple(split.manifest for split in splits if split.manifest)
-    with locked(job.out, "finish", wait=True):
-        for split in splits:
-            split.refresh()
-        _check_budget(splits, job.recipe.max_rejects)
-        for split in splits:
-            if split.manifest is None:
-                split.manifest = _finish_split(split, job)
-    shutil.rmtree(job.out / PARTS_FOLDER, ignore_errors=True)
-    return tuple(split.manifest for split in splits if split.manifest)
-
-
-def _finish_split(split: _Split, job: PrepJob) -> Manifest:
-    if (split.out / MANIFEST).is_file():
-        return load_manifest(split.out)
-    parts = [split.parts[shard.name] for shard in split.plan.shards]
-    return finish_split(
-        split.plan, parts, split.missing, name=job.name, recipe=job.recipe, options=job.options, out=split.out
-    )
-
-
-def _check_budget(splits: Sequence[_Split], max_rejects: float) -> None:
-    open_splits = [split for split in splits if split.manifest is None]
-    finished = [split.manifest.counts for split in splits if split.manifest]
-    rejects = [reject for split in open_splits for reject in split.rejects()]
-    videos = sum(s.plan.num_videos + len(s.missing) for s in open_splits) + sum(c.videos for c in finished)
-    rejected = len(rejects) + sum(c.rejected for c in finished)
-    if rejected <= max_rejects * videos or not rejects:
-        return
-    for split in open_splits:
-        write_rejects(split.out, split.rejects())
-    first = rejects[0]
-    raise RejectBudgetError(
-        f"{rejected} of {videos} videos rejected ({rejected / videos:.1%}), but --max-rejects allows {max_rejects:.1%}: "
-        f"{first.path}: {first.reason}: {first.message}{' ...' if len(rejects) > 1 else ''}. All finished shards are kept "
-        f"and rejects.jsonl in each split lists every reason; mend the videos, or run again with a larger --max-rejects"
-    )
-
-
-def _forget_rejects(splits: Sequence[_Split]) -> None:
-    """Forget the shards in which a video was rejected, so that they are made again."""
+def _drop_leftovers(splits: Sequence[SplitWork]) -> None:
     for split in splits:
-        split.refresh()
         if (split.out / MANIFEST).is_file():
-            manifest = split.manifest or load_manifest(split.out)
-            if not manifest.counts.rejected:
-                continue
-            restore_parts(split.out, manifest)
-            split.manifest = None
-            split.refresh()
-        for name, part in list(split.parts.items()):
-            if part.rejects:
-                part_path(split.out, name).unlink()
-                del split.parts[name]
+            drop_leftovers(split.out)
+
+
+@dataclass(slots=True)
+class _Work:
+    """A run while it is present at the output folder; `plan` is the hash of what all runs there work by."""
+
+    job: PrepJob
+    splits: Sequence[SplitWork]
+    _: KW_ONLY
+    root: Path
+    plan: str
+    progress: Progress | None
+
+    def run(self) -> PrepResult:
+        for split in self.splits:
+            split.out.mkdir(parents=True, exist_ok=True)
+        if self.job.retry_rejects:
+            with locked(self.job.out, FINISH_LOCK, wait=True):
+                for split in self.splits:
+                    split.forget_rejects(self.job.recipe)
+        todo = self._todo()
+        mine = self._slice_of(todo)
+        if self.progress:
+            done = _num_videos(shard for split in self.splits for shard in split.plan.shards)
+            done -= _num_videos(task.shard for task in todo)
+            self.progress.start(videos=done + _num_videos(task.shard for task in mine), done=done)
+        self._make(mine)
+        result = PrepResult(
+            self.job.out,
+            {},
+            reused_shards=sum(len(split.plan.shards) for split in self.splits) - len(todo),
+            made_shards=len(mine),
+            unfinished_shards=0,
+        )
+        while True:
+            if self.job.task == (1, 1):
+                self._wait_for_others()
+            finished = self._finish(result)
+            if self.job.task != (1, 1) or not finished.unfinished_shards:
+                return finished
+
+    def _todo(self) -> list[ShardTask]:
+        return [task for split in self.splits for task in split.refresh()]
+
+    def _slice_of(self, todo: Sequence[ShardTask]) -> list[ShardTask]:
+        """The tasks of one slice; slices are cut from all shards, so that they are the same on every run."""
+        number, count = self.job.task
+        all_shards = [(split.plan.split, shard.name) for split in self.splits for shard in split.plan.shards]
+        ours = set(all_shards[number - 1 :: count])
+        return [item for item in todo if (item.split.split, item.shard.name) in ours]
+
+    def _make(self, tasks: Sequence[ShardTask]) -> None:
+        job = self.job
+        if not tasks:
+            return
+        if job.engine == "ray":
+            from vidpipe.prep.ray_engine import run_ray
+
+            run_ray(
+                tasks, recipe=job.recipe, root=self.root, plan=self.plan, workers=job.workers, on_video=self._on_video
+            )
+        else:
+            run_local(
+                tasks,
+                recipe=job.recipe,
+                root=self.root,
+                workers=job.workers or usable_cores(),
+                on_video=self._on_video,
+            )
+
+    def _on_video(self, done: VideoDone) -> None:
+        if self.progress:
+            self.progress.video(done)
+
+    def _wait_for_others(self) -> None:
+        """Until all shards are there: wait for those that others are making, and make those that others gave up."""
+        while left := self._todo():
+            if self.progress:
+                self.progress.waiting(len(left))
+            with locked(left[0].out, left[0].shard.name, wait=True):
+                pass
+            self._make(self._todo())
+
+    def _finish(self, result: PrepResult) -> PrepResult:
+        """Write the manifests if all shards are there; other runs may have seen to that, or have taken shards away again."""
+        with locked(self.job.out, FINISH_LOCK, wait=True):
+            left = sum(len(split.look_again()) for split in self.splits)
+            if left:
+                return replace(result, unfinished_shards=left)
+            result = replace(result, splits={split.plan.split: _split_result(split) for split in self.splits})
+            self._check_budget(result)
+            for split in self.splits:
+                if split.manifest is None:
+                    with write_errors(split.out):
+                        split.manifest = finish_split(
+                            split.plan,
+                            split.finished_parts(),
+                            name=self.job.name,
+                            recipe=self.job.recipe,
+                            options=self.job.options,
+                            out=split.out,
+                        )
+        return result
+
+    def _check_budget(self, result: PrepResult) -> None:
+        allowed = self.job.recipe.max_rejects
+        videos = sum(split.counts.videos for split in result.splits.values())
+        rejected = sum(split.counts.rejected for split in result.splits.values())
+        unfinished = [split for split in self.splits if split.manifest is None]
+        rejects = [reject for split in unfinished for part in split.finished_parts() for reject in part.rejects]
+        if is_within_budget(rejected, videos, allowed) or not rejects:
+            return
+        for split in unfinished:
+            write_rejects(split.out, split.finished_parts())
+        first = rejects[0]
+        raise OverBudgetError(
+            f"{rejected} of {videos} videos rejected ({rejected / videos:.1%}), but --max-rejects allows {allowed:.1%}: "
+            f"{first.path}: {first.reason}: {first.message}{' ...' if len(rejects) > 1 else ''}. All finished shards are "
+            f"kept and rejects.jsonl in each split lists every reason; mend the videos, or run again with a larger "
+            f"--max-rejects",
+            replace(result, over_budget=True),
+        )
+
+
+def is_within_budget(rejected: int, videos: int, max_rejects: float) -> bool:
+    """Whether no larger share is rejected. The budget is what its decimal digits say, so 29 of 100 are within 29 %."""
+    return rejected <= Fraction(str(max_rejects)) * videos
+
+
+def _num_videos(shards: Iterable[ShardPlan]) -> int:
+    return sum(len(shard.videos) for shard in shards)
+
+
+def _split_result(split: SplitWork) -> SplitResult:
+    parts = split.manifest.shards if split.manifest else split.finished_parts()
+    return SplitResult(split.counts(), len(parts), sum(part.bytes for part in parts))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +13,18 @@ from typing import Any
 
 from vidpipe.errors import ShardError, VideoError
 from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
-from vidpipe.prep.decoder_process import ClipResult, Decoded, Job
-from vidpipe.prep.parts import Reject, ShardPart, load_part, locked, printable, save_part
+from vidpipe.prep.decoder_process import ClipResult, Job
+from vidpipe.prep.locks import locked
+from vidpipe.prep.parts import Reject, ShardPart, load_part, printable, save_part
 from vidpipe.prep.plan import PlannedVideo, ShardPlan, SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.index import SampleRow
-from vidpipe.shards.layout import label_bytes, sample_key
-from vidpipe.shards.manifest import ChannelSums
+from vidpipe.shards.layout import MANIFEST, label_bytes, sample_key
+from vidpipe.shards.manifest import ChannelSums, load_manifest
 from vidpipe.shards.tar import Member, TarWriter, open_shard
+
+MISSING = "named by the annotations, but there is no such file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +72,43 @@ def begin_shard(
     Raises:
         ShardError: as `make_shard`, and so may the rest.
     """
-    with _write_errors(task), ExitStack() as lock:
+    with write_errors(task.out / task.shard.name), ExitStack() as lock:
         held = lock.enter_context(locked(task.out, task.shard.name))
-        if not held or load_part(task.out, task.shard) is not None:
+        if not held or load_part(task.out, task.shard) is not None or _is_in_manifest(task):
             return None
         with ExitStack() as shard:
             writer = shard.enter_context(open_shard(task.out / task.shard.name))
-            part = _write_videos(writer, task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
+            part, rows = _write_videos(writer, task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
             open_writer = shard.pop_all()
         held_lock = lock.pop_all()
 
     def finish() -> None:
-        with _write_errors(task), held_lock:
+        with write_errors(task.out / task.shard.name), held_lock:
             open_writer.close()
             part.bytes, part.sha256 = writer.summary.bytes, writer.summary.sha256
-            save_part(task.out, part)
+            save_part(task.out, part, rows)
 
     return finish
 
 
+def _is_in_manifest(task: ShardTask) -> bool:
+    """Whether the split was completed with this very shard since the task was set."""
+    if not (task.out / MANIFEST).is_file():
+        return False
+    return any(
+        entry.name == task.shard.name and entry.plan == task.shard.fingerprint
+        for entry in load_manifest(task.out).shards
+    )
+
+
 @contextmanager
-def _write_errors(task: ShardTask) -> Iterator[None]:
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into a ShardError."""
     try:
         yield
     except OSError as error:
         raise ShardError(
-            f"{task.out / task.shard.name}: can't be written: {error.strerror}; finished shards are kept: "
+            f"{path}: can't be written: {error.strerror}; finished shards are kept: "
             "make room and run the same command again"
         ) from error
 
@@ -105,10 +121,15 @@ def _write_videos(
     root: Path,
     decoder: Decoder,
     on_video: Callable[[VideoDone], None],
-) -> ShardPart:
-    """Decode and write all videos of a shard; its part, without the archive's size and hash."""
+) -> tuple[ShardPart, list[dict[str, Any]]]:
+    """Decode and write all videos of a shard; its part, without the archive's size and hash, and the samples' rows."""
     plan, split = task.shard, task.split
-    part = ShardPart(plan.name, plan.fingerprint, 0, "", [], [], ChannelSums(), {})
+    rejects = {
+        video.number: _reject(video, plan.name, VideoError("missing", MISSING, stage="find")) for video in plan.missing
+    }
+    rows: list[SampleRow] = []
+    channels = ChannelSums()
+    decoders: Counter[str] = Counter()
     jobs = [
         Job(
             path=root / video.path,
@@ -124,38 +145,46 @@ def _write_videos(
     for video, job, outcome in zip(plan.videos, jobs, decoder.run(jobs), strict=True):
         before = writer.summary.bytes
         if outcome.error is None:
-            _write_video(writer, part, split, video=video, job=job, outcome=outcome, decoder=decoder)
-            reject = None
+            source = outcome.source or {}
+            decoders[str(source["decoder"])] += 1
+            rows += _write_video(
+                writer, plan.name, split, video=video, job=job, clips=outcome.clips, source=source, decoder=decoder
+            )
+            channels = functools.reduce(ChannelSums.plus, (clip.channels for clip in outcome.clips), channels)
         else:
-            reject = _reject(video, plan.name, outcome.error)
-            part.rejects.append(reject)
-        on_video(VideoDone(video.path, len(outcome.clips), writer.summary.bytes - before, reject))
-    return part
+            rejects[video.number] = _reject(video, plan.name, outcome.error)
+        size = writer.summary.bytes - before
+        on_video(VideoDone(video.path, len(outcome.clips), size, rejects.get(video.number)))
+    part = ShardPart(
+        name=plan.name,
+        plan=plan.fingerprint,
+        bytes=0,
+        sha256="",
+        samples=len(rows),
+        rejects=[rejects[number] for number in sorted(rejects)],
+        channels=channels,
+        decoders=dict(decoders),
+    )
+    return part, [asdict(row) for row in rows]
 
 
 def _write_video(
     writer: TarWriter,
-    part: ShardPart,
+    shard: str,
     split: SplitPlan,
     *,
     video: PlannedVideo,
     job: Job,
-    outcome: Decoded,
+    clips: Sequence[ClipResult],
+    source: dict[str, Any],
     decoder: Decoder,
-) -> None:
-    source = outcome.source or {}
+) -> Iterator[SampleRow]:
     label = label_bytes(video.label, len(split.classes))
-    for number, clip in enumerate(outcome.clips):
+    for number, clip in enumerate(clips):
         key = sample_key(video.number, number)
         description = _description(video, number, clip, source)
         members = writer.add(key, {"cls": (label,), "json": (description,), **decoder.payload(job, clip)})
-        row = _row(
-            key, part.name, video, number=number, clip=clip, members=members, description=description, source=source
-        )
-        part.rows.append(asdict(row))
-        part.channels = part.channels.plus(clip.channels)
-    name = str(source["decoder"])
-    part.decoders[name] = part.decoders.get(name, 0) + 1
+        yield _row(key, shard, video, number=number, clip=clip, members=members, description=description, source=source)
 
 
 def _description(video: PlannedVideo, number: int, clip: ClipResult, source: dict[str, Any]) -> bytes:

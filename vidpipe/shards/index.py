@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from vidpipe.errors import ShardError
 from vidpipe.shards.checksum import file_sha256
 from vidpipe.shards.layout import SAMPLES, whole_file
 from vidpipe.shards.manifest import FileEntry
+
+ROWS_AT_ONCE = 4096
+ROWS_A_GROUP = 4 * ROWS_AT_ONCE
 
 SCHEMA = pa.schema(
     [
@@ -85,15 +90,32 @@ class SampleRow:
     payload_crc32: tuple[int, ...]
 
 
-def write_samples(folder: Path, rows: Sequence[dict[str, Any]] | pa.Table) -> FileEntry:
-    """Write all rows of a split, whole or not at all; what the manifest has to say of the file."""
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=SCHEMA)
+def write_samples(folder: Path, rows: Iterable[dict[str, Any]] | pa.Table) -> FileEntry:
+    """Write all rows of a split, whole or not at all; what the manifest has to say of the file.
+
+    Rows are taken as they come and held as Python objects by the thousand, as columns until a row group is full.
+    """
     path = folder / SAMPLES
-    with whole_file(path) as stream:
-        pq.write_table(
-            table, stream, compression="zstd", use_dictionary=["shard", "label_name", "video", "source_codec"]
-        )
+    with (
+        whole_file(path) as stream,
+        pq.ParquetWriter(
+            stream, SCHEMA, compression="zstd", use_dictionary=["shard", "label_name", "video", "source_codec"]
+        ) as writer,
+    ):
+        for table in [rows] if isinstance(rows, pa.Table) else _row_groups(iter(rows)):
+            writer.write_table(table, row_group_size=ROWS_A_GROUP)
     return FileEntry(bytes=path.stat().st_size, sha256=file_sha256(path))
+
+
+def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
+    tables: list[pa.Table] = []
+    while batch := list(islice(rows, ROWS_AT_ONCE)):
+        tables.append(pa.Table.from_pylist(batch, schema=SCHEMA))
+        if len(tables) * ROWS_AT_ONCE >= ROWS_A_GROUP:
+            yield pa.concat_tables(tables).combine_chunks()
+            tables.clear()
+    if tables:
+        yield pa.concat_tables(tables).combine_chunks()
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -102,12 +124,29 @@ def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table
     Raises:
         ShardError: the file is absent, damaged or lacks a column.
     """
+    with _opened(folder) as file:
+        return file.read(list(columns) if columns else None)
+
+
+def iterate_samples(folder: Path) -> Iterator[dict[str, Any]]:
+    """The same rows one by one, without holding all of them.
+
+    Raises:
+        ShardError: as `read_samples`.
+    """
+    with _opened(folder) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[pq.ParquetFile]:
     path = folder / SAMPLES
     try:
         with pq.ParquetFile(path) as file:
             if not file.schema_arrow.equals(SCHEMA):
                 raise ShardError(f"{path}: not the columns of this format version; prepare the shards again")
-            return file.read(list(columns) if columns else None)
+            yield file
     except FileNotFoundError as error:
         raise ShardError(f"{path}: missing; prepare the shards again") from error
     except (pa.ArrowException, OSError) as error:

@@ -36,6 +36,11 @@ def sample_key(video_number: int, clip_number: int) -> str:
     return f"{video_number:09d}-{clip_number:03d}"
 
 
+def video_of(key: str) -> str:
+    """What the keys of all samples of one video share, and of no other's."""
+    return key.partition("-")[0]
+
+
 def label_bytes(label: int, num_classes: int) -> bytes:
     """Content of `KEY.cls`: ASCII decimal of one width for the whole data set, so that batches of it are dense.
 

@@ -12,7 +12,7 @@ from vidpipe.shards.checksum import crc32, file_sha256
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.features import FeatureFormat
 from vidpipe.shards.index import read_samples
-from vidpipe.shards.layout import MANIFEST, REJECTS, SAMPLES, UNLABELLED, index_name, label_bytes
+from vidpipe.shards.layout import MANIFEST, REJECTS, SAMPLES, UNLABELLED, index_name, label_bytes, video_of
 from vidpipe.shards.manifest import Manifest, ShardEntry, load_manifest
 from vidpipe.shards.tar import BLOCK, Member, TarSummary, dali_index, header, place_members
 
@@ -230,12 +230,12 @@ def _check_counts(folder: Path, manifest: Manifest, rows: Sequence[Row] | None) 
         text = f"{counts.videos} videos, but {counts.written} written and {counts.rejected} rejected"
         yield Fault(MANIFEST, "", f"the counts don't add up: {text}")
     rejects = folder / REJECTS
-    lines = rejects.read_text(encoding="utf-8").splitlines() if rejects.is_file() else []
+    lines = rejects.read_text(encoding="utf-8").split("\n")[:-1] if rejects.is_file() else []
     if len(lines) != counts.rejected:
         yield Fault(REJECTS, "", f"{len(lines)} lines, but the manifest says {counts.rejected} rejected")
     if rows is None:
         return
-    videos = len({row["video"] for row in rows})
+    videos = len({video_of(row["key"]) for row in rows})
     if videos != counts.written:
         yield Fault(MANIFEST, "", f"{counts.written} videos written, but {SAMPLES} has {videos}")
     if len(rows) != counts.clips:

@@ -1,0 +1,96 @@
+"""Several runs at one output folder, as real processes: those with one plan share the work, others are refused."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prep.interrupted_runs import command, files, run
+
+from vidpipe.prep.decoder import Decoder
+from vidpipe.prep.locks import PARTS_FOLDER
+from vidpipe.prep.plan import make_plan
+from vidpipe.prep.recipe import load_prep_recipe
+from vidpipe.prep.run import PrepJob, prepare
+from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
+
+
+@dataclass
+class _Meanwhile:
+    """Does something when a run knows what it has to make, and before it makes it."""
+
+    act: Callable[[], None]
+    videos: list[str] = field(default_factory=list)
+
+    def found(self, listing: object) -> None:
+        pass
+
+    def start(self, *, videos: int, done: int) -> None:
+        self.act()
+
+    def video(self, done: VideoDone) -> None:
+        self.videos.append(done.path)
+
+    def waiting(self, shards: int) -> None:
+        pass
+
+
+def _job(source: Path, out: Path, *overrides: str) -> PrepJob:
+    """What `command(source, out, shard_size_mb=2)` does."""
+    recipe, options = load_prep_recipe("motion", ["train_videos=4", "val_videos=2", "shard_size_mb=2.0", *overrides])
+    return PrepJob(name="motion", recipe=recipe, options=options, source=source, out=out, workers=1)
+
+
+def test_a_run_with_other_options_is_refused_while_one_is_at_work(motion_shards: Path, tmp_path: Path) -> None:
+    source, out = motion_shards / "videos", tmp_path / "out"
+
+    def other_runs() -> None:
+        for options in (("--stride", "3"), ("--split", "val", "--limit", "3")):
+            refused = run(command(source, out, *options, shard_size_mb=2))
+            assert refused.returncode == 1 and "Traceback" not in refused.stderr
+            assert f"{out}: another run is at work there, with other videos or other options" in refused.stderr
+        helper = run(command(source, out, "--split", "val", "--task", "1/2", "--workers", "2", shard_size_mb=2))
+        assert helper.returncode == 0 and "left to other tasks" in helper.stdout, helper.stderr
+
+    told = _Meanwhile(other_runs)
+    prepare(_job(source, out), progress=told)
+    assert 32 <= len(told.videos) < 48, "the slice of val was made by another run"
+    assert files(out) == files(motion_shards)
+    assert not list(out.rglob(PARTS_FOLDER))
+
+
+def test_a_run_that_comes_late_redoes_nothing_and_clears_up(motion_shards: Path, tmp_path: Path) -> None:
+    source, out = motion_shards / "videos", tmp_path / "out"
+
+    def whole_run() -> None:
+        assert run(command(source, out, shard_size_mb=2)).returncode == 0
+        assert len(list(out.glob("*/manifest.json"))) == 2
+
+    told = _Meanwhile(whole_run)
+    result = prepare(_job(source, out), progress=told)
+    assert not told.videos and set(result.splits) == {"train", "val"}
+    assert files(out) == files(motion_shards)
+    assert not list(out.rglob(PARTS_FOLDER))
+
+
+def test_a_shard_of_a_complete_split_is_not_made_again(motion_shards: Path, tmp_path: Path) -> None:
+    """Not even by a worker on another machine that outlived its run and finds no part files any more."""
+    out = Path(shutil.copytree(motion_shards / "val", tmp_path / "out" / "val"))
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    job = _job(motion_shards / "videos", out.parent)
+    listing = job.options.scan(job.source)
+    (plan,) = make_plan(job.recipe, listing, splits=["val"])
+    decoder = Decoder(timeout_seconds=60, stop=threading.Event())
+    for shard in plan.shards:
+        make_shard(
+            ShardTask(plan, shard, out), recipe=job.recipe, root=listing.root, decoder=decoder, on_video=_unexpected
+        )
+    decoder.close()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def _unexpected(done: VideoDone) -> None:
+    raise AssertionError(f"{done.path} was decoded again")

@@ -1,0 +1,131 @@
+"""Locks between runs, which may be on several machines: of shards, of finishing, and the register of runs at an output folder.
+
+They are `flock`s, so they go with the process that holds them, however it ends. A lock's file is removed only by a run that is
+alone at the output folder (see `present`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from vidpipe.errors import ShardError
+
+PARTS_FOLDER = ".parts"
+_GUARD = "guard"
+_RUNS = "runs"
+
+
+@contextmanager
+def locked(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+    """Hold the lock `name` of an output folder or of a split's against all other processes.
+
+    Args:
+        wait: for another holder to let go of it.
+
+    Yields:
+        whether it is held; False only without `wait`.
+    """
+    descriptor = _lock(folder, name, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def present(out: Path, plan: str, *, clean: Callable[[], None] | None = None) -> Iterator[None]:
+    """Be one of the runs at an output folder, all of which work by one plan. When none is left, the next may have another.
+
+    `OUT/.parts/runs.lock` holds the plan's hash; each run has a shared lock on it as long as it lives.
+
+    Args:
+        plan: hash of everything that decides what comes to be in the folder.
+        clean: called at the end if no other run is there; none can come meanwhile.
+
+    Raises:
+        ShardError: a run with another plan is at it, or the folder can't be written to or locked.
+    """
+    try:
+        with locked(out, _GUARD, wait=True):
+            descriptor = _enter(out, plan)
+    except OSError as error:
+        raise ShardError(
+            f"{out}: can't be used: {error.strerror}; name a folder that can be written to, with some room, on a file system "
+            "that has locks (flock)"
+        ) from error
+    try:
+        yield
+    finally:
+        with locked(out, _GUARD, wait=True), ExitStack() as place:
+            place.callback(os.close, descriptor)
+            if clean is not None and _is_alone(descriptor):
+                clean()
+                _remove_locks(out)
+
+
+def _enter(out: Path, plan: str) -> int:
+    """Take a place; the guard is held."""
+    first = _lock(out, _RUNS, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    descriptor = first if first is not None else _lock(out, _RUNS, fcntl.LOCK_SH)
+    assert descriptor is not None
+    with ExitStack() as place:
+        place.callback(os.close, descriptor)
+        if first is not None:
+            os.pwrite(descriptor, plan.encode("ascii"), 0)
+            os.fsync(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        elif os.pread(descriptor, len(plan) + 1, 0) != plan.encode("ascii"):
+            raise ShardError(
+                f"{out}: another run is at work there, with other videos or other options; wait for its end or stop it, "
+                "choose another --out, or give the options that it was given"
+            )
+        place.pop_all()
+    return descriptor
+
+
+def _is_alone(descriptor: int) -> bool:
+    """Whether no other run is present; the guard is held, so none can come. The place is lost, whatever the answer."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_locks(out: Path) -> None:
+    """Remove the folder of locks. The guard's goes last: whoever holds it under its name may come in."""
+    folder = out / PARTS_FOLDER
+    guard = _path(out, _GUARD)
+    for path in folder.iterdir():
+        if path != guard:
+            path.unlink()
+    guard.unlink()
+    with suppress(OSError):  # a run has come and made its guard there
+        folder.rmdir()
+
+
+def _lock(folder: Path, name: str, operation: int) -> int | None:
+    """Descriptor of the lock's file, locked; None if another holds it and `operation` doesn't wait."""
+    path = _path(folder, name)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the last run has removed the folder just now: make it anew
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            with ExitStack() as opened:
+                opened.callback(os.close, descriptor)
+                try:
+                    fcntl.flock(descriptor, operation)
+                except BlockingIOError:
+                    return None
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    opened.pop_all()
+                    return descriptor
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / PARTS_FOLDER / f"{name}.lock"

@@ -1,0 +1,117 @@
+"""A split on its way: what of its plan is finished in the folder, and what is still to be made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vidpipe.errors import ShardError
+from vidpipe.prep.finish import count
+from vidpipe.prep.parts import ShardPart, load_part, part_path, printable, restore_parts
+from vidpipe.prep.plan import SplitPlan
+from vidpipe.prep.recipe import PrepRecipe
+from vidpipe.prep.shard_job import ShardTask
+from vidpipe.shards.index import read_samples
+from vidpipe.shards.layout import MANIFEST
+from vidpipe.shards.manifest import Counts, Manifest, load_manifest
+
+# What of a recipe decides which videos lie in which shard and how, besides what the manifest has in fields of its own.
+_PLAN_KEYS = ("seed", "shard_size_mb", "decoder", "strict")
+
+
+@dataclass(slots=True)
+class SplitWork:
+    """A split's plan and folder, and what was last seen there; `manifest` is set when it is complete."""
+
+    plan: SplitPlan
+    out: Path
+    manifest: Manifest | None = None
+    parts: dict[str, ShardPart] = field(default_factory=dict)
+
+    def refresh(self) -> list[ShardTask]:
+        """Look for what has been finished since; what is still to be made.
+
+        Raises:
+            ShardError: the folder holds a finished split of another plan.
+        """
+        if self.manifest is None and (self.out / MANIFEST).is_file():
+            self.manifest = self._complete()
+        if self.manifest is not None:
+            return []
+        for shard in self.plan.shards:
+            part = None if shard.name in self.parts else load_part(self.out, shard)
+            if part:
+                self.parts[shard.name] = part
+        return [ShardTask(self.plan, shard, self.out) for shard in self.plan.shards if shard.name not in self.parts]
+
+    def look_again(self) -> list[ShardTask]:
+        """As `refresh`, trusting nothing that was seen before."""
+        self.manifest = None
+        self.parts.clear()
+        return self.refresh()
+
+    def finished_parts(self) -> list[ShardPart]:
+        """The parts seen so far, in the plan's order."""
+        return [self.parts[shard.name] for shard in self.plan.shards if shard.name in self.parts]
+
+    def counts(self) -> Counts:
+        """What became of the videos, once all shards are finished."""
+        return self.manifest.counts if self.manifest else count(self.plan, self.finished_parts())
+
+    def forget_rejects(self, recipe: PrepRecipe) -> None:
+        """Have the shards made again that have a rejected video which is there.
+
+        Of a complete split all parts are restored, so those of other fingerprints are made again too: of videos that have
+        been replaced or have arrived.
+
+        Raises:
+            ShardError: the folder holds a finished split of other options, or one with videos that are gone now.
+        """
+        if (self.out / MANIFEST).is_file():
+            manifest = load_manifest(self.out)
+            if self._is_of(manifest) and manifest.counts.rejected == sum(
+                len(shard.missing) for shard in self.plan.shards
+            ):
+                return
+            self._check_compatible(manifest, recipe)
+            restore_parts(self.out, manifest)
+        self.look_again()
+        for shard in self.plan.shards:
+            part = self.parts.get(shard.name)
+            if part and len(part.rejects) > len(shard.missing):
+                part_path(self.out, shard.name).unlink()
+                del self.parts[shard.name]
+
+    def _complete(self) -> Manifest:
+        manifest = load_manifest(self.out)
+        if self._is_of(manifest):
+            return manifest
+        raise ShardError(
+            f"{self.out}: holds a finished data set that was made from other videos or other options; choose another --out, "
+            "delete that folder first, or, if only rejected videos were mended or have arrived, use --retry-rejects"
+        )
+
+    def _is_of(self, manifest: Manifest) -> bool:
+        ours = [shard.fingerprint for shard in self.plan.shards]
+        return [entry.plan for entry in manifest.shards] == ours and manifest.classes == self.plan.classes
+
+    def _check_compatible(self, manifest: Manifest, recipe: PrepRecipe) -> None:
+        ours = recipe.model_dump(mode="json")
+        theirs = manifest.recipe
+        if (manifest.classes, manifest.clip, manifest.codec, *(theirs.get(key) for key in _PLAN_KEYS)) != (
+            self.plan.classes,
+            self.plan.clip,
+            recipe.codec_spec,
+            *(ours[key] for key in _PLAN_KEYS),
+        ):
+            raise ShardError(
+                f"{self.out}: holds a finished data set that was made with other options or classes, so --retry-rejects "
+                "would make all of it anew; give the options of that time, choose another --out, or delete that folder first"
+            )
+        there = {printable(video.path) for shard in self.plan.shards for video in shard.videos}
+        gone = sorted(set(read_samples(self.out, ["video"])["video"].to_pylist()) - there)
+        if gone:
+            raise ShardError(
+                f"{self.out}: {len(gone)} videos of the finished data set are not in the source now, such as {gone[0]}; "
+                "--retry-rejects drops none: bring them back, choose another --out, or delete that folder first"
+            )
