@@ -1,12 +1,25 @@
-"""`vidpipe prep motion` as a process that tests can kill, and what it leaves behind."""
+"""`vidpipe prep` as a process that tests can kill, and what it leaves behind."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+RUNS_LOCK = ".parts/runs.lock"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a run leaves behind when nobody disturbs it, and how long it is at work."""
+
+    files: dict[str, bytes]
+    seconds: float
 
 
 def command(source: Path, out: Path, *options: str, shard_size_mb: float = 0.5) -> list[str]:
@@ -21,19 +34,93 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def files(out: Path) -> dict[str, bytes]:
-    """Content of all files of both splits."""
+    """Content of all files of the splits."""
     return {
-        f"{split}/{path.name}": path.read_bytes()
+        path.relative_to(out).as_posix(): path.read_bytes()
         for split in ("train", "val")
         for path in sorted((out / split).rglob("*"))
         if path.is_file()
     }
 
 
-def wait_for_shards(out: Path, process: subprocess.Popen[bytes], count: int) -> None:
+class Run:
+    """A prep process of its own group, from when it is at work in its output folder."""
+
+    def __init__(self, arguments: list[str], out: Path, *, environment: dict[str, str] | None = None) -> None:
+        self.out = out
+        before = self._entered()
+        self.process = subprocess.Popen(
+            arguments,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
+        while self.process.poll() is None and self._entered() == before:
+            time.sleep(0.01)
+        self._began = time.monotonic()
+
+    def whole(self) -> Whole:
+        """Leave it alone."""
+        _, err = self.process.communicate(timeout=240)
+        seconds = time.monotonic() - self._began
+        assert self.process.returncode == 0, err[-2000:]
+        return Whole(files(self.out), seconds)
+
+    def wait(self, share: float, whole: Whole) -> None:
+        """Until that share of the time has passed which its work should take, or its end."""
+        shards = [name for name in whole.files if name.endswith(".tar")]
+        left = 1 - len(list(self.out.glob("*/.parts/*.json"))) / len(shards)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(share * left * whole.seconds)
+
+    def kill(self, target: str, whole: Whole) -> None:
+        """SIGKILL for the `parent`, the whole `group`, or one `worker`, or Ctrl-C for the parent (`interrupt`).
+
+        It may have ended before. But for a worker, it ends now, and leaves no process, and no split that is there but isn't whole.
+        """
+        children = decoding_children(self.process.pid)
+        if target == "worker":
+            for child in children[:1]:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            return
+        with suppress(ProcessLookupError):
+            if target == "group":
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:
+                self.process.send_signal(signal.SIGINT if target == "interrupt" else signal.SIGKILL)
+        _, err = self.process.communicate(timeout=60)
+        assert wait_for_end(children), "a run leaves no child behind"
+        found, complete = files(self.out), [path.parent.name for path in self.out.glob("*/manifest.json")]
+        for name, content in whole.files.items():
+            assert name.partition("/")[0] not in complete or found[name] == content
+        if target == "interrupt" and len(complete) < len({name.partition("/")[0] for name in whole.files}):
+            assert self.process.returncode == 130 and "interrupted" in err and "Traceback" not in err
+            assert not list(self.out.glob("*/*.tmp"))
+
+    def _entered(self) -> int | None:
+        """When a run last wrote its plan there."""
+        with suppress(FileNotFoundError):
+            return (self.out / RUNS_LOCK).stat().st_mtime_ns
+        return None
+
+
+def wait_for_shards(out: Path, process: subprocess.Popen[str], count: int) -> None:
     """Until so many shards are finished, or the process has ended."""
     while process.poll() is None and len(list(out.glob("*/.parts/*.json"))) < count:
         time.sleep(0.005)
+
+
+def wait_for_end(pids: list[int], seconds: float = 60) -> bool:
+    """Whether these processes end within that time."""
+    deadline = time.monotonic() + seconds
+    while any(map(is_running, pids)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def is_running(pid: int) -> bool:
@@ -49,7 +136,8 @@ def decoding_children(pid: int) -> list[int]:
     parents, children = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            status = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+            parents[int(folder.name)] = int(status[1])
             if b"vidpipe.prep.decoder_process" in (folder / "cmdline").read_bytes():
                 children.append(int(folder.name))
     found = [pid]

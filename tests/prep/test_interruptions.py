@@ -2,87 +2,90 @@
 
 from __future__ import annotations
 
-import os
+import json
 import random
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prep.interrupted_runs import command, files, is_running, run, wait_for_shards
+from prep.interrupted_runs import Run, Whole, command, files, run, wait_for_shards
 
 pytestmark = pytest.mark.slow
 
-
-def _children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()] + [
-        int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()
-    ]
+HELD = Path(__file__).parent / "held_prep.py"
 
 
-@pytest.mark.parametrize("target", ["parent", "group"])
-def test_sigkill_at_random_moments_then_the_same_command(
-    motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes], target: str
+@pytest.mark.parametrize("target", ["parent", "group", "interrupt"])
+def test_ended_at_random_moments_then_the_same_command(
+    motion_shards: Path, tmp_path: Path, uninterrupted: Whole, target: str
 ) -> None:
     out = tmp_path / "out"
     arguments = command(motion_shards / "videos", out, "--workers", "2")
-    for finished in (0, 2, 4):
-        process = subprocess.Popen(
-            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        wait_for_shards(out, process, finished)
-        time.sleep(random.uniform(0, 0.1))
-        children = _children(process.pid) if process.poll() is None else []
-        (os.kill if target == "parent" else os.killpg)(process.pid, signal.SIGKILL)
-        process.wait()
-        deadline = time.monotonic() + 30
-        while any(map(is_running, children)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(map(is_running, children)), "a killed run leaves no child behind"
-        assert not list(out.glob("*/manifest.json")) or finished
+    moments = random.Random(target)
+    for _ in range(3):
+        killed = Run(arguments, out)
+        killed.wait(moments.uniform(0, 0.6), uninterrupted)
+        killed.kill(target, uninterrupted)
     assert run(arguments).returncode == 0
-    assert files(out) == uninterrupted
+    assert files(out) == uninterrupted.files
+    assert not list(out.rglob(".parts"))
 
 
-def test_a_killed_child_costs_nothing(motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("point", ["index", "manifest", "clearing"])
+def test_sigkill_while_finishing_then_the_same_command(
+    motion_shards: Path, tmp_path: Path, uninterrupted: Whole, point: str
+) -> None:
+    out = tmp_path / "out"
+    arguments = command(motion_shards / "videos", out, "--workers", "2")
+    _kill_held(point, arguments, tmp_path / "reached")
+    assert (out / "train/samples.parquet").exists() and list(out.glob("*/.parts/*.json"))
+    assert len(list(out.glob("*/manifest.json"))) == {"index": 0, "manifest": 1, "clearing": 2}[point]
+    again = run([*arguments, "--json"])
+    assert again.returncode == 0 and json.loads(again.stdout)["made_shards"] == 0
+    assert files(out) == uninterrupted.files
+    assert not list(out.rglob(".parts"))
+
+
+def _kill_held(point: str, arguments: list[str], reached: Path) -> None:
+    """SIGKILL when a run has come to a point of `held_prep.py`."""
+    held = [sys.executable, str(HELD), point, str(reached), *arguments[3:]]
+    process = subprocess.Popen(held, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not reached.exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_child_costs_nothing(motion_shards: Path, tmp_path: Path, uninterrupted: Whole) -> None:
     """As the OOM killer does it: SIGKILL for decoding children; the video is tried once more."""
     out = tmp_path / "out"
-    process = subprocess.Popen(command(motion_shards / "videos", out, "--workers", "1"), stdout=subprocess.DEVNULL)
+    disturbed = Run(command(motion_shards / "videos", out, "--workers", "1"), out)
     for finished in (1, 3):
-        wait_for_shards(out, process, finished)
-        for child in _children(process.pid):
-            os.kill(child, signal.SIGKILL)
-    assert process.wait(timeout=60) == 0
-    assert files(out) == uninterrupted
+        wait_for_shards(out, disturbed.process, finished)
+        disturbed.kill("worker", uninterrupted)
+    assert disturbed.whole().files == uninterrupted.files
 
 
-def test_ctrl_c_ends_with_130_and_can_be_gone_on_from(
-    motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
-) -> None:
+def test_another_plan_takes_over_from_killed_runs(motion_shards: Path, tmp_path: Path, uninterrupted: Whole) -> None:
     out = tmp_path / "out"
-    arguments = command(motion_shards / "videos", out, "--workers", "2")
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-    wait_for_shards(out, process, 2)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
-    assert not list(out.glob("*/*.tmp")) and not list(out.glob("*/manifest.json"))
-    assert run(arguments).returncode == 0
-    assert files(out) == uninterrupted
+    other = command(motion_shards / "videos", out, "--stride", "3", "--workers", "1", shard_size_mb=0.2)
+    _kill_held("index", other, tmp_path / "reached")
+    assert run(command(motion_shards / "videos", out)).returncode == 0
+    assert files(out) == uninterrupted.files
 
 
-def test_two_preps_on_one_output_share_the_work(
-    motion_shards: Path, tmp_path: Path, uninterrupted: dict[str, bytes]
-) -> None:
+def test_two_preps_on_one_output_share_the_work(motion_shards: Path, tmp_path: Path, uninterrupted: Whole) -> None:
     out = tmp_path / "out"
     arguments = command(motion_shards / "videos", out, "--workers", "1")
     runs = [subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [(run.wait(timeout=120), run.stderr.read()[-500:] if run.returncode else "") for run in runs] == [
-        (0, "")
-    ] * 2
-    assert files(out) == uninterrupted
+    ends = [(process.communicate(timeout=120)[1], process.returncode) for process in runs]
+    assert [code for _, code in ends] == [0, 0], ends
+    assert files(out) == uninterrupted.files
+    assert not list(out.rglob(".parts"))
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_a_clear_error_and_can_be_gone_on_from(
-    motion_shards: Path, small_disk: Path, uninterrupted: dict[str, bytes]
+    motion_shards: Path, small_disk: Path, uninterrupted: Whole
 ) -> None:
     out = small_disk / "out"
     arguments = command(motion_shards / "videos", out, "--workers", "2")
@@ -109,7 +112,7 @@ def test_a_full_disk_is_a_clear_error_and_can_be_gone_on_from(
     assert finished, "shards that fitted are kept"
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     assert run(arguments).returncode == 0
-    assert files(out) == uninterrupted
+    assert files(out) == uninterrupted.files
 
 
 def test_a_read_only_output_is_a_clear_error(motion_shards: Path, small_disk: Path) -> None:

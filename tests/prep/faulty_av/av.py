@@ -1,7 +1,12 @@
-"""The real PyAV, but opening a video called `hangs` spins for ever and ignores SIGTERM; a folder to put on PYTHONPATH."""
+"""The real PyAV, but videos of certain names make it misbehave; a folder to put on PYTHONPATH.
 
+`hangs.mp4`: never opens, and ignores SIGTERM. `segfaults.mp4`: dies of SIGSEGV.
+"""
+
+import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.remove(str(Path(__file__).parent))
@@ -12,10 +17,13 @@ real_open = av.open
 
 
 def faulty_open(file, *arguments, **options):
-    if Path(file).stem == "hangs":
+    name = Path(file).name if isinstance(file, str) else ""
+    if name == "hangs.mp4":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
-            pass
+            time.sleep(1)
+    if name == "segfaults.mp4":
+        os.kill(os.getpid(), signal.SIGSEGV)
     return real_open(file, *arguments, **options)
 
 
