@@ -66,6 +66,8 @@ def present(out: Path, plan: str, *, clean: Callable[[], None] | None = None) ->
             if clean is not None and _is_alone(descriptor):
                 clean()
                 _remove_locks(out)
+        with suppress(OSError):  # others may have come; only now are all its files closed, which NFS wants
+            (out / PARTS_FOLDER).rmdir()
 
 
 def _enter(out: Path, plan: str) -> int:
@@ -98,15 +100,13 @@ def _is_alone(descriptor: int) -> bool:
 
 
 def _remove_locks(out: Path) -> None:
-    """Remove the folder of locks. The guard's goes last: whoever holds it under its name may come in."""
+    """Remove the files of locks. The guard's goes last: whoever holds it under its name may come in."""
     folder = out / PARTS_FOLDER
     guard = _path(out, _GUARD)
     for path in folder.iterdir():
         if path != guard:
             path.unlink()
     guard.unlink()
-    with suppress(OSError):  # a run has come and made its guard there
-        folder.rmdir()
 
 
 def _lock(folder: Path, name: str, operation: int) -> int | None:

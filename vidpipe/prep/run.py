@@ -135,7 +135,9 @@ class _Work:
         if self.job.retry_rejects:
             with locked(self.job.out, FINISH_LOCK, wait=True):
                 for split in self.splits:
-                    split.forget_rejects(self.job.recipe)
+                    split.check_retry(self.job.recipe)
+                for split in self.splits:
+                    split.forget_rejects()
         todo = self._todo()
         mine = self._slice_of(todo)
         if self.progress:

@@ -58,14 +58,22 @@ class SplitWork:
         """What became of the videos, once all shards are finished."""
         return self.manifest.counts if self.manifest else count(self.plan, self.finished_parts())
 
-    def forget_rejects(self, recipe: PrepRecipe) -> None:
+    def check_retry(self, recipe: PrepRecipe) -> None:
+        """See that `forget_rejects` loses nothing.
+
+        Raises:
+            ShardError: the folder holds a finished split of other options, or one with videos that are gone now.
+        """
+        if (self.out / MANIFEST).is_file():
+            manifest = load_manifest(self.out)
+            self._check_options(manifest, recipe)
+            self._check_videos()
+
+    def forget_rejects(self) -> None:
         """Have the shards made again that have a rejected video which is there.
 
         Of a complete split all parts are restored, so those of other fingerprints are made again too: of videos that have
         been replaced or have arrived.
-
-        Raises:
-            ShardError: the folder holds a finished split of other options, or one with videos that are gone now.
         """
         if (self.out / MANIFEST).is_file():
             manifest = load_manifest(self.out)
@@ -73,7 +81,6 @@ class SplitWork:
                 len(shard.missing) for shard in self.plan.shards
             ):
                 return
-            self._check_compatible(manifest, recipe)
             restore_parts(self.out, manifest)
         self.look_again()
         for shard in self.plan.shards:
@@ -95,7 +102,7 @@ class SplitWork:
         ours = [shard.fingerprint for shard in self.plan.shards]
         return [entry.plan for entry in manifest.shards] == ours and manifest.classes == self.plan.classes
 
-    def _check_compatible(self, manifest: Manifest, recipe: PrepRecipe) -> None:
+    def _check_options(self, manifest: Manifest, recipe: PrepRecipe) -> None:
         ours = recipe.model_dump(mode="json")
         theirs = manifest.recipe
         if (manifest.classes, manifest.clip, manifest.codec, *(theirs.get(key) for key in _PLAN_KEYS)) != (
@@ -108,6 +115,8 @@ class SplitWork:
                 f"{self.out}: holds a finished data set that was made with other options or classes, so --retry-rejects "
                 "would make all of it anew; give the options of that time, choose another --out, or delete that folder first"
             )
+
+    def _check_videos(self) -> None:
         there = {printable(video.path) for shard in self.plan.shards for video in shard.videos}
         gone = sorted(set(read_samples(self.out, ["video"])["video"].to_pylist()) - there)
         if gone:
