@@ -22,10 +22,13 @@ def run_local(
     root: Path,
     workers: int,
     on_video: Callable[[VideoDone], None],
-) -> None:
-    """Make all shards, except those that another process is making.
+) -> int:
+    """Make all shards, except those that another process is making or has made.
 
     Each worker holds two videos' clips at most, in memory that it shares with its child.
+
+    Returns:
+        how many were made.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the shards in hand are discarded, finished ones stay.
@@ -43,6 +46,7 @@ def run_local(
             wait(running)
     if pool.failure is not None:
         raise pool.failure
+    return sum(worker.result() for worker in running)
 
 
 class _Pool:
@@ -64,11 +68,12 @@ class _Pool:
         for task in tasks:
             self._tasks.put(task)
 
-    def work(self) -> None:
-        """One worker: shards until there are none left, the run is stopped, or something fails.
+    def work(self) -> int:
+        """One worker: shards until there are none left, the run is stopped, or something fails; how many it made.
 
         While one shard goes to the disk, the next one's videos are decoded.
         """
+        made = 0
         decoder = Decoder(timeout_seconds=self._recipe.timeout_seconds, stop=self.stop)
         written: Future[None] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="prep-disk") as disk:
@@ -80,15 +85,17 @@ class _Pool:
                     if written is not None:
                         written.result()
                     written = disk.submit(finish) if finish else None
+                    made += finish is not None
                 if written is not None:
                     written.result()
             except Interrupted:
-                return
+                pass
             except Exception as error:
                 self.failure = self.failure or error
                 self.stop.set()
             finally:
                 decoder.close()
+        return made
 
     def _open_tasks(self) -> Iterator[ShardTask]:
         with suppress(queue.Empty):

@@ -25,12 +25,15 @@ def run_ray(
     plan: str,
     workers: int | None,
     on_video: Callable[[VideoDone], None],
-) -> None:
-    """Make all shards, except those that another run is making; one CPU of the cluster for each.
+) -> int:
+    """Make all shards, except those that another run is making or has made; one CPU of the cluster for each.
 
     Args:
         plan: hash of what all runs at the output folder work by.
         workers: shards that are made at once; as many as the cluster has CPUs by default.
+
+    Returns:
+        how many were made.
 
     Raises:
         MissingExtraError: Ray isn't installed.
@@ -51,14 +54,17 @@ def run_ray(
         make = ray.remote(num_cpus=1, max_retries=3)(_make_shard)
         absolute = [ShardTask(task.split, task.shard, task.out.resolve()) for task in tasks]
         waiting = list(reversed(absolute))
-        running: list[ray.ObjectRef[list[VideoDone]]] = []
+        running: list[ray.ObjectRef[list[VideoDone] | None]] = []
+        made = 0
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         limit = workers or max(1, int(resources.get("CPU", 1)))
         while waiting or running:
             while waiting and len(running) < limit:
                 running.append(make.remote(waiting.pop(), recipe, root, plan))
             done, running = ray.wait(running, num_returns=1)
-            for video in ray.get(done[0]):
+            videos = ray.get(done[0])
+            made += videos is not None
+            for video in videos or ():
                 on_video(video)
     except RayTaskError as error:
         cause: BaseException = getattr(error, "cause", error)
@@ -70,15 +76,20 @@ def run_ray(
     finally:
         if started:
             ray.shutdown()
+    return made
 
 
-def _make_shard(task: ShardTask, recipe: PrepRecipe, root: Path, plan: str) -> list[VideoDone]:
-    """One shard, in a Ray worker, which may outlive its driver and so has a place of its own at the output folder."""
+def _make_shard(task: ShardTask, recipe: PrepRecipe, root: Path, plan: str) -> list[VideoDone] | None:
+    """One shard, in a Ray worker, which may outlive its driver and so has a place of its own at the output folder.
+
+    Returns:
+        what became of its videos; None when another process is at it or has finished it.
+    """
     videos: list[VideoDone] = []
     decoder = Decoder(timeout_seconds=recipe.timeout_seconds, stop=threading.Event())
     try:
         with present(task.out.parent, plan):
-            make_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=videos.append)
+            made = make_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=videos.append)
     finally:
         decoder.close()
-    return videos
+    return videos if made else None

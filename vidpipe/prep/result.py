@@ -24,7 +24,7 @@ class PrepResult:
 
     Attributes:
         splits: by name; none while shards are left to other tasks.
-        reused_shards: finished before this run.
+        reused_shards: finished when this run began.
         made_shards: by this run.
         unfinished_shards: left to other tasks; the manifests are written when there are none.
         over_budget: too many videos were rejected, so that the manifests were not written.

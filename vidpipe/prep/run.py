@@ -144,20 +144,14 @@ class _Work:
             done = _num_videos(shard for split in self.splits for shard in split.plan.shards)
             done -= _num_videos(task.shard for task in todo)
             self.progress.start(videos=done + _num_videos(task.shard for task in mine), done=done)
-        self._make(mine)
-        result = PrepResult(
-            self.job.out,
-            {},
-            reused_shards=sum(len(split.plan.shards) for split in self.splits) - len(todo),
-            made_shards=len(mine),
-            unfinished_shards=0,
-        )
+        reused = sum(len(split.plan.shards) for split in self.splits) - len(todo)
+        made = self._make(mine)
         while True:
             if self.job.task == (1, 1):
-                self._wait_for_others()
-            finished = self._finish(result)
-            if self.job.task != (1, 1) or not finished.unfinished_shards:
-                return finished
+                made += self._wait_for_others()
+            result = self._finish(PrepResult(self.job.out, {}, reused, made, unfinished_shards=0))
+            if self.job.task != (1, 1) or not result.unfinished_shards:
+                return result
 
     def _todo(self) -> list[ShardTask]:
         return [task for split in self.splits for task in split.refresh()]
@@ -169,37 +163,33 @@ class _Work:
         ours = set(all_shards[number - 1 :: count])
         return [item for item in todo if (item.split.split, item.shard.name) in ours]
 
-    def _make(self, tasks: Sequence[ShardTask]) -> None:
+    def _make(self, tasks: Sequence[ShardTask]) -> int:
         job = self.job
         if not tasks:
-            return
+            return 0
         if job.engine == "ray":
             from vidpipe.prep.ray_engine import run_ray
 
-            run_ray(
+            return run_ray(
                 tasks, recipe=job.recipe, root=self.root, plan=self.plan, workers=job.workers, on_video=self._on_video
             )
-        else:
-            run_local(
-                tasks,
-                recipe=job.recipe,
-                root=self.root,
-                workers=job.workers or usable_cores(),
-                on_video=self._on_video,
-            )
+        workers = job.workers or usable_cores()
+        return run_local(tasks, recipe=job.recipe, root=self.root, workers=workers, on_video=self._on_video)
 
     def _on_video(self, done: VideoDone) -> None:
         if self.progress:
             self.progress.video(done)
 
-    def _wait_for_others(self) -> None:
+    def _wait_for_others(self) -> int:
         """Until all shards are there: wait for those that others are making, and make those that others gave up."""
+        made = 0
         while left := self._todo():
             if self.progress:
                 self.progress.waiting(len(left))
             with locked(left[0].out, left[0].shard.name, wait=True):
                 pass
-            self._make(self._todo())
+            made += self._make(self._todo())
+        return made
 
     def _finish(self, result: PrepResult) -> PrepResult:
         """Write the manifests if all shards are there; other runs may have seen to that, or have taken shards away again."""

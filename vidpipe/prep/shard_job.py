@@ -48,17 +48,20 @@ class ShardTask:
 
 def make_shard(
     task: ShardTask, *, recipe: PrepRecipe, root: Path, decoder: Decoder, on_video: Callable[[VideoDone], None]
-) -> None:
+) -> bool:
     """Write the shard, its index and then its part file; each appears whole or not at all.
 
-    Does nothing when another process is at it or has finished it.
+    Returns:
+        whether it was made; not when another process is at it or has finished it.
 
     Raises:
         ShardError: it can't be written, for instance because the disk is full.
     """
     finish = begin_shard(task, recipe=recipe, root=root, decoder=decoder, on_video=on_video)
-    if finish is not None:
-        finish()
+    if finish is None:
+        return False
+    finish()
+    return True
 
 
 def begin_shard(
