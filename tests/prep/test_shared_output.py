@@ -86,7 +86,11 @@ def test_a_shard_of_a_complete_split_is_not_made_again(motion_shards: Path, tmp_
     decoder = Decoder(timeout_seconds=60, stop=threading.Event())
     for shard in plan.shards:
         make_shard(
-            ShardTask(plan, shard, out), recipe=job.recipe, root=listing.root, decoder=decoder, on_video=_unexpected
+            ShardTask(shard, plan.clip, len(plan.classes), out),
+            recipe=job.recipe,
+            root=listing.root,
+            decoder=decoder,
+            on_video=_unexpected,
         )
     decoder.close()
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vidpipe.errors import MissingExtraError, ShardError, VidpipeError, one_line
@@ -52,7 +53,7 @@ def run_ray(
         )
     try:
         make = ray.remote(num_cpus=1, max_retries=3)(_make_shard)
-        absolute = [ShardTask(task.split, task.shard, task.out.resolve()) for task in tasks]
+        absolute = [replace(task, out=task.out.resolve()) for task in tasks]
         waiting = list(reversed(absolute))
         running: list[ray.ObjectRef[list[VideoDone] | None]] = []
         made = 0

@@ -60,7 +60,7 @@ class PrepJob:
         limit: only that many videos of each split, for a trial.
         engine: `local`, or `ray` on the cluster of RAY_ADDRESS or else one of this machine.
         task: (i, n) makes only every n-th shard, from the i-th on (1-based), for batch systems.
-        retry_rejects: try again what was rejected before.
+        retry_rejects: try again what was rejected before, and take in videos that were replaced or have arrived.
     """
 
     name: str
@@ -161,7 +161,7 @@ class _Work:
         number, count = self.job.task
         all_shards = [(split.plan.split, shard.name) for split in self.splits for shard in split.plan.shards]
         ours = set(all_shards[number - 1 :: count])
-        return [item for item in todo if (item.split.split, item.shard.name) in ours]
+        return [item for item in todo if (item.shard.split, item.shard.name) in ours]
 
     def _make(self, tasks: Sequence[ShardTask]) -> int:
         job = self.job

@@ -16,13 +16,14 @@ from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
 from vidpipe.prep.decoder_process import ClipResult, Job
 from vidpipe.prep.locks import locked
 from vidpipe.prep.parts import Reject, ShardPart, load_part, printable, save_part
-from vidpipe.prep.plan import PlannedVideo, ShardPlan, SplitPlan
+from vidpipe.prep.plan import PlannedVideo, ShardPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.index import SampleRow
 from vidpipe.shards.layout import MANIFEST, label_bytes, sample_key
 from vidpipe.shards.manifest import ChannelSums, load_manifest
 from vidpipe.shards.tar import Member, TarWriter, open_shard
+from vidpipe.video.spec import ClipSpec
 
 MISSING = "named by the annotations, but there is no such file"
 
@@ -39,10 +40,11 @@ class VideoDone:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard that has to be made, its split, and the split's folder."""
+    """A shard that has to be made in the split's folder `out`, with what its split says of clips and labels."""
 
-    split: SplitPlan
     shard: ShardPlan
+    clip: ClipSpec
+    num_classes: int
     out: Path
 
 
@@ -126,7 +128,7 @@ def _write_videos(
     on_video: Callable[[VideoDone], None],
 ) -> tuple[ShardPart, list[dict[str, Any]]]:
     """Decode and write all videos of a shard; its part, without the archive's size and hash, and the samples' rows."""
-    plan, split = task.shard, task.split
+    plan = task.shard
     rejects = {
         video.number: _reject(video, plan.name, VideoError("missing", MISSING, stage="find")) for video in plan.missing
     }
@@ -137,7 +139,7 @@ def _write_videos(
         Job(
             path=root / video.path,
             key=video.path,
-            spec=split.clip,
+            spec=task.clip,
             codec=recipe.codec_spec,
             decoder=recipe.decoder,
             strict=recipe.strict,
@@ -151,7 +153,7 @@ def _write_videos(
             source = outcome.source or {}
             decoders[str(source["decoder"])] += 1
             rows += _write_video(
-                writer, plan.name, split, video=video, job=job, clips=outcome.clips, source=source, decoder=decoder
+                writer, task, video=video, job=job, clips=outcome.clips, source=source, decoder=decoder
             )
             channels = functools.reduce(ChannelSums.plus, (clip.channels for clip in outcome.clips), channels)
         else:
@@ -173,8 +175,7 @@ def _write_videos(
 
 def _write_video(
     writer: TarWriter,
-    shard: str,
-    split: SplitPlan,
+    task: ShardTask,
     *,
     video: PlannedVideo,
     job: Job,
@@ -182,12 +183,21 @@ def _write_video(
     source: dict[str, Any],
     decoder: Decoder,
 ) -> Iterator[SampleRow]:
-    label = label_bytes(video.label, len(split.classes))
+    label = label_bytes(video.label, task.num_classes)
     for number, clip in enumerate(clips):
         key = sample_key(video.number, number)
         description = _description(video, number, clip, source)
         members = writer.add(key, {"cls": (label,), "json": (description,), **decoder.payload(job, clip)})
-        yield _row(key, shard, video, number=number, clip=clip, members=members, description=description, source=source)
+        yield _row(
+            key,
+            task.shard.name,
+            video,
+            number=number,
+            clip=clip,
+            members=members,
+            description=description,
+            source=source,
+        )
 
 
 def _description(video: PlannedVideo, number: int, clip: ClipResult, source: dict[str, Any]) -> bytes:

@@ -42,7 +42,8 @@ class SplitWork:
             part = None if shard.name in self.parts else load_part(self.out, shard)
             if part:
                 self.parts[shard.name] = part
-        return [ShardTask(self.plan, shard, self.out) for shard in self.plan.shards if shard.name not in self.parts]
+        left = [shard for shard in self.plan.shards if shard.name not in self.parts]
+        return [ShardTask(shard, self.plan.clip, len(self.plan.classes), self.out) for shard in left]
 
     def look_again(self) -> list[ShardTask]:
         """As `refresh`, trusting nothing that was seen before."""
