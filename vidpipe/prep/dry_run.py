@@ -12,15 +12,12 @@ from typing import Any
 
 from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import Listing, in_words
-from vidpipe.errors import ShardError
 from vidpipe.prep.estimate import VideoCost, estimate, schedule_seconds
 from vidpipe.prep.header_sample import HeaderSample, sample_headers
-from vidpipe.prep.parts import load_part
-from vidpipe.prep.plan import ShardPlan, SplitPlan, make_plan
+from vidpipe.prep.plan import SplitPlan, make_plan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.run import PrepJob
-from vidpipe.shards.layout import MANIFEST
-from vidpipe.shards.manifest import load_manifest
+from vidpipe.prep.split_work import SplitWork
 
 _CLASSES_SHOWN = 8
 
@@ -156,7 +153,7 @@ def forecast(job: PrepJob, listing: Listing) -> Forecast:
     left: dict[tuple[str, str], VideoCost] = {}
     for plan in plans:
         costs = _Costs(sample, recipe, plan, paths[plan.split])
-        todo = _unfinished(plan, job.out / plan.split)
+        todo = [task.shard for task in SplitWork(plan, job.out / plan.split).refresh()]
         left |= {(plan.split, shard.name): costs.together([video.path for video in shard.videos]) for shard in todo}
         splits[plan.split] = _split_forecast(plan, listing, costs.together(paths[plan.split]), len(todo))
     cores = job.workers or usable_cores()
@@ -225,19 +222,6 @@ class _Costs:
             bytes=sum(cost.bytes for cost in costs),
             seconds=sum(cost.seconds for cost in costs),
         )
-
-
-def _unfinished(plan: SplitPlan, folder: Path) -> list[ShardPlan]:
-    """The shards that a run would still have to make."""
-    if not (folder / MANIFEST).is_file():
-        return [shard for shard in plan.shards if load_part(folder, shard) is None]
-    manifest = load_manifest(folder)
-    if [entry.plan for entry in manifest.shards] == [shard.fingerprint for shard in plan.shards]:
-        return []
-    raise ShardError(
-        f"{folder}: holds a finished data set that was made from other videos or other options; "
-        "choose another --out, or delete that folder first"
-    )
 
 
 def _basis(sample: HeaderSample) -> Basis:
