@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vidpipe.errors import ShardError, StorageError
 from vidpipe.loader.cache import ShardCache
+from vidpipe.loader.open_file import LockedFile, folder_lock
 from vidpipe.shards.manifest import ChannelSums, ShardEntry
 
 SIZE = 1000
@@ -47,12 +50,9 @@ def whole_files(folder: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.tar")}
 
 
-def read(cache: ShardCache, number: int, fetch: Fetches) -> bytes:
-    descriptor = cache.open(entry(number), fetch)
-    try:
-        return os.pread(descriptor, 2 * SIZE, 0)
-    finally:
-        os.close(descriptor)
+def read(cache: ShardCache, number: int, fetch: Callable[[int], None]) -> bytes:
+    with cache.open(entry(number), fetch) as file:
+        return os.pread(file.descriptor, 2 * SIZE, 0)
 
 
 def test_a_shard_is_fetched_once_and_the_longest_unused_leaves(tmp_path: Path) -> None:
@@ -69,12 +69,12 @@ def test_what_is_in_use_stays_and_a_full_cache_is_an_error(tmp_path: Path) -> No
     with pytest.raises(ShardError, match=r"no room .* raise cache_gb"):
         cache.open(entry(2), fetch, patience_seconds=0.1)
     assert whole_files(tmp_path) == {entry(0).sha256, entry(1).sha256}
-    timer = threading.Timer(0.2, os.close, [held[0]])
+    timer = threading.Timer(0.2, held[0].close)
     timer.start()
-    os.close(cache.open(entry(2), fetch))
+    cache.open(entry(2), fetch).close()
     timer.join()
     assert whole_files(tmp_path) == {entry(1).sha256, entry(2).sha256}
-    os.close(held[1])
+    held[1].close()
 
 
 def test_threads_that_want_the_same_shard_fetch_it_once(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_threads_that_want_the_same_shard_fetch_it_once(tmp_path: Path) -> None:
         time.sleep(0.2)
         os.pwrite(descriptor, b"x" * SIZE, 0)
 
-    threads = [threading.Thread(target=lambda: os.close(cache.open(entry(0), slow))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: cache.open(entry(0), slow).close()) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -116,7 +116,7 @@ def test_closing_ends_a_wait_for_another_process(tmp_path: Path) -> None:
         begun.set()
         ended.wait(20)
 
-    holder = threading.Thread(target=lambda: os.close(other.open(entry(0), slow)))
+    holder = threading.Thread(target=lambda: other.open(entry(0), slow).close())
     holder.start()
     begun.wait(20)
     timer = threading.Timer(0.2, cache.close)
@@ -138,7 +138,7 @@ def test_a_file_of_another_size_is_fetched_again(tmp_path: Path, content: bytes)
 def test_what_an_ended_process_left_of_a_shard_does_not_count_beside_it(tmp_path: Path) -> None:
     (tmp_path / f"{entry(0).sha256}.part").write_bytes(b"y" * SIZE)
     cache = ShardCache(tmp_path, max_bytes=SIZE)
-    os.close(cache.open(entry(0), Fetches(), patience_seconds=0))
+    cache.open(entry(0), Fetches(), patience_seconds=0).close()
     assert whole_files(tmp_path) == {entry(0).sha256}
 
 
@@ -158,8 +158,8 @@ def test_a_full_disk_makes_room_and_then_says_so(tmp_path: Path, monkeypatch: py
     held = [cache.open(entry(number), fetch) for number in (1, 2)]
     with pytest.raises(StorageError, match=r"no room .* within cache_gb .* and the disk .* another cache_dir"):
         cache.open(entry(3), fetch, patience_seconds=0)
-    for descriptor in held:
-        os.close(descriptor)
+    for file in held:
+        file.close()
 
 
 def test_what_the_system_refuses_names_the_folder(tmp_path: Path) -> None:
@@ -171,6 +171,48 @@ def test_what_the_system_refuses_names_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=rf"{tmp_path}/file/shards: shards can't be kept there"):
         ShardCache(tmp_path / "file/shards", max_bytes=SIZE)
+
+
+def test_a_fork_keeps_none_of_its_parents_locks_and_no_number_of_its_files(tmp_path: Path) -> None:
+    """Forked while a shard is fetched, another is in use and a folder is locked, as it may happen to a `DataLoader`'s worker."""
+    cache, folder = ShardCache(tmp_path / "cache", max_bytes=2 * SIZE), tmp_path / "folder"
+    begun, forked, opened = threading.Event(), threading.Event(), list[int]()
+    folder.mkdir()
+
+    def slow(descriptor: int) -> None:
+        begun.set()
+        forked.wait(60)
+        os.pwrite(descriptor, b"x" * SIZE, 0)
+
+    held = cache.open(entry(1), Fetches())
+    fetcher = threading.Thread(target=lambda: opened.append(len(read(cache, 0, slow))), daemon=True)
+    fetcher.start()
+    assert begun.wait(60)
+    parents_end, childs_end = os.pipe()[::-1]
+    with folder_lock(folder):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.close(parents_end)
+                taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+                held.close()
+                del held
+                code = len([os.fstat(number) for number in taken]) - 20
+                os.read(childs_end, 1)  # until the parent closes its end
+            finally:
+                os._exit(code)
+    os.close(childs_end)
+    forked.set()
+    fetcher.join(60)
+    assert opened == [SIZE]
+    LockedFile(folder, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB).close()
+    held.close()
+    for number in (2, 3):
+        cache.open(entry(number), Fetches(), patience_seconds=0).close()
+    assert whole_files(tmp_path / "cache") == {entry(2).sha256, entry(3).sha256}
+    os.close(parents_end)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 _KILLED_WHILE_FETCHING = """

@@ -17,7 +17,7 @@ from vidpipe import __version__
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.features.backbone import Backbone, open_backbone, save_backbone
 from vidpipe.features.shard import ShardMaker, ShardPart
-from vidpipe.loader.cache import folder_lock
+from vidpipe.loader.open_file import folder_lock
 from vidpipe.loader.pool import default_threads
 from vidpipe.models.backbone import own_normalization
 from vidpipe.shards.features import FeatureDtype, FeatureSpec

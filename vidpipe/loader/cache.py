@@ -1,7 +1,8 @@
 """Shards from far away in a folder on this machine: bounded, and shared by all its processes.
 
 A shard's file is named after its SHA-256, so data sets, versions and runs never take one for another. A file that is used is
-held by a shared lock (flock), one that is being fetched by an exclusive one; a lock ends with its process, however that ends.
+held by a shared lock, one that is being fetched by an exclusive one; a lock ends with its process, however that ends, and no
+fork of that process keeps it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidpipe.errors import ShardError, StorageError
+from vidpipe.loader.open_file import LockedFile, folder_lock, open_locked
 from vidpipe.loader.stop import POLL_SECONDS, Stop
 from vidpipe.shards.manifest import ShardEntry
 
@@ -47,8 +49,8 @@ class ShardCache:
 
     def open(
         self, entry: ShardEntry, fetch: Callable[[int], None], *, patience_seconds: float = PATIENCE_SECONDS
-    ) -> int:
-        """A descriptor of a shard's file, which is fetched where it isn't there; the file stays until that is closed.
+    ) -> LockedFile:
+        """A shard's file, which is fetched where it isn't there and stays there until what is given is closed.
 
         Args:
             fetch: writes the shard to a descriptor, or raises.
@@ -60,15 +62,15 @@ class ShardCache:
         path = self._path(entry)
         with cache_errors(self._folder):
             while True:
-                descriptor = _open_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
-                if descriptor is None:
+                file = open_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
+                if file is None:
                     self._fetch(path, entry, fetch, time.monotonic() + patience_seconds)
-                elif os.fstat(descriptor).st_size == entry.bytes:
-                    os.utime(descriptor)
-                    return descriptor
+                elif os.fstat(file.descriptor).st_size == entry.bytes:
+                    os.utime(file.descriptor)
+                    return file
                 else:
-                    self._remove_damaged(path, descriptor)
-                    os.close(descriptor)
+                    self._remove_damaged(path, file.descriptor)
+                    file.close()
 
     def holds(self, entry: ShardEntry) -> bool:
         """Whether a shard is there at the moment."""
@@ -103,29 +105,28 @@ class ShardCache:
     def _fetch(self, path: Path, entry: ShardEntry, fetch: Callable[[int], None], deadline: float) -> None:
         """Put a shard in place, or wait for whoever does."""
         part = path.with_suffix(_PART)
-        descriptor = self._begin(part)
-        if descriptor is None:
+        file = self._begin(part)
+        if file is None:
             return
-        try:
+        with file:
             if path.exists():  # whoever held the lock has brought it
                 part.unlink()
                 return
-            os.ftruncate(descriptor, 0)  # what an ended process left mustn't count beside what this one takes
-            self._reserve(descriptor, entry.bytes, deadline)
-            fetch(descriptor)
-            os.fsync(descriptor)
-            part.rename(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+            try:
+                os.ftruncate(file.descriptor, 0)  # what an ended process left mustn't count beside what this one takes
+                self._reserve(file.descriptor, entry.bytes, deadline)
+                fetch(file.descriptor)
+                os.fsync(file.descriptor)
+                part.rename(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
 
-    def _begin(self, part: Path) -> int | None:
+    def _begin(self, part: Path) -> LockedFile | None:
         """The locked file to fetch a shard into; None if someone else has fetched it while this waited."""
         while True:
             with suppress(BlockingIOError):
-                return _open_locked(part, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return open_locked(part, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._pause()
 
     def _reserve(self, descriptor: int, size: int, deadline: float) -> None:
@@ -196,10 +197,11 @@ class Prefetcher:
             self._closed = True
             self._changed.notify_all()
 
-    def join(self) -> None:
-        """Wait until the threads have ended."""
+    def join(self, seconds: float) -> None:
+        """Wait until the threads have ended, so long at most: one may be waiting for the disk, and then ends by itself."""
+        deadline = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         while True:
@@ -211,17 +213,6 @@ class Prefetcher:
                 shard = self._wanted.popleft()
             with suppress(ShardError, OSError):  # whoever reads the shard meets the same, and reports it
                 self._fetch(shard)
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, waiting for it; it ends with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -261,34 +252,16 @@ def _sha256(descriptor: int) -> str | None:
     return None
 
 
-def _open_locked(path: Path, flags: int, lock: int) -> int | None:
-    """A locked descriptor; None if there is no such file, or none any more once the lock was had."""
-    try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, lock)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
 def _remove_unused(path: Path) -> bool:
     """Remove a file that nobody holds."""
     try:
-        descriptor = _open_locked(path, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = open_locked(path, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    if descriptor is None:
+    if file is None:
         return False
-    path.unlink()
-    os.close(descriptor)
+    with file:
+        path.unlink()
     return True
 
 

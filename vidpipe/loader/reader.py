@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import BadSampleError, ShardError, StorageError
 from vidpipe.loader.index import SampleIndex
+from vidpipe.loader.open_file import OpenFile
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part
@@ -36,43 +37,33 @@ def open_shards_allowed() -> int:
     return MAX_OPEN_SHARDS if soft == resource.RLIM_INFINITY else max(1, min(MAX_OPEN_SHARDS, soft // 4))
 
 
-def open_shard_file(path: Path, expected_bytes: int) -> int:
-    """A descriptor of a shard's file.
+def open_shard_file(path: Path, expected_bytes: int) -> OpenFile:
+    """A shard's file.
 
     Raises:
         ShardError: it is missing or may not be read, or has another size than expected.
         StorageError: it can't be opened for a reason that isn't the file's.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         message = f"{path}: can't be opened: {error.strerror}"
         if error.errno in _OF_THE_FILE:
             raise ShardError(f"{message}; `vidpipe verify` tells what else is amiss") from error
         hint = "; allow more (`ulimit -n`)" if error.errno in _TOO_MANY_OPEN else ""
         raise StorageError(f"{message}{hint}") from error
-    size = os.fstat(descriptor).st_size
+    size = os.fstat(file.descriptor).st_size
     if size != expected_bytes:
-        os.close(descriptor)
+        file.close()
         raise ShardError(f"{path}: {size} bytes, but the manifest says {expected_bytes}: truncated or replaced")
-    return descriptor
-
-
-class _OpenShard:
-    """A shard's file descriptor, closed when the last user lets go of it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+    return file
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a sample lies: its open shard, that shard's name, the sample's number, and its files' offsets."""
 
-    shard: _OpenShard
+    shard: OpenFile
     name: str
     sample: int
     files: list[int]
@@ -85,7 +76,7 @@ class ClipReader:
         folder: the split's folder.
         index: of this split's samples, perhaps among those of others.
         check_crc: verify the checksum of every part that is read.
-        open_shard: gives a descriptor of a shard's file, by its name; by default the file in `folder`.
+        open_shard: gives a shard's file, by its name; by default the file in `folder`.
         renew_shard: called with a shard's name and descriptor when something in it is damaged; whether it was a damaged copy
             of a sound shard, which is then opened and read once more.
         max_open: shards that are kept open.
@@ -98,7 +89,7 @@ class ClipReader:
         index: SampleIndex,
         *,
         check_crc: bool = True,
-        open_shard: Callable[[str], int] | None = None,
+        open_shard: Callable[[str], OpenFile] | None = None,
         renew_shard: Callable[[str, int], bool] | None = None,
         max_open: int = MAX_OPEN_SHARDS,
     ) -> None:
@@ -113,7 +104,7 @@ class ClipReader:
         self._index = index
         self._codec = make_codec(manifest.codec)
         self._check_crc = check_crc
-        self._open: OrderedDict[str, _OpenShard] = OrderedDict()
+        self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes_read = 0
 
@@ -189,7 +180,7 @@ class ClipReader:
                 del self._open[place.name]
         return action(self._located(sample))
 
-    def _opened(self, shard: str) -> _OpenShard:
+    def _opened(self, shard: str) -> OpenFile:
         with self._lock:
             if shard in self._open:
                 self._open.move_to_end(shard)
@@ -201,11 +192,11 @@ class ClipReader:
         with self._lock:
             return self._open.setdefault(shard, opened)
 
-    def _open_anew(self, shard: str) -> _OpenShard:
+    def _open_anew(self, shard: str) -> OpenFile:
         """Open a shard, closing others for it where too many files are open."""
         while True:
             try:
-                return _OpenShard(self._open_shard(shard))
+                return self._open_shard(shard)
             except StorageError as error:
                 with self._lock:
                     if not (self._open and _is_of_open_files(error)):

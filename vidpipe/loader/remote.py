@@ -1,4 +1,8 @@
-"""Files of a data set at an fsspec URL: read in pieces, each again when it fails, and checked."""
+"""Files of a data set at an fsspec URL: read in pieces, each again when it fails, and checked.
+
+Nobody can end a read under way, so each is done in a thread of its own, which gives back bytes and knows nothing of the
+loader: one that is closed, or a program that ends, leaves it behind.
+"""
 
 from __future__ import annotations
 
@@ -121,11 +125,9 @@ class RemoteFolder:
     def _retried(self, name: str, action: Callable[[], T]) -> T:
         pause = FIRST_PAUSE_SECONDS
         for attempt in range(1, ATTEMPTS + 1):
-            if self._stop.wait():
-                raise StorageError(f"{self.url}/{name}: the loader was closed while it was read")
             try:
-                return action()
-            except FileNotFoundError:
+                return self._stop.run(f"{self.url}/{name}", action)
+            except (FileNotFoundError, StorageError):
                 raise
             except Exception as error:  # each file system has its own, and those of its network library
                 final = isinstance(error, PermissionError | NotImplementedError)

@@ -24,6 +24,7 @@ from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.codecs.base import Frames
 
 FETCH_THREADS = 4
+JOIN_SECONDS = 1.0  # for which closing waits for them
 
 
 class Source:
@@ -151,7 +152,7 @@ class Source:
         """Close all shards, and end what fetches them."""
         self.stop()
         if self._prefetcher:
-            self._prefetcher.join()
+            self._prefetcher.join(JOIN_SECONDS)
         for reader in self._readers:
             reader.close()
 

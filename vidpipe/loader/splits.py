@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.cache import ShardCache, cache_errors, folder_lock
+from vidpipe.loader.cache import ShardCache, cache_errors
+from vidpipe.loader.open_file import OpenFile, folder_lock
 from vidpipe.loader.reader import open_shard_file
 from vidpipe.loader.remote import RemoteFolder
 from vidpipe.loader.stop import Stop
@@ -96,8 +97,8 @@ class Split:
         self.entries = {entry.name: entry for entry in self.manifest.shards}
         self._stop = Stop()
 
-    def open_shard(self, name: str) -> int:
-        """A descriptor of a shard's file.
+    def open_shard(self, name: str) -> OpenFile:
+        """A shard's file.
 
         Raises:
             ShardError: it is absent or has another size than the manifest says.
@@ -117,14 +118,11 @@ class Split:
         """Have a shard near before it is opened; raises as `open_shard`. Of a file, the system is told to read it ahead."""
         if not hasattr(os, "posix_fadvise"):  # macOS
             return
-        descriptor = self.open_shard(name)
-        try:
+        with self.open_shard(name) as file:
             for start in range(0, self.entries[name].bytes, READ_AHEAD_BYTES):
                 if self._stop.wait():
                     return
-                os.posix_fadvise(descriptor, start, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(descriptor)
+                os.posix_fadvise(file.descriptor, start, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Let whatever waits for shards in other threads end soon."""
@@ -146,7 +144,7 @@ class RemoteSplit(Split):
         super().__init__(_mirror(files, cache_dir / "splits"), name=files.url)
         self._cache = ShardCache(cache_dir / "shards", max_bytes=max_bytes)
 
-    def open_shard(self, name: str) -> int:
+    def open_shard(self, name: str) -> OpenFile:
         """Fetch the shard if it isn't in the cache, and check it."""
         return self._open(name, patience_seconds=60)
 
@@ -160,14 +158,14 @@ class RemoteSplit(Split):
 
     def prefetch(self, name: str) -> None:
         """Fetch the shard if it isn't in the cache and there is room for it."""
-        os.close(self._open(name, patience_seconds=0))
+        self._open(name, patience_seconds=0).close()
 
     def close(self) -> None:
         """Let fetching end soon."""
         self._files.close()
         self._cache.close()
 
-    def _open(self, name: str, *, patience_seconds: float) -> int:
+    def _open(self, name: str, *, patience_seconds: float) -> OpenFile:
         entry = self.entries[name]
         return self._cache.open(
             entry,

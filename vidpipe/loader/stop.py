@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from vidpipe.errors import StorageError
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.05
 
@@ -28,6 +35,33 @@ class Stop:
             if left <= 0:
                 return False
         return True
+
+    def run(self, what: str, action: Callable[[], T]) -> T:
+        """What an action gives that may take as long as it likes: a thread of its own does it, and is left behind once this is set.
+
+        Args:
+            what: names it in the error.
+
+        Raises:
+            StorageError: this is set. What the action gives from then on is dropped.
+        """
+        future: Future[T] = Future()
+        ended = threading.Event()
+
+        def act() -> None:
+            try:
+                future.set_result(action())
+            except BaseException as error:
+                future.set_exception(error)
+            ended.set()
+
+        if not self.wait():
+            threading.Thread(target=act, name="vidpipe-remote", daemon=True).start()
+            while not ended.wait(POLL_SECONDS) and not self.wait():
+                pass
+        if not ended.is_set():
+            raise StorageError(f"{what}: the loader was closed while it was read")
+        return future.result()
 
 
 def _interpreter_ends() -> bool:

@@ -22,6 +22,7 @@ from vidpipe.loader.augment import Drawn, sample_rng
 from vidpipe.loader.backend import make_engine
 from vidpipe.loader.engine import EngineSetup
 from vidpipe.loader.index import SampleIndex, load_index
+from vidpipe.loader.open_file import OpenFile
 from vidpipe.loader.order import permute
 from vidpipe.loader.planner import make_augmentation
 from vidpipe.loader.pool import ReadPool
@@ -282,16 +283,15 @@ def _choose_clips(
     return chosen
 
 
-def _forget(descriptor: int) -> bool:
+def _forget(shard: OpenFile) -> bool:
     """Drop a file from the page cache, and close it; whether its first byte is really gone from there."""
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return True
-    except (OSError, AttributeError):
-        return False
-    finally:
-        os.close(descriptor)
+    with shard as file:
+        try:
+            os.fsync(file.descriptor)
+            os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.preadv(file.descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return True
+        except (OSError, AttributeError):
+            return False
     return False
