@@ -214,13 +214,16 @@ def test_an_epoch_of_slow_reads_is_whole(bucket: str, motion_shards: Path, monke
     assert_equal(clips(bucket, **WINDOW), clips(motion_shards, **WINDOW))
 
 
+@pytest.mark.parametrize("stalls", ["in a read", "before the next try"])
 def test_closing_does_not_wait_for_a_slow_fetch_nor_blames_the_shards(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stalls: str
 ) -> None:
-    begun, raised = threading.Event(), []
+    begun, over, raised = threading.Event(), threading.Event(), []
 
     def stalled(*_: Any) -> bytes:
         begun.set()
+        if stalls == "in a read":
+            over.wait()
         raise ConnectionResetError("injected")
 
     def consume() -> None:
@@ -237,7 +240,9 @@ def test_closing_does_not_wait_for_a_slow_fetch_nor_blames_the_shards(
     assert begun.wait(60)
     loader.close()  # the test's time limit is the assertion
     consumer.join()
-    assert len(raised) == 1
+    assert [type(error) for error in raised] == [UsageError] and "loader: was closed" in str(raised[0])
+    assert not list((tmp_path / "cache/shards").iterdir())
+    over.set()
     assert loader.stats().bad_samples == 0
     assert not [record for record in caplog.records if record.name == "vidpipe.loader"]
 
@@ -274,6 +279,8 @@ waiting = threading.Event()
 
 def stalled(*_):
     waiting.set()
+    if sys.argv[3] == "in a read":
+        threading.Event().wait()
     raise ConnectionResetError("injected")
 
 remote.RemoteFolder._piece, remote.FIRST_PAUSE_SECONDS = stalled, 1000.0
@@ -283,8 +290,9 @@ time.sleep(0.2)
 """
 
 
-def test_an_interpreter_ends_though_shards_are_awaited(motion_shards: Path, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", _LEFT_WAITING, str(motion_shards), str(tmp_path)]
+@pytest.mark.parametrize("stalls", ["in a read", "before the next try"])
+def test_an_interpreter_ends_though_shards_are_awaited(motion_shards: Path, tmp_path: Path, stalls: str) -> None:
+    arguments = [sys.executable, "-c", _LEFT_WAITING, str(motion_shards), str(tmp_path), stalls]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +133,74 @@ def test_a_place_that_no_epoch_has_is_refused(motion_shards: Path, place: dict[s
         assert loader.state_dict()["consumed"] == 0 and loader.epoch == 0
 
 
-def test_the_state_after_an_epochs_last_batch_goes_on_with_the_next(motion_shards: Path) -> None:
+def broken_off(loader: vidpipe.Loader) -> Iterator[vidpipe.Batch]:
+    for number, batch in enumerate(loader, start=1):
+        yield batch
+        if number == len(loader):
+            break
+
+
+LOOPS: dict[str, Callable[[vidpipe.Loader], Iterable[vidpipe.Batch]]] = {
+    "exhausted": iter,
+    "islice": lambda loader: islice(loader, len(loader)),
+    "zip": lambda loader: (batch for _, batch in zip(range(len(loader)), loader, strict=False)),
+    "break": broken_off,
+}
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_every_way_to_loop_gives_one_epoch_after_the_other(motion_shards: Path, loop: str, drop_last: bool) -> None:
+    epochs, states = [], []
+    with vidpipe.Loader(motion_shards, **LOADER, drop_last=drop_last) as loader:
+        for epoch in range(3):
+            keys = []
+            for batch in LOOPS[loop](loader):
+                assert loader.epoch == epoch
+                keys += batch.key
+                states.append(loader.state_dict())
+            assert loader.epoch == epoch + 1
+            epochs.append(keys)
+        assert [len(set(keys)) for keys in epochs] == [len(loader) * 3 if drop_last else 32] * 3
+        at_the_end = states[len(loader) - 1]
+        assert (at_the_end["epoch"], at_the_end["consumed"]) == (1, 0)
+        for state in (at_the_end, {**at_the_end, "epoch": 0, "consumed": 30 if drop_last else 32}):
+            loader.load_state_dict(state)
+            assert loader.epoch == 1
+            assert [key for batch in LOOPS[loop](loader) for key in batch.key] == epochs[1]
+
+
+def test_an_epoch_that_is_over_can_be_had_again(motion_shards: Path) -> None:
     with vidpipe.Loader(motion_shards, **LOADER) as loader:
-        for _, _batch in zip(range(11), loader, strict=False):
-            state = loader.state_dict()
-        assert state["consumed"] == 32
-        loader.load_state_dict(state)
-        assert list(loader) == [] and loader.epoch == 1
+        iterator = iter(loader)
+        keys = [next(iterator).key for _ in range(len(loader))]
+        loader.set_epoch(0)
+        assert [batch.key for batch in loader] == keys and loader.epoch == 1
+
+
+@pytest.mark.parametrize("move", ["load", "set_epoch", "iterate"])
+def test_an_iterator_that_was_left_behind_says_so(motion_shards: Path, move: str) -> None:
+    with vidpipe.Loader(motion_shards, **LOADER) as loader:
+        beginning, old = loader.state_dict(), iter(loader)
+        keys = [next(old).key, next(old).key]
+        loader.set_epoch(0)  # it is under way
+        keys.append(next(old).key)
+        if move == "load":
+            loader.load_state_dict(beginning)
+        elif move == "set_epoch":
+            loader.set_epoch(5)
+        else:
+            new = iter(loader)
+            keys.append(next(new).key)
+        state = loader.state_dict()
+        with pytest.raises(
+            UsageError, match=r"left behind by a newer one, or by load_state_dict or set_epoch; .*iter\("
+        ):
+            next(old)
+        assert loader.state_dict() == state and list(old) == []
+        if move == "iterate":
+            keys += [batch.key for batch in new]
+            assert len({key for batch in keys for key in batch}) == 32
 
 
 def test_a_pickled_loader_goes_on_where_it_was(motion_shards: Path) -> None:

@@ -110,18 +110,21 @@ def test_the_command_shows_how_it_goes_and_logs_it(toy_shards: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "sections",
+    ("sections", "steps"),
     [
-        {},
-        {
-            "ema": 0.9,
-            "optim": {"accumulate": 2},
-            "mixing": {"mixup": 0.8, "cutmix": 1.0, "erase": 0.5},
-            "label_smoothing": 0.1,
-            "log": {"every_steps": 4},
-        },
+        ({}, 6),
+        (
+            {
+                "ema": 0.9,
+                "optim": {"accumulate": 2},
+                "mixing": {"mixup": 0.8, "cutmix": 1.0, "erase": 0.5},
+                "label_smoothing": 0.1,
+                "log": {"every_steps": 4},
+            },
+            5,
+        ),
     ],
-    ids=["plain", "everything"],
+    ids=["plain, at the end of an epoch", "everything"],
 )
 def test_a_stopped_run_goes_on_bit_by_bit(
     toy_shards: Path,
@@ -129,13 +132,14 @@ def test_a_stopped_run_goes_on_bit_by_bit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     sections: dict[str, Any],
+    steps: int,
 ) -> None:
     recipe = toy_recipe(**sections)
     train(recipe, shards=toy_shards, out=tmp_path / "whole", device="cpu", quiet=True)
     with monkeypatch.context() as patch:
-        raise_signal_at(patch, 4, signal.SIGTERM)
+        raise_signal_at(patch, steps - 1, signal.SIGTERM)
         stopped = train(recipe, shards=toy_shards, out=tmp_path / "parts", device="cpu", quiet=True)
-    assert (stopped.steps, stopped.stopped_by, stopped.exit_code) == (5, "SIGTERM", 0)
+    assert (stopped.steps, stopped.stopped_by, stopped.exit_code) == (steps, "SIGTERM", 0)
     finished = train(recipe, shards=toy_shards, out=tmp_path / "parts", resume=True, device="cpu", quiet=True)
     assert (finished.steps, finished.stopped_by) == (9, None)
     whole, parts = read_checkpoint(tmp_path / "whole/last.ckpt"), read_checkpoint(tmp_path / "parts/last.ckpt")
@@ -143,6 +147,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(
     for name, weight in whole.best_weights().items():
         assert torch.equal(weight, parts.best_weights()[name]), name
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    assert scores(tmp_path / "whole") == scores(tmp_path / "parts")
 
 
 def test_ctrl_c_saves_and_says_130(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +21,11 @@ from numpy.typing import NDArray
 from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader import Batch
 from vidpipe.loader.augment import sample_rng
+from vidpipe.loader.background import Background
 from vidpipe.loader.index import load_index
-from vidpipe.loader.options import check_whole
+from vidpipe.loader.open_file import OpenFile
 from vidpipe.loader.order import Share
+from vidpipe.loader.place import Place
 from vidpipe.loader.reader import open_shard_file, open_shards_allowed
 from vidpipe.loader.sampling import Sampling, Units
 from vidpipe.loader.state import VERSION, check_state
@@ -100,10 +101,16 @@ class FeatureLoader:
         self._sampling = Sampling(units, self._index, groups=None, shard_window=None, seed=options.seed)
         self._device = torch.device(device)
         self._sizes = {entry.name: entry.bytes for entry in self.manifest.shards}
-        self._open: OrderedDict[str, int] = OrderedDict()
+        self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._max_open = open_shards_allowed()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-features")
-        self._epoch = self._consumed = 0
+        self._background = Background(ahead=AHEAD)
+        self._place = Place(
+            self.num_samples,
+            batch_size=batch_size,
+            rank=options.rank,
+            world_size=options.world_size,
+            drop_last=options.drop_last,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -117,40 +124,33 @@ class FeatureLoader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch belongs to."""
-        return self._epoch
+        """The epoch under way: within a loop that of its batch, else the one that the next batch belongs to."""
+        return self._place.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; does nothing when that epoch is under way."""
-        check_whole("epoch", epoch, 0)
-        if epoch != self._epoch:
-            self._epoch, self._consumed = epoch, 0
+        """Go to the start of an epoch; does nothing while batches of that epoch are left."""
+        self._place.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
-        return self._share(consumed=0).num_batches(self.batch_size, drop_last=self.options.drop_last)
+        return len(self._place)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, share = self._epoch, self._share(self._consumed)
-        num_batches = share.num_batches(self.batch_size, drop_last=self.options.drop_last)
-        pending: deque[Future[Batch]] = deque()
-        started = 0
-        try:
-            for number in range(num_batches):
-                while started < min(num_batches, number + 1 + AHEAD):
-                    pending.append(self._thread.submit(self._batch, share, started, epoch))
-                    started += 1
-                batch = pending.popleft().result()
-                self._epoch = epoch
-                self._consumed = min(share.size, share.run_start(number + 1, self.batch_size))
-                yield batch
-            self._epoch, self._consumed = epoch + 1, 0
-        finally:
-            for future in pending:
-                future.cancel()
+        def batches(epoch: int, share: Share, number: int) -> Iterator[Batch]:
+            return self._background.run(
+                number,
+                start=lambda number: number,
+                finish=lambda number: self._batch(share, number, epoch),
+                hand_over=lambda batch: batch,
+            )
+
+        return self._place.run(batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the consumer is, as small JSON: the same for all ranks after the same number of batches."""
+        """Where the consumer is, as small JSON: the same for all ranks after the same number of batches.
+
+        After an epoch's last batch it is the start of the next one.
+        """
         shards = "".join(entry.sha256 for entry in self.manifest.shards)
         content = {
             "features": hashlib.sha256(shards.encode()).hexdigest()[:16],
@@ -160,7 +160,8 @@ class FeatureLoader:
             "frames": self._window.frames,
             "frame_step": self._window.step,
         }
-        return {"version": VERSION, "epoch": self._epoch, "consumed": self._consumed, "content": content}
+        epoch, consumed = self._place.next
+        return {"version": VERSION, "epoch": epoch, "consumed": consumed, "content": content}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly after the last batch that was given when `state` was taken, at any world size.
@@ -170,22 +171,19 @@ class FeatureLoader:
                 changed then.
         """
         check_state(state, self.state_dict(), num_samples=self.num_samples)
-        self._epoch, self._consumed = state["epoch"], state["consumed"]
+        self._place.go(state["epoch"], state["consumed"])
 
     def close(self) -> None:
-        """End the thread and close all files."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        while self._open:
-            os.close(self._open.popitem()[1])
+        """End the threads and close all files. In a fork, which has none, it does nothing."""
+        if self._background.is_here:
+            self._background.close()
+            self._open.clear()
 
     def __enter__(self) -> FeatureLoader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _share(self, consumed: int) -> Share:
-        return Share(self.num_samples, consumed, self.options.rank, self.options.world_size)
 
     def _batch(self, share: Share, number: int, epoch: int) -> Batch:
         positions, padding = share.positions(number, self.batch_size)
@@ -210,7 +208,7 @@ class FeatureLoader:
         )
         first, size = frames[0], self._format.frame_bytes
         begin = int(index.offset[sample]) + self._format.offset(first)
-        content = memoryview(os.pread(self._opened(shard), (frames[-1] - first + 1) * size, begin))
+        content = memoryview(os.pread(self._opened(shard).descriptor, (frames[-1] - first + 1) * size, begin))
         checksums = index.crc32[int(index.crc_start[sample]) + first :]
         for frame in range(frames[-1] - first + 1):
             if crc32(content[frame * size : (frame + 1) * size]) != checksums[frame]:
@@ -218,10 +216,10 @@ class FeatureLoader:
         rows: NDArray[np.float32] = self._format.rows(content)[np.array(frames) - first].astype(np.float32)
         return rows
 
-    def _opened(self, shard: str) -> int:
+    def _opened(self, shard: str) -> OpenFile:
         if shard not in self._open:
             if len(self._open) >= self._max_open:
-                os.close(self._open.popitem(last=False)[1])
+                self._open.popitem(last=False)
             self._open[shard] = open_shard_file(self.folder / shard, self._sizes[shard])
         self._open.move_to_end(shard)
         return self._open[shard]

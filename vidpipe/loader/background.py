@@ -27,6 +27,12 @@ class Background:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-start")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-batch")
         self._process = os.getpid()
+        self._closed = False
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process that the threads are in, and no fork of it."""
+        return os.getpid() == self._process
 
     def run(
         self,
@@ -39,9 +45,9 @@ class Background:
         """Batches 0, 1, ...: each is started and finished ahead, in a thread of its own, and handed over in the caller's.
 
         Raises:
-            UsageError: this is a fork of the process that the threads are in.
+            UsageError: this is a fork of the process that the threads are in, or they have been ended.
         """
-        if os.getpid() != self._process:
+        if not self.is_here:
             raise UsageError(
                 f"loader: was made in process {self._process} and forked into {os.getpid()}, which has none of its threads; "
                 "make it in the process that reads it, or send it there pickled"
@@ -60,14 +66,20 @@ class Background:
                 next_one += 1
 
         for number in range(num_batches):
-            if not (begun and begun[0].done()):
-                begin_ahead_of(number)
-            batch = hand_over(begun.popleft().result())
-            begin_ahead_of(number)  # not before: the consumer would wait while Python is busy in another thread
+            try:
+                if not (begun and begun[0].done()):
+                    begin_ahead_of(number)
+                batch = hand_over(begun.popleft().result())
+                begin_ahead_of(number)  # not before: the consumer would wait while Python is busy in another thread
+            except Exception as error:
+                if self._closed:
+                    raise UsageError("loader: was closed, so that it gives nothing more; make another one") from error
+                raise
             yield batch
 
     def stop_starting(self) -> None:
         """Start no more batches."""
+        self._closed = True
         self._starter.shutdown(wait=True, cancel_futures=True)
 
     def close(self) -> None:

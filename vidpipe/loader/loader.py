@@ -23,9 +23,9 @@ from vidpipe.loader.options import (
     check_choices,
     check_numbers,
     check_together,
-    check_whole,
 )
 from vidpipe.loader.order import Share
+from vidpipe.loader.place import Place
 from vidpipe.loader.planner import Planner, make_augmentation
 from vidpipe.loader.pool import Reading, ReadPool, default_threads
 from vidpipe.loader.quarantine import Quarantine
@@ -47,8 +47,9 @@ AnyBatch = TypeVar("AnyBatch", Batch, RawBatch)
 class Loader:
     """Batches of one split, epoch after epoch; an iterable for anyone's training loop.
 
-    Iterating gives what is left of the current epoch; then `epoch` has advanced by one. Batches are prepared ahead in the
-    background and each is the consumer's own: it is not written to again.
+    Iterating gives what is left of the current epoch; then `epoch` has advanced by one. Where nothing is left, because a loop
+    took the last batch and didn't ask for more, it gives the next epoch. Batches are prepared ahead in the background and
+    each is the consumer's own: it is not written to again.
 
     Args:
         shards: a data-set folder with splits, or a split's own: a path or any URL that fsspec knows, such as
@@ -106,7 +107,7 @@ class Loader:
         self._batch_samples = batch_size // self.options.clips_per_sample  # or views
         target = find_device(device)
         self._source = Source(shards, split, options=self.options)
-        self._stop_fetching = weakref.finalize(self, self._source.stop)
+        self._stop_fetching = weakref.finalize(self, _stop, self._source, os.getpid())
         self._index, self.manifest = self._source.index, self._source.manifest
         window = self.options.window if self.options.window is not None else "random" if random else "center"
         self._windows = split_windows(self._source.splits, frames=frames, stride=stride, window=window)
@@ -120,7 +121,13 @@ class Loader:
             size=size,
             seed=seed,
         )
-        self._epoch = self._consumed = 0
+        self._place = Place(
+            self.num_samples,
+            batch_size=self._batch_samples,
+            rank=self.rank,
+            world_size=self.world_size,
+            drop_last=drop_last,
+        )
         self._meter = Meter()
         if len(self) == 0:
             raise UsageError(
@@ -173,18 +180,16 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch belongs to."""
-        return self._epoch
+        """The epoch under way: within a loop that of its batch, else the one that the next batch belongs to."""
+        return self._place.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; does nothing when that epoch is under way."""
-        check_whole("epoch", epoch, 0)
-        if epoch != self._epoch:
-            self._epoch, self._consumed = epoch, 0
+        """Go to the start of an epoch; does nothing while batches of that epoch are left."""
+        self._place.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
-        return self._share(consumed=0).num_batches(self._batch_samples, drop_last=self.drop_last)
+        return len(self._place)
 
     def __iter__(self) -> Iterator[Batch]:
         def finish(started: object) -> tuple[Batch, torch.cuda.Event | None]:
@@ -210,28 +215,31 @@ class Loader:
         finish: Callable[[Started], Finished],
         hand_over: Callable[[Finished], AnyBatch],
     ) -> Iterator[AnyBatch]:
-        """What is left of the epoch."""
-        epoch, share = self._epoch, self._share(self._consumed)
-        batches = self._background.run(
-            share.num_batches(self._batch_samples, drop_last=self.drop_last),
-            start=lambda number: start(self._requests(share, number, epoch)),
-            finish=finish,
-            hand_over=hand_over,
-        )
-        for number, batch in enumerate(self._meter.timed(batches), start=1):
-            self._epoch = epoch
-            self._consumed = min(share.size, share.run_start(number, self._batch_samples))
-            yield batch
-        self._epoch, self._consumed = epoch + 1, 0
+        """What is left of the epoch, or the next one."""
+
+        def batches(epoch: int, share: Share, number: int) -> Iterator[AnyBatch]:
+            made = self._background.run(
+                number,
+                start=lambda number: start(self._requests(share, number, epoch)),
+                finish=finish,
+                hand_over=hand_over,
+            )
+            return self._meter.timed(made)
+
+        return self._place.run(batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the consumer is, as small JSON: the same for all ranks after the same number of batches."""
+        """Where the consumer is, as small JSON: the same for all ranks after the same number of batches.
+
+        After an epoch's last batch it is the start of the next one.
+        """
         augment = self._arguments["augment"]
         content = content_of(self.options, self._source, self._windows, seed=self.seed, size=self.size, augment=augment)
-        return {"version": VERSION, "epoch": self._epoch, "consumed": self._consumed, "content": content}
+        epoch, consumed = self._place.next
+        return {"version": VERSION, "epoch": epoch, "consumed": consumed, "content": content}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly after the last batch that was given when `state` was taken, at any world size.
+        """Go on exactly after the last batch that was given when `state` was taken, at any world size, with a new iterator.
 
         Batch size, device, backend, threads and whatever else changes neither the clips nor their order may differ.
 
@@ -240,7 +248,7 @@ class Loader:
                 changed then.
         """
         check_state(state, self.state_dict(), num_samples=self.num_samples)
-        self._epoch, self._consumed = state["epoch"], state["consumed"]
+        self._place.go(state["epoch"], state["consumed"])
 
     def stats(self) -> LoaderStats:
         """What was measured so far."""
@@ -258,7 +266,9 @@ class Loader:
         return self._quarantine.errors
 
     def close(self) -> None:
-        """End all threads and close all files; the loader can't be used after that."""
+        """End all threads and close all files; the loader can't be used after that. In a fork, which has none, it does nothing."""
+        if not self._background.is_here:
+            return
         self._stop_fetching()
         self._background.stop_starting()
         self._pool.close()
@@ -274,10 +284,7 @@ class Loader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A loader goes to another process as what it was made with and its place; it is made anew there."""
-        return _remade, (self._arguments, self._epoch, self._consumed)
-
-    def _share(self, consumed: int) -> Share:
-        return Share(self.num_samples, consumed, self.rank, self.world_size)
+        return _remade, (self._arguments, *self._place.next)
 
     def _requests(self, share: Share, number: int, epoch: int) -> list[Request]:
         positions, padding = share.positions(number, self._batch_samples)
@@ -286,11 +293,17 @@ class Loader:
         return self._planner.requests(positions, padding, epoch)
 
     def _stand_in(self, request: Request) -> Request:
-        epoch = self._epoch
+        epoch = self._place.epoch
         return self._quarantine.stand_in(lambda attempt: self._planner.stand_in(request, attempt, epoch))
 
 
 def _remade(arguments: dict[str, Any], epoch: int, consumed: int) -> Loader:
     loader = Loader(**arguments)
-    loader._epoch, loader._consumed = epoch, consumed
+    loader._place.go(epoch, consumed)
     return loader
+
+
+def _stop(source: Source, process: int) -> None:
+    """Let what is fetched for a loader end, unless this is a fork, where nothing is and a thread's locks may be held for ever."""
+    if os.getpid() == process:
+        source.stop()

@@ -75,6 +75,8 @@ class Run:
         """Train until the end or a signal; either way the last state is on disk when this returns."""
         if self.state.evaluation_due:
             self._evaluate()
+        if self.state.epochs < self.state.loader.epoch:  # what it goes on from was saved after an epoch's last step
+            self._end_epoch()
         self.pictures.draw_reconstructions()
         self.clock.skip()
         empty_epochs = 0
@@ -193,6 +195,7 @@ class Run:
 
     def _end_epoch(self) -> None:
         recipe, epoch = self.recipe, self.state.loader.epoch
+        self.state.epochs = epoch
         self._settle(keep=0)
         if not recipe.eval.every_steps and recipe.eval.every_epochs and epoch % recipe.eval.every_epochs == 0:
             self._evaluate()

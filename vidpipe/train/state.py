@@ -67,6 +67,7 @@ class RunState:
 
     Attributes:
         step: optimiser steps taken.
+        epochs: that have ended, with what is due then.
         window: sums since the last log row.
         metrics: of the last evaluation, and `best_top1` and `best_loss` of the best one (by accuracy, then by loss).
         evaluation_due: an evaluation was to be made at this step and has not been finished.
@@ -80,6 +81,7 @@ class RunState:
     description: ModelDescription
     preprocessing: Preprocessing
     step: int = 0
+    epochs: int = 0
     window: Window = field(default_factory=Window)
     metrics: dict[str, float] = field(default_factory=dict)
     evaluation_due: bool = False
@@ -108,7 +110,7 @@ class RunState:
         checkpoint = Checkpoint(
             path=Path(LAST),
             step=self.step,
-            epoch=self.loader.epoch,
+            epoch=self.epochs,
             metrics=self.metrics,
             recipe=learner.recipe.model_dump(mode="json"),
             model=self.description,
@@ -159,7 +161,8 @@ class RunState:
             raise CheckpointError(
                 f"{checkpoint.path}: its training state doesn't fit this run: {one_line(error)}"
             ) from error
-        self.step, self.metrics, self.changed = checkpoint.step, dict(checkpoint.metrics), False
+        self.step, self.epochs, self.changed = checkpoint.step, checkpoint.epoch, False
+        self.metrics = dict(checkpoint.metrics)
 
     def _layout(self) -> Layout | None:
         """How a checkpoint's tensors are dealt out among processes; None if they are not."""
