@@ -5,23 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidpipe.loader import Batch, Loader, LoaderOptions
+    from vidpipe.loader import (
+        Affine,
+        Batch,
+        ColorJitter,
+        Loader,
+        LoaderOptions,
+        Mixing,
+        RandAugment,
+        mix_batch,
+        rand_augment,
+    )
     from vidpipe.models import create_model
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "Loader", "LoaderOptions", "__version__", "create_model"]
-
-_HOMES = {
-    "Batch": "vidpipe.loader",
-    "Loader": "vidpipe.loader",
-    "LoaderOptions": "vidpipe.loader",
-    "create_model": "vidpipe.models",
-}
+__all__ = [
+    "Affine",
+    "Batch",
+    "ColorJitter",
+    "Loader",
+    "LoaderOptions",
+    "Mixing",
+    "RandAugment",
+    "__version__",
+    "create_model",
+    "mix_batch",
+    "rand_augment",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    if name in __all__:
         import importlib
 
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module("vidpipe.models" if name == "create_model" else "vidpipe.loader"), name)
     raise AttributeError(f"module 'vidpipe' has no attribute {name!r}")

@@ -18,12 +18,12 @@ from vidpipe.bench.gpu.models import MODELS
 from vidpipe.loader import Batch
 from vidpipe.loader.assemble import make_batch, to_consumer
 from vidpipe.loader.engine import Made
+from vidpipe.loader.randaugment import OPERATIONS
 from vidpipe.loader.source import Source
 from vidpipe.shards.codecs import CodecSpec
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.checkpoint import Preprocessing
 from vidpipe.train.optim import run_length
-from vidpipe.train.rand_augment import OPERATIONS
 from vidpipe.train.recipe import load_train_recipe
 from vidpipe.train.setup import build_learner, build_model
 from vidpipe.train.step import Learner

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from vidpipe.loader.index import SampleIndex, load_index
+from vidpipe.shards.index import read_samples, write_samples
 from vidpipe.shards.manifest import load_manifest
 
 
@@ -44,6 +47,12 @@ def copied(folder: Path, to: Path, *, sample: int | None = None) -> Damage:
     index = load_index(copy, load_manifest(copy))
     assert sample is not None or len(index.shards) >= 3
     return Damage(copy, index, int((index.shard == 1).nonzero()[0][1]) if sample is None else sample)
+
+
+def rewrite_samples(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change the rows of a split's samples.parquet, as if it had been written so."""
+    written = write_samples(folder, change(read_samples(folder)))
+    load_manifest(folder).model_copy(update={"samples_file": written}).write(folder)
 
 
 def flipped(content: bytes) -> bytes:

@@ -136,9 +136,11 @@ def test_more_damage_than_allowed_stops_even_when_skipping(
     message = r"of 32 samples can't be read, more than max_bad \(5%\) allows; .*00001.tar.*vidpipe verify"
     with (
         vidpipe.Loader(damage.folder, size=32, backend=backend, options=options) as loader,
-        pytest.raises(ShardError, match=message),
     ):
-        keys(loader)
+        for _ in range(3):  # whoever tries again gets no further
+            with pytest.raises(ShardError, match=message):
+                keys(loader)
+            assert loader.epoch == 0
 
 
 def test_without_any_sound_sample_it_ends_with_an_error(codec_shards: Callable[[str], Path], tmp_path: Path) -> None:

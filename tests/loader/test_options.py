@@ -40,13 +40,42 @@ from vidpipe.shards.manifest import Normalization
         ("threads", 0, "at least 1"),
         ("prefetch_batches", 1.5, "a whole number"),
         ("max_bad", 5, "a share from 0 to 1"),
+        ("max_bad", "5%", "a share from 0 to 1"),
         ("cache_gb", 0, "more than 0"),
+        ("cache_gb", "x", "a number, more than 0"),
+        ("cache_dir", 3, "a path"),
+        ("where", 5, "a condition in a string"),
+        ("color_jitter", 0.4, "a ColorJitter(brightness=..., ...)"),
+        ("affine", 3, "an Affine(rotation=..., ...)"),
     ],
 )
 def test_wrong_options(name: str, value: Any, expected: str) -> None:
     with pytest.raises(UsageError, match=f"^{name}: got ") as caught:
         vidpipe.LoaderOptions(**{name: value})
     assert expected in str(caught.value)
+
+
+def test_wrong_values_of_augmentations() -> None:
+    with pytest.raises(UsageError, match="affine: scale: got 2, expected two factors above 0"):
+        vidpipe.Affine(scale=2)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"color_jitter: hue: got 'x', expected 0 to 0\.5"):
+        vidpipe.ColorJitter(hue="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK", "x", "RANK: the environment says 'x', expected a whole number, at least 0"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE: the environment says '0', expected a whole number, at least 1"),
+        ("LOCAL_WORLD_SIZE", "0", "LOCAL_WORLD_SIZE: the environment says '0', expected a whole number, at least 1"),
+    ],
+)
+def test_what_a_launcher_says_wrongly(
+    motion_shards: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=message):
+        vidpipe.Loader(motion_shards, backend="torch")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -95,6 +96,32 @@ def test_a_state_of_other_clips_is_refused_with_what_differs(
     assert loader.epoch == 0 and loader.state_dict()["consumed"] == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"normalization": {"mean": (0.1, 0.2, 0.3), "std": (1, 1, 1)}}, "normalization {'mean': "),
+        ({"classes": tuple("hgfedcba")}, "classes '"),
+        ({"horizontal_flip": True}, "horizontal_flip False (this loader's is True)"),
+    ],
+)
+def test_a_state_of_other_pixels_or_labels_is_refused(
+    motion_shards: Path, tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    """Of the same archives with another manifest."""
+    folder = Path(shutil.copytree(motion_shards / "train", tmp_path / "train"))
+    with vidpipe.Loader(folder, **LOADER) as loader:
+        state = loader.state_dict()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with vidpipe.Loader(folder, **LOADER) as loader:
+        with pytest.raises(UsageError) as caught:
+            loader.load_state_dict(state)
+        assert reason in str(caught.value) and str(caught.value).count("this loader's") == 1
+    if "horizontal_flip" in change:  # without augmentation nothing is mirrored
+        with vidpipe.Loader(folder, **{**LOADER, "augment": None}) as loader:
+            assert loader.state_dict()["content"]["horizontal_flip"] is False
+
+
 def test_what_changes_no_clip_may_differ(motion_shards: Path) -> None:
     with vidpipe.Loader(motion_shards, **LOADER) as loader:
         iterator = iter(loader)
@@ -109,9 +136,15 @@ def test_what_changes_no_clip_may_differ(motion_shards: Path) -> None:
 
 def test_a_state_that_is_none_is_refused(motion_shards: Path) -> None:
     with vidpipe.Loader(motion_shards, **LOADER) as loader:
-        for state in ({}, {**loader.state_dict(), "version": 99}):
-            with pytest.raises(UsageError, match="loader state: version"):
-                loader.load_state_dict(state)
+        for state, message in (
+            ({}, "version None, expected"),
+            ({**loader.state_dict(), "version": 99}, "version 99, expected"),
+            ({**loader.state_dict(), "content": None}, "content: got None, expected what state_dict"),
+            (None, "got None, expected what state_dict"),
+            ("x", "got 'x', expected what state_dict"),
+        ):
+            with pytest.raises(UsageError, match=f"loader state: {message}"):
+                loader.load_state_dict(state)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
+from loader.damage import rewrite_samples
 
 import vidpipe
 from vidpipe.errors import UsageError
@@ -175,7 +175,10 @@ def test_a_video_is_drawn_among_its_selected_clips(motion_shards: Path) -> None:
     )
     matching = np.array([1, 0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 1], bool)
     units = Units(index, matching=matching, by_video=True)
-    assert len(units) == 4 and units.videos(np.arange(4)).tolist() == [0, 1, 3, 4]
+    assert len(units) == 4 and units.clip_counts().tolist() == [2, 1, 3, 1]
+    clips = [units.clips(unit).tolist() for unit in range(4)]
+    assert clips == [[0, 2], [3], [7, 8, 9], [11]]
+    assert [units.unit_of(sample) for clip in clips for sample in clip] == [0, 0, 1, 2, 2, 2, 3]
     seen: dict[int, set[int]] = {}
     for epoch in range(40):
         samples = units.samples(DrawnUnits(np.arange(4), np.zeros(4, np.int64)), seed=0, epoch=epoch, random=True)
@@ -232,11 +235,13 @@ def test_wrong_weights_are_refused(motion_shards: Path) -> None:
 
 def test_balancing_needs_labels(motion_shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(motion_shards / "val", tmp_path / "val"))
-    table = pq.read_table(folder / "samples.parquet")
-    labels = table.column("label").to_numpy().copy()
-    labels[:3] = -1
-    place = table.column_names.index("label")
-    pq.write_table(table.set_column(place, "label", pa.array(labels, pa.int32())), folder / "samples.parquet")
+
+    def without_three(table: pa.Table) -> pa.Table:
+        labels = table.column("label").to_numpy().copy()
+        labels[:3] = -1
+        return table.set_column(table.column_names.index("label"), "label", pa.array(labels, pa.int32()))
+
+    rewrite_samples(folder, without_three)
     with pytest.raises(UsageError, match="3 samples have no label; leave them out with where='label >= 0'"):
         loader(folder, balance="class")
     with loader(folder, balance="class", where="label >= 0") as rest:

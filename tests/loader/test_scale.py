@@ -15,7 +15,7 @@ import pytest
 
 import vidpipe
 from vidpipe.loader.index import Strings, load_index
-from vidpipe.shards.index import SCHEMA
+from vidpipe.shards.index import SCHEMA, write_samples
 from vidpipe.shards.manifest import load_manifest
 
 pytestmark = pytest.mark.slow
@@ -41,12 +41,11 @@ def many_shards(motion_shards: Path, tmp_path_factory: pytest.TempPathFactory) -
         pa.array(np.arange(SAMPLES + 1, dtype=np.int32) * frames), pa.array(checksums)
     )
     table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-    pq.write_table(
-        table, folder / "samples.parquet", compression="zstd", use_dictionary=["shard", "label_name", "video"]
-    )
+    written = write_samples(folder, table)
     manifest = json.loads((source / "manifest.json").read_text())
     entry = {**manifest["shards"][0], "samples": SAMPLES // SHARDS}
     manifest["shards"] = [{**entry, "name": f"{number}.tar"} for number in range(SHARDS)]
+    manifest["samples_file"] = written.model_dump()
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "0.tar").write_bytes((source / "00000.tar").read_bytes())
     for number in range(1, SHARDS):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loader.damage import copied, garbage
 
 import vidpipe
 from vidpipe.errors import UsageError
@@ -76,6 +78,27 @@ def test_one_window_is_the_middle_of_the_middle_clip(four_clips: Path) -> None:
             batches.append(dict(zip(batch.key, batch.video, strict=True)))
     views, plain = batches
     assert views.keys() == plain.keys() and all(torch.equal(views[key], plain[key]) for key in plain)
+
+
+def test_views_are_of_the_clips_that_fulfil_the_condition(four_clips: Path, tmp_path: Path) -> None:
+    """Of each video's two clips one begins before half a second; two views of a damaged one are those of a stand-in's."""
+    options = vidpipe.LoaderOptions(views=(2, 1), where="clip == 0", on_bad="skip", max_bad=0.5)
+    damage = copied(four_clips / "val", tmp_path, sample=0)
+    damage.overwrite(garbage)
+    with vidpipe.Loader(damage.folder, batch_size=6, frames=4, size=32, backend="torch", options=options) as loader:
+        assert loader.num_samples == 8 * 2
+        entries = [
+            (key, int(view), bool(padding))
+            for batch in loader
+            for key, view, padding in zip(batch.key, batch.view, batch.is_padding, strict=True)
+        ]
+    first = {damage.index.key[sample] for sample in damage.index.first_clip[:-1].tolist()}
+    assert {key for key, *_ in entries} == first - {damage.key}
+    assert Counter((key, view) for key, view, padding in entries if not padding) == Counter(
+        {(key, view): 1 for key in first - {damage.key} for view in range(2)}
+    )
+    with pytest.raises(UsageError, match="20 windows, but 4 frames have 9 places in each of the 1 stored clips"):
+        vidpipe.Loader(damage.folder, frames=4, options=replace(options, views=(20, 1)))
 
 
 def test_views_resume_and_divide_among_ranks(four_clips: Path) -> None:

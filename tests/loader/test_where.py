@@ -9,11 +9,11 @@ import pytest
 
 from vidpipe.errors import UsageError
 from vidpipe.loader.where import matching_rows
-from vidpipe.shards.index import SCHEMA, write_samples
+from vidpipe.shards.index import SCHEMA, SamplesFile, write_samples
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def samples(tmp_path: Path) -> SamplesFile:
     """Six samples; of the last one, some values are missing."""
     defaults = {
         field.name: "" if pa.types.is_string(field.type) else [] if pa.types.is_list(field.type) else 0
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     ]
     rows[5] |= {"label_name": None, "end_seconds": None}
     write_samples(tmp_path, rows)
-    return tmp_path
+    return SamplesFile(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,12 @@ def folder(tmp_path: Path) -> Path:
         ("label_name is None", [5]),
         ("label_name is not None and label != -1", [0, 1, 2, 3, 4]),
         ("end_seconds >= -1e3", [0, 1, 2, 3, 4]),
+        ("-label < 0 and -(label - 1) < +1", [1, 2, 4, 5]),
+        (" or ".join(f"label == {n}" for n in range(1, 1001)), [1, 2, 4, 5]),
     ],
 )
-def test_conditions_select_rows(folder: Path, where: str, expected: list[int]) -> None:
-    assert matching_rows(folder, where).nonzero()[0].tolist() == expected
+def test_conditions_select_rows(samples: SamplesFile, where: str, expected: list[int]) -> None:
+    assert matching_rows(samples, where).nonzero()[0].tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -75,8 +77,17 @@ def test_conditions_select_rows(folder: Path, where: str, expected: list[int]) -
         ("label in ('a', 1)", "numbers or strings have to stand"),
         ("label_name in ('a', label)", "neither a column nor a number|column"),
         ("", "where: ''"),
+        ("label in ()", r"\(\) after `in` is empty; name at least one value"),
+        ("label < 1" + 30 * "0", "whole number of more than 64 bits"),
+        ("label in (1, -1" + 30 * "0" + ")", "whole number of more than 64 bits"),
+        ("label_name == '\\ud800'", "no text that a column could hold"),
+        ("label" + 100 * " + 1" + " == 1", "more than 50 operators within each other"),
+        (5000 * "-" + "1 < label", "where: "),
+        (300 * "(" + "label == 1" + 300 * ")", "where: "),
+        (" and ".join(5000 * ["label == 1"]), "more than 1000 comparisons; many values go behind one `in`"),
     ],
 )
-def test_what_is_no_condition_is_refused_with_the_reason(folder: Path, where: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        matching_rows(folder, where)
+def test_what_is_no_condition_is_refused_with_the_reason(samples: SamplesFile, where: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        matching_rows(samples, where)
+    assert len(str(caught.value)) < 1000

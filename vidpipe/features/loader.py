@@ -28,7 +28,7 @@ from vidpipe.loader.order import Share
 from vidpipe.loader.place import Place
 from vidpipe.loader.reader import open_shard_file, open_shards_allowed
 from vidpipe.loader.sampling import Sampling, Units
-from vidpipe.loader.state import VERSION, check_state
+from vidpipe.loader.state import VERSION, check_state, fingerprint
 from vidpipe.loader.window import frame_window
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import stores_whole_videos
@@ -153,6 +153,7 @@ class FeatureLoader:
         """
         shards = "".join(entry.sha256 for entry in self.manifest.shards)
         content = {
+            "classes": fingerprint(self.classes),
             "features": hashlib.sha256(shards.encode()).hexdigest()[:16],
             "seed": self.options.seed,
             "epoch_unit": self.options.epoch_unit,

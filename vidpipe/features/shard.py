@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from vidpipe.errors import ShardError
 from vidpipe.loader.augment import Drawn
-from vidpipe.loader.index import load_index
+from vidpipe.loader.index import make_index
 from vidpipe.loader.reader import ClipReader
 from vidpipe.loader.transform import ClipTransform
 from vidpipe.loader.views import Views
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.features import FeatureFormat, FeatureSpec
-from vidpipe.shards.index import read_samples
+from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.layout import FORMAT_VERSION, label_bytes
 from vidpipe.shards.manifest import ShardEntry, load_manifest
 from vidpipe.shards.tar import TarWriter, open_shard
@@ -69,8 +69,8 @@ class ShardMaker:
         self.manifest = load_manifest(folder)
         self._folder, self._out = folder, out
         self._backbone, self._spec, self._batch_size, self._device = backbone, spec, batch_size, device
-        self._table = read_samples(folder)
-        self._index = load_index(folder, self.manifest)
+        samples = SamplesFile(folder, self.manifest.samples_file)
+        self._table, self._index = samples.read(), make_index(samples, self.manifest)
         self._reader = ClipReader(folder, self.manifest, self._index)
         self._transform = ClipTransform(size=spec.size, normalization=self.manifest.normalization)
         self._format = FeatureFormat(spec)

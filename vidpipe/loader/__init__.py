@@ -1,24 +1,46 @@
-"""Loading: shards to batches. `Loader` is the whole of it for users."""
+"""Loading: shards to batches. `Loader` is the whole of it for users, beside what is done to whole batches afterwards."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidpipe.loader.affine import Affine
     from vidpipe.loader.batch import Batch, RawBatch
+    from vidpipe.loader.color import ColorJitter
     from vidpipe.loader.loader import Loader
+    from vidpipe.loader.mixing import Mixing, mix_batch
     from vidpipe.loader.options import LoaderOptions
+    from vidpipe.loader.randaugment import RandAugment, rand_augment
     from vidpipe.loader.stats import LoaderStats
 
 _MODULES = {
+    "Affine": "affine",
     "Batch": "batch",
+    "ColorJitter": "color",
     "Loader": "loader",
     "LoaderOptions": "options",
     "LoaderStats": "stats",
+    "Mixing": "mixing",
+    "RandAugment": "randaugment",
     "RawBatch": "batch",
+    "mix_batch": "mixing",
+    "rand_augment": "randaugment",
 }
 
-__all__ = ["Batch", "Loader", "LoaderOptions", "LoaderStats", "RawBatch"]
+__all__ = [
+    "Affine",
+    "Batch",
+    "ColorJitter",
+    "Loader",
+    "LoaderOptions",
+    "LoaderStats",
+    "Mixing",
+    "RandAugment",
+    "RawBatch",
+    "mix_batch",
+    "rand_augment",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import UsageError
+from vidpipe.loader.checks import is_number, is_range
 from vidpipe.loader.region import Region
 
 
@@ -47,14 +48,14 @@ class Affine:
 
     def __post_init__(self) -> None:
         for name, valid, limits in (
-            ("rotation", 0 <= self.rotation <= 180, "0 to 180 degrees"),
-            ("shear", 0 <= self.shear < 90, "0 to below 90 degrees"),
-            ("translation", 0 <= self.translation < 1, "0 to below 1"),
-            ("scale", 0 < self.scale[0] <= self.scale[1] < math.inf, "two factors above 0, in order"),
-            ("prob", 0 <= self.prob <= 1, "0 to 1"),
+            ("rotation", is_number(self.rotation) and 0 <= self.rotation <= 180, "0 to 180 degrees"),
+            ("shear", is_number(self.shear) and 0 <= self.shear < 90, "0 to below 90 degrees"),
+            ("translation", is_number(self.translation) and 0 <= self.translation < 1, "0 to below 1"),
+            ("scale", is_range(self.scale), "two factors above 0, in order"),
+            ("prob", is_number(self.prob) and 0 <= self.prob <= 1, "0 to 1"),
         ):
             if not valid:
-                raise UsageError(f"affine: {name}: got {getattr(self, name)}, expected {limits}")
+                raise UsageError(f"affine: {name}: got {getattr(self, name)!r}, expected {limits}")
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64] | None:
         """A map, float64 [3, 3], from x, y of a frame to where they are moved; None for a clip that stays as it is."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import UsageError
+from vidpipe.loader.checks import is_number
 
 Matrix = NDArray[np.float32]
 
@@ -37,9 +38,9 @@ class ColorJitter:
         highest = {"brightness": math.inf, "contrast": math.inf, "saturation": math.inf, "hue": 0.5, "prob": 1.0}
         for name, limit in highest.items():
             value = getattr(self, name)
-            if not 0 <= value <= limit:
+            if not (is_number(value) and 0 <= value <= limit):
                 limits = "at least 0" if limit == math.inf else f"0 to {limit}"
-                raise UsageError(f"color_jitter: {name}: got {value}, expected {limits}")
+                raise UsageError(f"color_jitter: {name}: got {value!r}, expected {limits}")
 
     def draw(self, rng: np.random.Generator, *, grey: float) -> Matrix | None:
         """A matrix as `color_matrix` gives it; None for a clip that stays as it is."""

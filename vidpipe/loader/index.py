@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vidpipe.errors import ShardError
-from vidpipe.shards.index import read_samples
+from vidpipe.errors import ShardError, one_line
+from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.layout import UNLABELLED
 from vidpipe.shards.manifest import Manifest
 
@@ -108,23 +108,30 @@ def load_index(folder: Path, manifest: Manifest) -> SampleIndex:
     Raises:
         ShardError: it is damaged or doesn't go with the manifest.
     """
-    table = read_samples(folder, _COLUMNS)
+    return make_index(SamplesFile(folder, manifest.samples_file), manifest)
+
+
+def make_index(samples: SamplesFile, manifest: Manifest) -> SampleIndex:
+    """The index in a split's file; raises as `load_index`."""
+    table = samples.read(_COLUMNS)
     if table.num_rows != manifest.num_samples:
-        raise ShardError(
-            f"{folder}: samples.parquet has {table.num_rows} rows, but the manifest says {manifest.num_samples}"
-        )
+        raise ShardError(f"{samples.path}: {table.num_rows} rows, but the manifest says {manifest.num_samples}")
+    try:
+        return _index(table, tuple(entry.name for entry in manifest.shards))
+    except (pa.ArrowException, BufferError, TypeError, ValueError) as error:
+        raise ShardError(f"{samples.path}: damaged: {one_line(error)}; prepare the shards again") from error
+
+
+def _index(table: pa.Table, shards: tuple[str, ...]) -> SampleIndex:
     columns = {name: table.column(name).combine_chunks() for name in _COLUMNS if name not in ("key", "video", "shard")}
-    names = tuple(entry.name for entry in manifest.shards)
-    shard = _positions(table.column("shard"), names, folder)
+    shard = _positions(table.column("shard"), shards)
     if (np.diff(shard) < 0).any():
-        raise ShardError(
-            f"{folder}: samples.parquet is not in the order of the manifest's shards; prepare the shards again"
-        )
+        raise ValueError("it is not in the order of the manifest's shards")
     sizes, crc = columns["payload_sizes"], columns["payload_crc32"]
     return SampleIndex(
         key=Strings(table.column("key")),
         video=Strings(table.column("video")),
-        shards=names,
+        shards=shards,
         shard=shard,
         label=_numbers(columns["label"]).astype(np.int64),
         shape=np.stack([_numbers(columns[name]) for name in ("frames", "height", "width")], axis=1),
@@ -168,15 +175,14 @@ def unite_indexes(indexes: Sequence[SampleIndex], labels: Sequence[Sequence[int]
     )
 
 
-def _positions(shard: pa.ChunkedArray, names: tuple[str, ...], folder: Path) -> NDArray[np.int32]:
+def _positions(shard: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int32]:
     """Which of the manifest's shards each sample is in."""
     place = {name: number for number, name in enumerate(names)}
     encoded = shard.combine_chunks().dictionary_encode()
-    try:
-        numbers = np.array([place[name] for name in encoded.dictionary.to_pylist()], np.int32)
-    except KeyError as error:
-        raise ShardError(f"{folder}: samples.parquet names shard {error}, which the manifest doesn't") from error
-    positions: NDArray[np.int32] = numbers[_numbers(encoded.indices)]
+    found = encoded.dictionary.to_pylist()
+    if unknown := [name for name in found if name not in place]:
+        raise ValueError(f"it names shard {unknown[0]!r}, which the manifest doesn't")
+    positions: NDArray[np.int32] = np.array([place[name] for name in found], np.int32)[_numbers(encoded.indices)]
     return positions
 
 

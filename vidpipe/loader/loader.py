@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from vidpipe.environment import whole_from_environment
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.loader.assemble import make_batch, make_raw_batch, to_consumer
 from vidpipe.loader.backend import make_engine
@@ -97,8 +98,8 @@ class Loader:
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.options = options or LoaderOptions()
-        self.rank = int(os.environ.get("RANK", "0")) if rank is None else rank
-        self.world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
+        self.rank = whole_from_environment("RANK", 0) if rank is None else rank
+        self.world_size = whole_from_environment("WORLD_SIZE", 1, least=1) if world_size is None else world_size
         check_choices(augment=augment, backend=backend, dtype=dtype, drop_last=drop_last)
         check_numbers(batch_size=batch_size, size=size, seed=seed, rank=self.rank, world_size=self.world_size)
         self.batch_size, self.size, self.seed, self.drop_last = batch_size, size, seed, drop_last
@@ -111,12 +112,13 @@ class Loader:
         self._index, self.manifest = self._source.index, self._source.manifest
         window = self.options.window if self.options.window is not None else "random" if random else "center"
         self._windows = split_windows(self._source.splits, frames=frames, stride=stride, window=window)
+        sampling = make_sampling(self._source, self.options, seed=seed)
         self._planner = Planner(
             self._source,
-            make_sampling(self._source, self.options, seed=seed),
+            sampling,
             self._windows,
             augmentation=make_augmentation(self.options, self.manifest) if random else None,
-            views=make_views(self.options, self._windows, self._index),
+            views=make_views(self.options, self._windows, sampling.units, self._index),
             clips_per_sample=self.options.clips_per_sample,
             size=size,
             seed=seed,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vidpipe.errors import UsageError
 from vidpipe.loader.affine import Affine
+from vidpipe.loader.checks import are_counts, check_choice, check_whole, is_number, is_range, is_whole
 from vidpipe.loader.color import ColorJitter
 
 Augment = Literal["train"]
@@ -107,34 +107,18 @@ class LoaderOptions:
         else:
             check_choice("window", self.window, (None, *get_args(WindowPlace)))
         for name, valid, expected in (
-            ("views", self.views is None or _are_counts(self.views), "two whole numbers, at least 1"),
-            ("crop_scale", _is_range(self.crop_scale, most=1), "two shares in order, above 0 and at most 1"),
-            ("crop_ratio", _is_range(self.crop_ratio), "two ratios in order, above 0"),
-            ("max_bad", 0 <= self.max_bad <= 1, "a share from 0 to 1"),
-            ("cache_gb", self.cache_gb > 0, "more than 0"),
+            ("views", self.views is None or are_counts(self.views), "two whole numbers, at least 1"),
+            ("crop_scale", is_range(self.crop_scale, most=1), "two shares in order, above 0 and at most 1"),
+            ("crop_ratio", is_range(self.crop_ratio), "two ratios in order, above 0"),
+            ("max_bad", is_number(self.max_bad) and 0 <= self.max_bad <= 1, "a share from 0 to 1"),
+            ("cache_gb", is_number(self.cache_gb) and 0 < self.cache_gb < math.inf, "a number, more than 0"),
+            ("cache_dir", isinstance(self.cache_dir, str | os.PathLike | None), "a path"),
+            ("where", isinstance(self.where, str | None), "a condition in a string, such as 'label >= 0'"),
+            ("color_jitter", isinstance(self.color_jitter, ColorJitter | None), "a ColorJitter(brightness=..., ...)"),
+            ("affine", isinstance(self.affine, Affine | None), "an Affine(rotation=..., ...)"),
         ):
             if not valid:
-                raise UsageError(f"{name}: got {getattr(self, name)}, expected {expected}")
-
-
-def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Refuse what isn't among the values that an argument may have.
-
-    Raises:
-        UsageError: the message names them.
-    """
-    if value not in allowed:
-        raise UsageError(f"{name}: got {value!r}, expected {' or '.join(map(repr, allowed))}")
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """Refuse what is no whole number, or a smaller one.
-
-    Raises:
-        UsageError: the message names both.
-    """
-    if not _is_whole(value, least):
-        raise UsageError(f"{name}: got {value!r}, expected a whole number, at least {least}")
+                raise UsageError(f"{name}: got {getattr(self, name)!r}, expected {expected}")
 
 
 def check_choices(*, augment: object, backend: object, dtype: object, drop_last: object) -> None:
@@ -161,7 +145,7 @@ def check_numbers(*, batch_size: int, size: int, seed: int, rank: int, world_siz
         ("seed", seed, 2**63, "2^63 - 1"),
         ("rank", rank, world_size, f"{world_size - 1} (world_size {world_size})"),
     ):
-        if not (_is_whole(value, 0) and value < end):
+        if not (is_whole(value, 0) and value < end):
             raise UsageError(f"{name}: got {value!r}, expected 0 to {which}")
 
 
@@ -193,19 +177,3 @@ def check_together(options: LoaderOptions, *, augmented: bool, batch_size: int) 
             raise UsageError(
                 f"{name}: got {getattr(options, name)} without augmentation, which it belongs to; add augment='train'"
             )
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _are_counts(value: Sequence[int]) -> bool:
-    """Whether it is two whole numbers, at least 1."""
-    return isinstance(value, tuple | list) and len(value) == 2 and all(_is_whole(number, 1) for number in value)
-
-
-def _is_range(value: Sequence[float], most: float = math.inf) -> bool:
-    """Whether it is two finite numbers above 0, in order."""
-    if not (isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)):
-        return False
-    return 0 < value[0] <= value[1] <= most and value[1] < math.inf

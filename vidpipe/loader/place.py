@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.options import check_whole
+from vidpipe.loader.checks import check_whole
 from vidpipe.loader.order import Share
 
 T = TypeVar("T")

@@ -67,12 +67,11 @@ class Planner:
             samples = self._sampling.samples(drawn, epoch, random=self._augmentation is not None)
             entries = zip(samples.tolist(), drawn.repeats.tolist(), padding.tolist(), strict=True)
             return [self.request(sample, epoch, repeat=repeat, is_padding=p) for sample, repeat, p in entries]
-        videos, views = self._sampling.units.videos(drawn.units), positions % self._per_unit
-        places = zip(videos.tolist(), padding.tolist(), views.tolist(), strict=True)
+        places = zip(drawn.units.tolist(), padding.tolist(), (positions % self._per_unit).tolist(), strict=True)
         return [
             request
-            for (video, is_padding), group in groupby(places, key=lambda place: place[:2])
-            for request in self.view_requests(video, [view for *_, view in group], is_padding=is_padding)
+            for (unit, is_padding), group in groupby(places, key=lambda place: place[:2])
+            for request in self.view_requests(unit, [view for *_, view in group], is_padding=is_padding)
         ]
 
     def shards_ahead(self, position: int, epoch: int) -> list[list[int]]:
@@ -89,11 +88,11 @@ class Planner:
         takes = [self._take(sample, epoch, first + number, number) for number in range(self._clips_per_sample)]
         return make_request(sample, takes, is_padding=is_padding)
 
-    def view_requests(self, video: int, views: Sequence[int], *, is_padding: bool = False) -> list[Request]:
-        """Some of a video's views; those of one stored clip are one read."""
+    def view_requests(self, unit: int, views: Sequence[int], *, is_padding: bool = False) -> list[Request]:
+        """Some views of a video, by its number among the sampling's units; those of one stored clip are one read."""
         assert self._views is not None
-        first, end = (int(place) for place in self._index.first_clip[video : video + 2])
-        samples = [first + self._views.clip(view, end - first) for view in views]
+        clips = self._sampling.units.clips(unit).tolist()
+        samples = [clips[self._views.clip(view, len(clips))] for view in views]
         return [
             make_request(sample, [self._view(sample, view) for _, view in group], is_padding=is_padding)
             for sample, group in groupby(zip(samples, views, strict=True), key=lambda pair: pair[0])
@@ -123,8 +122,8 @@ class Planner:
 
     def _view(self, sample: int, view: int) -> Take:
         assert self._views is not None
-        video = int(np.searchsorted(self._index.first_clip, sample, side="right"))
-        clips = int(self._index.first_clip[video] - self._index.first_clip[video - 1])
+        units = self._sampling.units
+        clips = len(units.clips(units.unit_of(sample)))
         stored, height, width = (int(n) for n in self._index.shape[sample])
         frames = self._views.frames(view, clips, self._window(sample), stored)
         return Take(frames, Drawn(self._views.region(view, height, width)), view)

@@ -30,7 +30,7 @@ class Quarantine:
     def __init__(self, index: SampleIndex, *, max_share: float | None) -> None:
         self._index, self._max_share = index, max_share
         self._errors: dict[tuple[str, int], ShardError] = {}
-        self._shard_samples = 0
+        self._num_samples = 0
         self._lock = threading.Lock()
 
     @property
@@ -41,8 +41,7 @@ class Quarantine:
     @property
     def num_samples(self) -> int:
         """Samples that are out, counting all of a shard's."""
-        alone = [number for kind, number in tuple(self._errors) if kind == "sample" and not self._shard_is_out(number)]
-        return len(alone) + self._shard_samples
+        return self._num_samples
 
     def __contains__(self, sample: int) -> bool:
         known = ("sample", sample) in self._errors or self._shard_is_out(sample)
@@ -61,31 +60,41 @@ class Quarantine:
         key = ("shard", shard) if whole else ("sample", sample)
         with self._lock:
             new = key not in self._errors
-            self._errors[key] = error
             if new and whole:
-                self._shard_samples += int(np.count_nonzero(self._index.shard == shard))
+                alone = sum(kind == "sample" and self._index.shard[number] == shard for kind, number in self._errors)
+                self._num_samples += int(np.count_nonzero(self._index.shard == shard)) - alone
+            elif new and not self._shard_is_out(sample):
+                self._num_samples += 1
+            self._errors[key] = error
         if self._max_share is None:
             raise error
         if new:
             logger.warning("%s: %s", "shard left out" if whole else "sample left out", error)
-        total = len(self._index)
-        if self.num_samples > max(1.0, self._max_share * total):
-            raise ShardError(
-                f"{self.num_samples} of {total} samples can't be read, more than max_bad ({self._max_share:.0%}) allows; the "
-                f"last one: {error}; run `vidpipe verify`, then prepare the shards again or raise max_bad"
-            ) from error
+        self._check_share()
 
     def stand_in(self, candidate: Callable[[int], Request]) -> Request:
         """The first of the candidates number 1, 2, ... whose sample isn't known to be damaged.
 
         Raises:
-            ShardError: there is none among the first thousand.
+            ShardError: more are known to be damaged than may be, or there is none among the first thousand.
         """
+        self._check_share()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             request = candidate(attempt)
             if request.sample not in self:
                 return request
         raise ShardError(f"no sound sample found in {MAX_ATTEMPTS} attempts; run `vidpipe verify`")
+
+    def _check_share(self) -> None:
+        """Refuse to go on with more damage than is allowed, however often that is tried."""
+        assert self._max_share is not None
+        out, total = self.num_samples, len(self._index)
+        if out > max(1.0, self._max_share * total):
+            last = self.errors[-1]
+            raise ShardError(
+                f"{out} of {total} samples can't be read, more than max_bad ({self._max_share:.0%}) allows; the last one: {last}; "
+                "run `vidpipe verify`, then prepare the shards again or raise max_bad"
+            ) from last
 
     def _shard_is_out(self, sample: int) -> bool:
         return ("shard", int(self._index.shard[sample])) in self._errors

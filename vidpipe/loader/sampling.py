@@ -51,7 +51,8 @@ class Units:
         if by_video and self._samples is None:
             self._first = index.first_clip
         elif by_video and self._samples is not None:
-            _, first = np.unique(self._video_of(self._samples), return_index=True)
+            video = np.searchsorted(index.first_clip, self._samples, side="right")
+            _, first = np.unique(video, return_index=True)
             self._first = np.append(first, len(self._samples))
 
     def __len__(self) -> int:
@@ -64,9 +65,19 @@ class Units:
         places = units if self._first is None else self._first[units]
         return places if self._samples is None else self._samples[places]
 
-    def videos(self, units: Integers) -> Integers:
-        """The video of each unit, by its number in the index."""
-        return self._video_of(self.first_sample(units))
+    def clip_counts(self) -> Integers:
+        """How many clips each unit has."""
+        return np.ones(len(self), np.int64) if self._first is None else np.diff(self._first)
+
+    def clips(self, unit: int) -> Integers:
+        """The clips of a unit, by their numbers in the index."""
+        first, end = (unit, unit + 1) if self._first is None else self._first[unit : unit + 2]
+        return np.arange(first, end) if self._samples is None else self._samples[first:end]
+
+    def unit_of(self, sample: int) -> int:
+        """The unit that a clip belongs to."""
+        place = sample if self._samples is None else int(np.searchsorted(self._samples, sample))
+        return place if self._first is None else int(np.searchsorted(self._first, place, side="right")) - 1
 
     def samples(self, drawn: DrawnUnits, *, seed: int, epoch: int, random: bool) -> Integers:
         """The sample of each unit: itself, or one clip of the video: by (seed, epoch, unit, repeat), or the middle one."""
@@ -77,9 +88,6 @@ class Units:
         bits = keyed_integers(drawn.units + (drawn.repeats << _REPEAT_BITS), seed=seed, epoch=epoch, purpose=0)
         places = first + ((bits % count.astype(np.uint64)).astype(np.int64) if random else count // 2)
         return places if self._samples is None else self._samples[places]
-
-    def _video_of(self, samples: Integers) -> Integers:
-        return np.searchsorted(self._index.first_clip, samples, side="right") - 1
 
 
 class Groups:

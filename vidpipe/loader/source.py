@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.environment import whole_from_environment
 from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader.cache import Prefetcher
-from vidpipe.loader.index import SampleIndex, load_index, unite_indexes
+from vidpipe.loader.index import SampleIndex, make_index, unite_indexes
 from vidpipe.loader.options import LoaderOptions, Window
 from vidpipe.loader.order import Integers
 from vidpipe.loader.reader import ClipReader, open_shards_allowed
@@ -22,6 +22,7 @@ from vidpipe.loader.where import matching_rows
 from vidpipe.loader.window import FrameWindow, frame_window
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.codecs.base import Frames
+from vidpipe.shards.index import SamplesFile
 
 FETCH_THREADS = 4
 JOIN_SECONDS = 1.0  # for which closing waits for them
@@ -53,12 +54,13 @@ class Source:
         )
         self.manifest = unite_manifests([split.manifest for split in self.splits])
         self.classes = self.manifest.classes
-        self.index = _load(self.splits, self.classes)
+        samples = [SamplesFile(split.folder, split.manifest.samples_file) for split in self.splits]
+        self.index = _load(self.splits, samples, self.classes)
         counts = [len(split.manifest.shards) for split in self.splits]
         self.split_of_shard = np.repeat(np.arange(len(counts)), counts)
         _check_agreement(self.splits)
         remote = sum(split.remote for split in self.splits)
-        self.matching = _matching(self.splits, options.where)
+        self.matching = _matching(self.splits, samples, options.where)
         windowed = (options.shuffle or ("windowed" if remote else "global")) == "windowed"
         self.shard_window = options.shuffle_window if windowed else None
         if remote:
@@ -129,7 +131,8 @@ class Source:
         know their place there, others take that among all.
         """
         if self._prefetcher:
-            place = int(os.environ.get("LOCAL_RANK", rank)) / int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+            local_rank = whole_from_environment("LOCAL_RANK", rank)
+            place = local_rank / whole_from_environment("LOCAL_WORLD_SIZE", world_size, least=1)
             wanted: list[int] = []
             for window in windows:
                 turn = int(len(window) * place)
@@ -208,10 +211,10 @@ def _check_alike(name: str, differ: str, splits: Sequence[Split], values: Sequen
         raise UsageError(f"{name}: the data sets {differ} ({each}); {hint}")
 
 
-def _load(splits: Sequence[Split], classes: tuple[str, ...]) -> SampleIndex:
+def _load(splits: Sequence[Split], samples: Sequence[SamplesFile], classes: tuple[str, ...]) -> SampleIndex:
     indexes = []
-    for split in splits:
-        index = load_index(split.folder, split.manifest)
+    for split, file in zip(splits, samples, strict=True):
+        index = make_index(file, split.manifest)
         if len(index) == 0:
             raise ShardError(f"{split.name}: holds no samples; all its videos were rejected, see rejects.jsonl")
         indexes.append(index)
@@ -219,12 +222,12 @@ def _load(splits: Sequence[Split], classes: tuple[str, ...]) -> SampleIndex:
     return unite_indexes(indexes, [[label[name] for name in split.manifest.classes] for split in splits])
 
 
-def _matching(splits: Sequence[Split], where: str | None) -> NDArray[np.bool_] | None:
+def _matching(splits: Sequence[Split], samples: Sequence[SamplesFile], where: str | None) -> NDArray[np.bool_] | None:
     if where is None:
         return None
     found = []
-    for split in splits:
-        rows = matching_rows(split.folder, where)
+    for split, file in zip(splits, samples, strict=True):
+        rows = matching_rows(file, where)
         if not rows.any():
             raise UsageError(f"where: {where!r} holds for none of the {len(rows)} samples of {split.name}")
         found.append(rows)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.options import Augment, LoaderOptions, check_whole
+from vidpipe.loader.checks import check_whole
+from vidpipe.loader.options import Augment, LoaderOptions
 from vidpipe.loader.source import Source
 from vidpipe.loader.window import FrameWindow
 
-VERSION = 1
+VERSION = 2
 # Options that change neither which clips come nor what they look like. A new option counts as one that does.
 _NEUTRAL = (
     "cache_dir",
@@ -36,13 +38,22 @@ def content_of(
     size: int,
     augment: Augment | None,
 ) -> dict[str, Any]:
-    """All that decides which clips come, in which order, and what they look like, as JSON."""
+    """All that decides which clips come, in which order, what they look like and what their labels mean, as JSON."""
+    manifest = source.manifest
+    allowed = manifest.horizontal_flip if options.horizontal_flip is None else options.horizontal_flip
     chosen = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NEUTRAL}
     shuffle = "global" if source.shard_window is None else f"windows of {source.shard_window} shards"
     chosen |= {"shards": source.identity, "weights": source.weights or (), "shuffle": shuffle, "seed": seed}
     chosen |= {"frames": windows[0].frames, "frame_step": [window.step for window in windows]}
+    chosen |= {"normalization": manifest.normalization.model_dump(), "classes": fingerprint(manifest.classes)}
+    chosen |= {"horizontal_flip": allowed and augment is not None}
     content: dict[str, Any] = json.loads(json.dumps({**chosen, "size": size, "augment": augment}))
     return content
+
+
+def fingerprint(names: Sequence[str]) -> str:
+    """What tells some names, in their order, from others."""
+    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()[:16]
 
 
 def check_state(state: dict[str, Any], ours: dict[str, Any], *, num_samples: int) -> None:
@@ -56,8 +67,12 @@ def check_state(state: dict[str, Any], ours: dict[str, Any], *, num_samples: int
         UsageError: it is of another version, or differs in anything but its place; the message names all that differs. Or it
             has no place.
     """
+    if not isinstance(state, dict):
+        raise UsageError(f"loader state: got {state!r:.100}, expected what state_dict() gave")
     if state.get("version") != VERSION or not {"epoch", "consumed", "content"} <= state.keys():
         raise UsageError(f"loader state: version {state.get('version')!r}, expected {VERSION}; begin the epoch anew")
+    if not isinstance(state["content"], dict):
+        raise UsageError(f"loader state: content: got {state['content']!r:.100}, expected what state_dict() gave")
     theirs, wanted = state["content"], ours["content"]
     different = [name for name in wanted if theirs.get(name) != wanted[name]]
     if different or theirs.keys() != wanted.keys():

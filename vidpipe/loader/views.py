@@ -11,6 +11,7 @@ from vidpipe.errors import UsageError
 from vidpipe.loader.index import SampleIndex
 from vidpipe.loader.options import LoaderOptions
 from vidpipe.loader.region import Region
+from vidpipe.loader.sampling import Units
 from vidpipe.loader.window import FrameWindow
 
 
@@ -19,7 +20,7 @@ class Views:
     """How many views of each video there are; view number t * spatial + s is window t, crop s.
 
     Attributes:
-        temporal: windows, spread evenly over the stored clips of the video and within each of these.
+        temporal: windows, spread evenly over the stored clips of the video (those that are sampled from) and within each of these.
         spatial: square crops, spread evenly along the longer side; one is the centre.
     """
 
@@ -53,8 +54,10 @@ class Views:
         return Region(top=top, left=left, height=side, width=side)
 
 
-def make_views(options: LoaderOptions, windows: Sequence[FrameWindow], index: SampleIndex) -> Views | None:
-    """The views that the options ask for, None for none.
+def make_views(
+    options: LoaderOptions, windows: Sequence[FrameWindow], units: Units, index: SampleIndex
+) -> Views | None:
+    """The views that the options ask for of each unit, None for none.
 
     Raises:
         UsageError: there are several data sets, or a video's stored clips don't have distinct windows for all views; the
@@ -68,10 +71,10 @@ def make_views(options: LoaderOptions, windows: Sequence[FrameWindow], index: Sa
     if window.clip_frames is None:
         return views
     places = window.room(window.clip_frames) + 1
-    clips = np.diff(index.first_clip)
+    clips = units.clip_counts()
     for count in np.unique(clips).tolist():
         if any(views.window_place(view, count)[1] > places for view in range(0, len(views), views.spatial)):
-            video = index.video[index.first_clip[int(np.flatnonzero(clips == count)[0])]]
+            video = index.video[units.clips(int(np.flatnonzero(clips == count)[0]))[0]]
             raise UsageError(
                 f"views: got {views.temporal} windows, but {window.frames} frames have {places} places in each of the {count} "
                 f"stored clips of {window.clip_frames} frames of {video}; ask for {places * count} at most, "

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.options import Window, check_whole
+from vidpipe.loader.checks import check_whole
+from vidpipe.loader.options import Window
 from vidpipe.video.spec import ClipSpec
 
 

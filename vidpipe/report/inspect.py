@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.index import load_index
+from vidpipe.loader.index import make_index
 from vidpipe.loader.reader import ClipReader
 from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.shards.codecs import CodecSpec, stores_whole_videos
-from vidpipe.shards.index import read_samples
+from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.manifest import Manifest, load_manifest, split_folders
 
 LABELS_SHOWN = 12
@@ -109,8 +109,8 @@ def write_grid(folder: Path, path: Path, *, clips: int) -> None:
 
 def _clip_rows(folder: Path, clips: int) -> Iterator[ClipRow]:
     manifest = load_manifest(folder)
-    index = load_index(folder, manifest)
-    members = read_samples(folder, ["shard", "json_offset", "json_size"])
+    samples = SamplesFile(folder, manifest.samples_file)
+    index, members = make_index(samples, manifest), samples.read(["shard", "json_offset", "json_size"])
     with closing(ClipReader(folder, manifest, index)) as reader:
         for sample in np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(int)).tolist():
             stored = int(index.shape[sample, 0])

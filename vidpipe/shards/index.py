@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,14 +119,57 @@ def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
         yield pa.concat_tables(tables).combine_chunks()
 
 
-def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a split, in the order of shards and of samples within them.
+class SamplesFile:
+    """A split's samples.parquet in memory, read once.
+
+    Args:
+        folder: the split's.
+        written: what the manifest says of it; None takes the file as it is.
 
     Raises:
-        ShardError: the file is absent, damaged or lacks a column.
+        ShardError: it is absent, can't be read, or isn't what was written.
     """
-    with _opened(folder) as file:
-        return file.read(list(columns) if columns else None)
+
+    def __init__(self, folder: Path, written: FileEntry | None = None) -> None:
+        self.path = folder / SAMPLES
+        try:
+            self._content = self.path.read_bytes()
+        except FileNotFoundError as error:
+            raise ShardError(f"{self.path}: missing; prepare the shards again") from error
+        except OSError as error:
+            raise ShardError(f"{self.path}: can't be read: {error.strerror or error}") from error
+        if written is not None:
+            self._compare(written)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Its rows, in the order of shards and of samples within them.
+
+        Raises:
+            ShardError: it is damaged or lacks a column.
+        """
+        try:
+            with pq.ParquetFile(pa.BufferReader(self._content)) as file:
+                if not file.schema_arrow.equals(SCHEMA):
+                    raise ShardError(f"{self.path}: not the columns of this format version; prepare the shards again")
+                return file.read(list(columns) if columns else None)
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{self.path}: damaged: {' '.join(str(error).split())}") from error
+
+    def _compare(self, written: FileEntry) -> None:
+        again = "copy it anew from where it is whole, or prepare the shards again"
+        if len(self._content) != written.bytes:
+            raise ShardError(
+                f"{self.path}: {len(self._content)} bytes, but the manifest says {written.bytes}: truncated or replaced; {again}"
+            )
+        if hashlib.sha256(self._content).hexdigest() != written.sha256:
+            raise ShardError(
+                f"{self.path}: its SHA-256 is another than the manifest says: damaged or replaced; {again}"
+            )
+
+
+def read_samples(folder: Path, columns: Sequence[str] | None = None, *, written: FileEntry | None = None) -> pa.Table:
+    """The rows of a split, in the order of shards and of samples within them; see `SamplesFile`."""
+    return SamplesFile(folder, written).read(columns)
 
 
 def iterate_samples(folder: Path) -> Iterator[dict[str, Any]]:

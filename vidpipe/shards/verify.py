@@ -73,7 +73,7 @@ def verify_split(folder: Path, *, deep: bool = False, on_shard: Callable[[str], 
     manifest = load_manifest(folder)
     codec = FeatureFormat(manifest.features) if manifest.features else make_codec(manifest.codec)
     faults = list(_check_index(folder, manifest))
-    rows: list[Row] | None = None if faults else read_samples(folder).to_pylist()
+    rows: list[Row] | None = None if faults else read_samples(folder, written=manifest.samples_file).to_pylist()
     of_shard: dict[str, list[Row]] = {entry.name: [] for entry in manifest.shards}
     for row in rows or ():
         if row["shard"] in of_shard:

@@ -17,12 +17,12 @@ from torch.distributed.tensor import DTensor
 
 from vidpipe.loader import Batch
 from vidpipe.loader.mixing import Mixing, mix_batch
+from vidpipe.loader.randaugment import RandAugment, rand_augment
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.distill import Distillation, Teacher
 from vidpipe.train.objective import Objective, Shown, objective_for
 from vidpipe.train.optim import Schedule
 from vidpipe.train.parts import mixing_of
-from vidpipe.train.rand_augment import RandAugment, rand_augment
 from vidpipe.train.recipe import TrainRecipe
 from vidpipe.train.sharding import broadcast_buffers
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
+from vidpipe.loader.randaugment import OPERATIONS, RandAugment, draw_operations, rand_augment
 from vidpipe.shards.manifest import Normalization
-from vidpipe.train.rand_augment import OPERATIONS, RandAugment, draw_operations, rand_augment
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
