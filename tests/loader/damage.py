@@ -63,3 +63,9 @@ def flipped(content: bytes) -> bytes:
 def garbage(content: bytes) -> bytes:
     """Neither an array nor a JPEG, of the same length."""
     return (b"garbage " * (len(content) // 8 + 1))[: len(content)]
+
+
+def unknown_codec(content: bytes) -> bytes:
+    """An MP4 that says of its video stream what no decoder knows."""
+    assert b"avc1" in content
+    return content.replace(b"avc1", b"qqqq")

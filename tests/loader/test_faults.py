@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loader.damage import copied, flipped, garbage
+from loader.damage import copied, flipped, garbage, unknown_codec
 
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, StorageError
@@ -68,12 +68,12 @@ def test_changed_bytes_stop_with_shard_and_key(
             keys(loader)
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "mp4"])
+@pytest.mark.parametrize(("codec", "change"), [("jpeg", garbage), ("mp4", garbage), ("mp4", unknown_codec)])
 def test_garbage_that_nothing_checks_is_found_by_the_decoder(
-    codec_shards: Callable[[str], Path], tmp_path: Path, codec: str, backend: str
+    codec_shards: Callable[[str], Path], tmp_path: Path, codec: str, change: Callable[[bytes], bytes], backend: str
 ) -> None:
     damage = copied(codec_shards(codec), tmp_path)
-    damage.overwrite(garbage)
+    damage.overwrite(change)
     options = vidpipe.LoaderOptions(check="off")
     with (
         vidpipe.Loader(damage.folder, size=32, batch_size=4, backend=backend, options=options) as loader,

@@ -111,6 +111,8 @@ class StoredVideo:
             with av.open(io.BytesIO(self._content), format="mp4") as opened:
                 container = cast("InputContainer", opened)
                 stream = container.streams.video[0]
+                if stream.codec_context is None:
+                    raise ValueError("not a video that can be decoded: its codec is unknown")
                 stream.thread_type, stream.codec_context.thread_count = "NONE", 1
                 yield container, stream
         except (av.FFmpegError, IndexError) as error:

@@ -89,7 +89,11 @@ class Stages:
                 else self._reader.read_parts(sample, frames)
             )
         stages.append(Stage("host copy", self._rate(self._copy)))
-        stages.append(Stage("CRC-32", self._rate(self._checksum)))
+        stages.append(
+            Stage("CRC-32", None, "check: off")
+            if self._section.check == "off"
+            else Stage("CRC-32", self._rate(self._checksum))
+        )
         return {stage.name: stage for stage in (*stages, *self._from_memory_on())}
 
     def _window_of(self) -> Callable[[int], list[int]]:
