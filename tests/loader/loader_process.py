@@ -1,9 +1,9 @@
 """A loader in a process of its own; where the environment tells of several, one rank of a DDP training.
 
 The task has `loader` (arguments of Loader), `options` (of LoaderOptions), `state` (to go on from), `batches` (how many, None for the
-epoch's), `pause` (seconds after each), `slow_fetch` (seconds for each piece of a remote shard) and `stall_at_shard` (the remote shard,
-counted from 1 as they are asked for, which and all after which stop arriving in their midst). Every batch becomes a line of OUT/RANK.jsonl
-as soon as it is there.
+epoch's), `stall_at_batch` (after so many it waits for ever), `slow_fetch` (seconds for each piece of a remote shard) and
+`stall_at_shard` (the remote shard, counted from 1 as they are asked for, which and all after which stop arriving in their midst). Every
+batch becomes a line of OUT/RANK.jsonl as soon as it is there.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ def run(shards: str, out: Path, task: dict[str, Any]) -> None:
             }
             lines.write(json.dumps(line) + "\n")
             lines.flush()
+            if number == task.get("stall_at_batch"):
+                threading.Event().wait()
             if number == task.get("batches"):
                 break
-            time.sleep(task.get("pause", 0))
     if world_size > 1:
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The training script in docs/loading.md runs as it stands there."""
+"""The scripts in docs/loading.md run as they stand there."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from forked import start_ranks
 
 import vidpipe
-
-pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -29,8 +28,27 @@ def steps(said: str) -> list[str]:
     return [line.split(":")[0] for line in said.splitlines() if line.startswith("epoch")]
 
 
+def scripts() -> list[str]:
+    """Those of the guide: of training, and of augmentation."""
+    return re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/loading.md").read_text(), flags=re.DOTALL)
+
+
+def test_the_augmentations_of_the_guide(motion_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(scripts()[1])
+    monkeypatch.setattr(sys, "argv", [str(script), str(motion_shards)])
+    found = runpy.run_path(str(script))
+    batch, video, target = found["batch"], found["video"], found["target"]
+    assert video.shape == batch.video.shape and not torch.equal(video, batch.video)
+    assert (
+        target.shape == (8, 8) and torch.allclose(target.sum(dim=1), torch.ones(8)) and target.max(dim=1)[0].min() < 1
+    )
+    assert found["loader"].epoch == 1 and found["loss"].isfinite()
+
+
+@pytest.mark.slow
 def test_the_training_script_of_the_guide(motion_shards: Path, tmp_path: Path) -> None:
-    (text,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/loading.md").read_text(), flags=re.DOTALL)
+    text, _ = scripts()
     assert len(text.splitlines()) <= 25
     script, state = tmp_path / "script.py", tmp_path / "state.json"
     script.write_text(text)

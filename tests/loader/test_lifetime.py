@@ -216,9 +216,10 @@ def test_memory_is_flat_over_fifty_epochs(motion_shards: Path) -> None:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     with vidpipe.Loader(motion_shards, batch_size=8, size=64, augment="train", backend="torch") as loader:
-        used = []
+        used, batch_bytes = [], 0
         for _ in range(50):
-            for _ in loader:
-                pass
+            for batch in loader:
+                batch_bytes = batch.video.nbytes
             used.append(resident())
-    assert max(used[25:]) - used[10] < 8 << 20, used
+    # The least of ten epochs is free of what an allocator holds on to for a while; four batches an epoch go by.
+    assert min(used[40:]) - min(used[10:20]) < 30 * batch_bytes / 10, used

@@ -30,11 +30,13 @@ def test_after_kill_9_the_next_batch_is_bit_identical(
     motion_shards: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     (whole,) = run_loader(motion_shards, tmp_path / "whole", {"loader": LOADER, "options": options})
-    process = start_loader(motion_shards, tmp_path / "killed", {"loader": LOADER, "options": options, "pause": 0.3})
-    process.wait_until(lambda: len(batches(tmp_path / "killed")) >= 4)
+    process = start_loader(
+        motion_shards, tmp_path / "killed", {"loader": LOADER, "options": options, "stall_at_batch": 4}
+    )
+    process.wait_until(lambda: len(batches(tmp_path / "killed")) == 4)
     process.kill()
     killed = batches(tmp_path / "killed")
-    assert digests(killed) == digests(whole[: len(killed)]) and len(killed) < len(whole)
+    assert digests(killed) == digests(whole[:4]) and len(whole) > 4
     task = {"loader": LOADER, "options": options, "state": killed[-1]["state"]}
     (rest,) = run_loader(motion_shards, tmp_path / "rest", task)
     assert digests(killed + rest) == digests(whole)
