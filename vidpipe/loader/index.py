@@ -118,7 +118,7 @@ def make_index(samples: SamplesFile, manifest: Manifest) -> SampleIndex:
         raise ShardError(f"{samples.path}: {table.num_rows} rows, but the manifest says {manifest.num_samples}")
     try:
         return _index(table, tuple(entry.name for entry in manifest.shards))
-    except (pa.ArrowException, BufferError, TypeError, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise ShardError(f"{samples.path}: damaged: {one_line(error)}; prepare the shards again") from error
 
 
@@ -196,6 +196,8 @@ def _starts(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 def _numbers(array: pa.Array) -> NDArray[Any]:
     """Numbers without a copy, and without `to_numpy`, which first imports pandas (0.2 s) where that is installed."""
+    if array.null_count:
+        raise ValueError(f"{array.null_count} values are missing")
     return np.from_dlpack(array)
 
 

@@ -271,8 +271,8 @@ class Loader:
         """End all threads and close all files; the loader can't be used after that. In a fork, which has none, it does nothing."""
         if not self._background.is_here:
             return
+        self._background.stop_starting()  # first: whatever a consumer meets from now on is because of this
         self._stop_fetching()
-        self._background.stop_starting()
         self._pool.close()
         self._background.close()
         self._engine.close()

@@ -13,8 +13,9 @@ from vidpipe.loader.open_file import OpenFile, folder_lock
 from vidpipe.loader.reader import open_shard_file
 from vidpipe.loader.remote import RemoteFolder
 from vidpipe.loader.stop import Stop
+from vidpipe.shards.checksum import file_sha256
 from vidpipe.shards.layout import MANIFEST, SAMPLES, whole_file
-from vidpipe.shards.manifest import Manifest, find_split, load_manifest, parse_manifest, split_folders
+from vidpipe.shards.manifest import FileEntry, Manifest, find_split, load_manifest, parse_manifest, split_folders
 
 # Linux reads no more for one advice than the device's window, of which this is the usual size.
 READ_AHEAD_BYTES = 128 << 10
@@ -231,10 +232,15 @@ def _mirror(files: RemoteFolder, folder: Path) -> Path:
     with cache_errors(folder):
         mirror.mkdir(parents=True, exist_ok=True)
         with folder_lock(mirror):
-            if not (mirror / SAMPLES).exists() or (mirror / SAMPLES).stat().st_size != samples.bytes:
+            if not _is_whole(mirror / SAMPLES, samples):
                 with whole_file(mirror / SAMPLES) as stream:
                     files.copy(SAMPLES, stream.fileno(), size=samples.bytes, sha256=samples.sha256)
-            if not (mirror / MANIFEST).exists():
+            if not (mirror / MANIFEST).exists() or (mirror / MANIFEST).read_bytes() != manifest:
                 with whole_file(mirror / MANIFEST) as stream:
                     stream.write(manifest)
     return mirror
+
+
+def _is_whole(path: Path, written: FileEntry) -> bool:
+    """Whether a file is there, and is what was written."""
+    return path.exists() and path.stat().st_size == written.bytes and file_sha256(path) == written.sha256
