@@ -15,7 +15,7 @@ def test_rows_are_written_in_groups_and_read_back_in_order(
 ) -> None:
     monkeypatch.setattr(index, "ROWS_AT_ONCE", 3)
     monkeypatch.setattr(index, "ROWS_A_GROUP", 6)
-    rows = list(index.iterate_samples(motion_shards / "val"))
+    rows = list(index.SamplesFile(motion_shards / "val"))
     written = index.write_samples(tmp_path, iter(rows))
     assert index.read_samples(tmp_path).to_pylist() == rows == index.read_samples(motion_shards / "val").to_pylist()
     with pq.ParquetFile(tmp_path / "samples.parquet") as file:
@@ -27,7 +27,7 @@ def test_rows_are_written_in_groups_and_read_back_in_order(
 
 def test_a_file_whose_rows_end_in_an_error_does_not_appear(motion_shards: Path, tmp_path: Path) -> None:
     def rows():
-        yield from index.iterate_samples(motion_shards / "val")
+        yield from index.SamplesFile(motion_shards / "val")
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):

@@ -17,7 +17,7 @@ from typing import Any
 from vidpipe.errors import ShardError
 from vidpipe.prep.locks import PARTS_FOLDER
 from vidpipe.prep.plan import ShardPlan
-from vidpipe.shards.index import iterate_samples
+from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.layout import MANIFEST, REJECTS, whole_file
 from vidpipe.shards.manifest import ChannelSums, Manifest
 
@@ -121,7 +121,7 @@ def restore_parts(out: Path, manifest: Manifest) -> None:
     rejects: dict[str, list[Reject]] = {}
     for reject in (Reject(**json.loads(line)) for line in lines if line):
         rejects.setdefault(reject.shard, []).append(reject)
-    groups = groupby(iterate_samples(out), key=lambda row: str(row["shard"]))
+    groups = groupby(SamplesFile(out, manifest.samples_file), key=lambda row: str(row["shard"]))
     following = next(groups, None)
     (out / PARTS_FOLDER).mkdir(exist_ok=True)
     for entry in manifest.shards:

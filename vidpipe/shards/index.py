@@ -147,11 +147,22 @@ class SamplesFile:
         Raises:
             ShardError: it is damaged or lacks a column.
         """
+        with self._opened() as file:
+            return file.read(list(columns) if columns else None)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The same rows one by one, of which few are held at a time; raises as `read`."""
+        with self._opened() as file:
+            for batch in file.iter_batches(ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
         try:
             with pq.ParquetFile(pa.BufferReader(self._content)) as file:
                 if not file.schema_arrow.equals(SCHEMA):
                     raise ShardError(f"{self.path}: not the columns of this format version; prepare the shards again")
-                return file.read(list(columns) if columns else None)
+                yield file
         except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{self.path}: damaged: {' '.join(str(error).split())}") from error
 
@@ -170,28 +181,3 @@ class SamplesFile:
 def read_samples(folder: Path, columns: Sequence[str] | None = None, *, written: FileEntry | None = None) -> pa.Table:
     """The rows of a split, in the order of shards and of samples within them; see `SamplesFile`."""
     return SamplesFile(folder, written).read(columns)
-
-
-def iterate_samples(folder: Path) -> Iterator[dict[str, Any]]:
-    """The same rows one by one, without holding all of them.
-
-    Raises:
-        ShardError: as `read_samples`.
-    """
-    with _opened(folder) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE):
-            yield from batch.to_pylist()
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[pq.ParquetFile]:
-    path = folder / SAMPLES
-    try:
-        with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(SCHEMA):
-                raise ShardError(f"{path}: not the columns of this format version; prepare the shards again")
-            yield file
-    except FileNotFoundError as error:
-        raise ShardError(f"{path}: missing; prepare the shards again") from error
-    except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path}: damaged: {' '.join(str(error).split())}") from error
