@@ -37,7 +37,7 @@ def codec_shards(
     def make(codec: str) -> Path:
         if codec not in made:
             out = tmp_path_factory.mktemp(codec) / "shards"
-            size = {"jpeg": 0.2, "mp4": 0.1}[codec]
+            size = {"jpeg": 0.2, "mp4": 0.26}[codec]
             options = ("--split", "train", "--shard-size-mb", size, "--codec", codec)
             videos = ("--source", motion_shards / "videos", "--set", "train_videos=4", "--set", "val_videos=2")
             assert session_command("prep", "motion", *videos, "--out", out, *options) == 0
