@@ -124,7 +124,11 @@ def _read(kind: Kind, path: Path, *, seen: tuple[Path, ...], displaced: Displace
     parent = raw.pop("extends", None)
     if parent is None:
         return raw
-    base = _read(kind, find_recipe(kind, str(parent)), seen=(*seen, path.resolve()), displaced=displaced)
+    try:
+        extended = find_recipe(kind, str(parent))
+    except UsageError as error:
+        raise UsageError(f"recipe {path}: extends: {error}") from error
+    base = _read(kind, extended, seen=(*seen, path.resolve()), displaced=displaced)
     return _merged(_without(base, displaced(raw)), raw)
 
 

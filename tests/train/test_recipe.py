@@ -92,3 +92,6 @@ def test_a_recipe_can_extend_another(tmp_path: Path) -> None:
     path.write_text("extends: vivit\nsummary: short\nschedule: {epochs: 3}\n")
     recipe = load_train_recipe(str(path))
     assert (recipe.schedule.epochs, recipe.optim.lr, recipe.summary) == (3, 0.05, "short")
+    path.write_text("extends: vivitt\n")
+    with pytest.raises(UsageError, match=r"short\.yaml: extends: no train recipe 'vivitt'; did you mean .*vivit"):
+        load_train_recipe(str(path))
