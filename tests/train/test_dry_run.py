@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -27,10 +28,11 @@ from vidpipe.loader import Batch
 from vidpipe.prep.recipe import load_prep_recipe
 from vidpipe.recipes import list_recipes
 from vidpipe.shards.manifest import find_split, load_manifest
+from vidpipe.train import dry_run as dry_run_module
 from vidpipe.train.data import ClipLoader, open_eval_loader, open_train_loader, preprocessing_of
 from vidpipe.train.dry_run import dry_run
-from vidpipe.train.parts import smallest_part
 from vidpipe.train.recipe import load_train_recipe
+from vidpipe.train.step import Learner
 from vidpipe.video.ffmpeg import run_ffmpeg
 
 DATASETS = {
@@ -130,7 +132,7 @@ def test_a_recipe_runs_on_what_its_data_set_stores(vidpipe: RunCommand, shards_l
     recipe, shards = load_train_recipe(name), shards_like(DATASET_OF[name])
     report = tried(vidpipe, name, shards)
     clip = [3, recipe.data.frames, recipe.data.size, recipe.data.size]
-    assert report["video"] == [smallest_part(recipe), *clip]
+    assert report["video"] == [1, *clip]
     assert 0 < report["loss"] < 20
     assert report["classes"] == (8 if DATASET_OF[name] == "motion" else 2)
     preprocessing = preprocessing_of(load_manifest(find_split(shards, "train")), recipe.data)
@@ -144,7 +146,7 @@ def test_a_recipe_runs_on_what_its_data_set_stores(vidpipe: RunCommand, shards_l
 def test_a_recipe_runs_on_sixteen_frames_at_stride_two(vidpipe: RunCommand, shards_like: MakeShards, name: str) -> None:
     recipe = load_train_recipe(name)
     report = tried(vidpipe, name, shards_like("16x2"), "--frames", 16, "--stride", 2)
-    assert report["video"] == [smallest_part(recipe), 3, 16, recipe.data.size, recipe.data.size]
+    assert report["video"] == [1, 3, 16, recipe.data.size, recipe.data.size]
     assert 0 < report["loss"] < 20
 
 
@@ -164,6 +166,7 @@ def test_it_reports_and_writes_nothing(
     toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dry_run_module, "_SLOW_STEP_SECONDS", math.inf)
     recipe = toy_recipe(model={"init": "some-weights"}, schedule={"steps": None, "epochs": 4})
     report = dry_run(recipe, shards=toy_shards, device="cpu")
     assert report.video == (1, 3, 4, 16, 16)
@@ -175,15 +178,29 @@ def test_it_reports_and_writes_nothing(
     assert any("add --batch-size 8 to see whether it fits" in note for note in report.notes)
     assert any(line.startswith("step") and "forward" in line for line in report.lines())
     whole = dry_run(toy_recipe(), shards=toy_shards, batch_size=8, device="cpu")
-    assert whole.video[0] == 8 and not whole.notes
+    assert whole.video[0] == 8 and whole.steps == 2 and not whole.notes
     assert not list(tmp_path.iterdir())
 
 
-def test_the_fewest_clips_that_a_recipe_can_take_are_tried(toy_shards: Path, toy_recipe: MakeRecipe) -> None:
+def test_one_clip_is_tried_without_what_needs_several(toy_shards: Path, toy_recipe: MakeRecipe) -> None:
     mixed = toy_recipe(mixing={"mixup": 0.8}, data={"clips_per_sample": 2})
-    assert dry_run(mixed, shards=toy_shards, device="cpu").video[0] == 4
+    one = dry_run(mixed, shards=toy_shards, device="cpu")
+    assert one.video[0] == 1
+    assert one.notes[0].startswith("batch size 1 here without the 2 clips of a sample and mixing, 8 in the recipe")
+    assert dry_run(mixed, shards=toy_shards, batch_size=4, device="cpu").video[0] == 4
     with pytest.raises(UsageError, match="which takes 4"):
         dry_run(mixed, shards=toy_shards, batch_size=2, device="cpu")
+
+
+def test_a_slow_first_step_is_the_only_one(
+    toy_shards: Path, toy_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dry_run_module, "_SLOW_STEP_SECONDS", 0.0)
+    taken: list[int] = []
+    monkeypatch.setattr(Learner, "apply_gradients", lambda self, *, step: taken.append(step))
+    report = dry_run(toy_recipe(), shards=toy_shards, device="cpu")
+    assert report.steps == 1 and taken == [0]
+    assert "it was the only one" in report.notes[-1] and report.loss > 0
 
 
 class SlowLoader:

@@ -131,25 +131,35 @@ def open_train_loader(
         UsageError: the batch can't be divided evenly, or the split has too few clips for one.
     """
     batch_size = per_process_batch(section.batch_size, world_size=world_size, accumulate=accumulate)
-    loader = _open_train_features(
-        shards, section, batch_size=batch_size, device=device, seed=seed, rank=rank, world_size=world_size
-    ) or Loader(
-        shards,
-        split="train",
-        batch_size=batch_size,
-        frames=section.frames,
-        stride=section.stride,
-        size=section.size,
-        augment=section.augment,
-        device=device,
-        backend=section.backend,
-        seed=seed,
-        drop_last=section.drop_last,
-        rank=rank,
-        world_size=world_size,
-        options=loader_options(section),
-    )
-    if steps_per_epoch(loader, accumulate=accumulate, drop_last=section.drop_last) == 0:
+
+    def opened(*, drop_last: bool) -> ClipLoader:
+        return _open_train_features(
+            shards, section, batch_size=batch_size, device=device, seed=seed, rank=rank, world_size=world_size
+        ) or Loader(
+            shards,
+            split="train",
+            batch_size=batch_size,
+            frames=section.frames,
+            stride=section.stride,
+            size=section.size,
+            augment=section.augment,
+            device=device,
+            backend=section.backend,
+            seed=seed,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
+            options=loader_options(section),
+        )
+
+    try:
+        loader = opened(drop_last=section.drop_last)
+        fits = steps_per_epoch(loader, accumulate=accumulate, drop_last=section.drop_last) > 0
+    except UsageError:
+        if not section.drop_last:
+            raise
+        loader, fits = opened(drop_last=False), False  # the batch was too large, unless this raises what else is wrong
+    if not fits:
         num_samples = loader.num_samples
         loader.close()
         raise UsageError(
@@ -265,6 +275,14 @@ def open_eval_loader(
             cache_gb=section.cache_gb,
         ),
     )
+
+
+def other_splits(shards: Shards) -> list[str]:
+    """A sentence for each folder to train from that is a split itself, and another one than `train`."""
+    splits = {folder: read_manifest(folder, "train").split for folder in named_folders(shards)[0]}
+    return [
+        f"{folder}: is the split {split!r} itself: trained on" for folder, split in splits.items() if split != "train"
+    ]
 
 
 def evaluated_shards(shards: Shards, split: str) -> tuple[Folder, ...]:

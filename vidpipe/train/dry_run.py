@@ -8,25 +8,26 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from vidpipe.loader import Batch
 from vidpipe.loader.splits import Shards
-from vidpipe.train.data import ClipLoader, open_train_loader, preprocessing_of
-from vidpipe.train.device import Device, make_fabric, peak_memory_bytes, resolve_precision
+from vidpipe.train.data import ClipLoader, open_train_loader, other_splits, preprocessing_of
+from vidpipe.train.device import Device, gathered, make_fabric, peak_memory_bytes, resolve_precision
 from vidpipe.train.features import start_from_features
 from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.optim import run_length
-from vidpipe.train.parts import check_parts, smallest_part
+from vidpipe.train.parts import check_parts
 from vidpipe.train.recipe import TrainRecipe
 from vidpipe.train.setup import build_learner, build_model
 from vidpipe.train.step import Learner, seed_step
+from vidpipe.train.trial import trial_of
 
 T = TypeVar("T")
 _LOADED_BATCHES = 8  # several, since the loader works ahead: a single one may have been ready before it was asked for
+_SLOW_STEP_SECONDS = 5.0  # on the CPU: a second one would tell little that the first doesn't
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class DryRun:
         video: shape of what goes through the model at a time, [B, C, T, H, W].
         steps_per_epoch, total_steps: of the run that the recipe describes.
         parameters, trained_parameters: of the model.
-        loss: of the step.
+        steps: that were taken, 2, or 1 where the first was slow.
+        loss: of the last step.
         first_batch_seconds: until the first batch was there.
         batch_seconds: of the loader alone for each of the next batches, while nothing else goes on.
-        mixing_seconds, forward_seconds, loss_seconds, backward_seconds, optimizer_seconds: of the second step, once all is
-            warm; `loss` includes what a teacher says.
+        mixing_seconds, forward_seconds, loss_seconds, backward_seconds, optimizer_seconds: of the last step, once all is
+            warm if it is the second; `loss` includes what a teacher says.
         memory_bytes: most memory so far: of the GPU's tensors, or of this process without a GPU.
         notes: what a real run would do otherwise.
     """
@@ -59,6 +61,7 @@ class DryRun:
     total_steps: int
     parameters: int
     trained_parameters: int
+    steps: int
     loss: float
     first_batch_seconds: float
     batch_seconds: float
@@ -110,10 +113,12 @@ def _rate(clips: int, seconds: float) -> str:
 def dry_run(recipe: TrainRecipe, *, shards: Shards, batch_size: int | None = None, device: Device = "auto") -> DryRun:
     """Take two steps of a recipe on real data, the first to warm up, and report on the second.
 
-    Published weights are not read: the model starts from random ones. Processes that torchrun started do it together.
+    Published weights are not read: the model starts from random ones. Processes that torchrun started do it together. On the
+    CPU a slow first step is the only one.
 
     Args:
-        batch_size: clips of the batch, over all processes; None is the fewest that the recipe can take.
+        batch_size: clips of the batch, over all processes; None takes one on each, without what needs several: mixing, and
+            several clips of a sample.
 
     Raises:
         UsageError, ShardError, ModelError, TrainingError: as `train` would.
@@ -122,7 +127,8 @@ def dry_run(recipe: TrainRecipe, *, shards: Shards, batch_size: int | None = Non
     fabric = make_fabric(device=device, precision=recipe.precision, strategy=recipe.strategy)
     world_size = fabric.world_size
     check_parts(recipe, world_size=world_size)
-    trial, notes = _trial(recipe, batch_size or smallest_part(recipe) * world_size)
+    trial, notes = trial_of(recipe, batch_size, world_size=world_size)
+    notes += other_splits(shards)
     check_parts(trial, world_size=world_size)
     advice = step_advice(trial, world_size=world_size)
     with (
@@ -150,8 +156,11 @@ def dry_run(recipe: TrainRecipe, *, shards: Shards, batch_size: int | None = Non
         sizes = [(p.numel(), p.requires_grad) for p in built.module.parameters()]
         learner = build_learner(fabric, trial, built.module, length=length, preprocessing=preprocessing)
         loading = _measured_loading(loader, fabric.device)
-        _measured_step(learner, loading.first, step=0)
-        times = _measured_step(learner, loading.last, step=1)
+        steps, times = _measured_steps(learner, loading)
+        if steps == 1:
+            notes.append(
+                f"the first step took {times.seconds:.1f} s: it was the only one, so its times are those of a cold start"
+            )
         return DryRun(
             model=trial.model.name,
             device=str(fabric.device),
@@ -167,30 +176,11 @@ def dry_run(recipe: TrainRecipe, *, shards: Shards, batch_size: int | None = Non
             total_steps=length.total,
             parameters=sum(size for size, _ in sizes),
             trained_parameters=sum(size for size, trained in sizes if trained),
+            steps=steps,
             memory_bytes=peak_memory_bytes(fabric.device) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             notes=tuple(notes),
             **asdict(times),
         )
-
-
-def _trial(recipe: TrainRecipe, batch_size: int) -> tuple[TrainRecipe, list[str]]:
-    """The recipe as it is tried, and in what it differs from the one that was asked for."""
-    notes, whole = [], recipe.data.batch_size
-    if batch_size != whole:
-        notes.append(
-            f"batch size {batch_size} here, {whole} in the recipe: add --batch-size {whole} to see whether it fits"
-        )
-        data = recipe.data.model_copy(update={"batch_size": batch_size, "drop_last": False})
-        optim = recipe.optim.model_copy(update={"accumulate": 1})
-        recipe = recipe.model_copy(update={"data": data, "optim": optim})
-    elif recipe.optim.accumulate > 1:
-        notes.append(f"one of the {recipe.optim.accumulate} parts of a batch")
-    if recipe.model.init_sources:
-        notes.append(f"random weights instead of {', '.join(recipe.model.init_sources)}")
-    if recipe.distill is not None and not Path(recipe.distill.teacher).exists():
-        notes.append(f"without the teacher {recipe.distill.teacher}, which is not there")
-        recipe = recipe.model_copy(update={"distill": None})
-    return recipe, notes
 
 
 def _steps_per_epoch(recipe: TrainRecipe, num_samples: int) -> int:
@@ -231,6 +221,27 @@ class _Step:
     loss_seconds: float
     backward_seconds: float
     optimizer_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole step."""
+        return (
+            self.mixing_seconds
+            + self.forward_seconds
+            + self.loss_seconds
+            + self.backward_seconds
+            + self.optimizer_seconds
+        )
+
+
+def _measured_steps(learner: Learner, loading: _Loading) -> tuple[int, _Step]:
+    """How many steps were taken, and the last of them; all processes take as many."""
+    first = _measured_step(learner, loading.first, step=0)
+    fabric = learner.fabric
+    slowest = max(gathered(first.seconds, fabric.world_size))
+    if fabric.device.type == "cpu" and slowest > _SLOW_STEP_SECONDS:
+        return 1, first
+    return 2, _measured_step(learner, loading.last, step=1)
 
 
 def _measured_step(learner: Learner, batch: Batch, *, step: int) -> _Step:
