@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 from vidpipe.recipes import validate
 from vidpipe.train.recipe import TrainRecipe
@@ -57,22 +59,21 @@ def rename_classes(split: Path, classes: Sequence[str]) -> None:
     path.write_text(json.dumps(manifest))
 
 
-TOY = {
-    "model": {
-        "name": "vivit-tiny",
-        "patch_size": 8,
-        "width": 24,
-        "num_heads": 2,
-        "spatial_depth": 1,
-        "temporal_depth": 1,
-        "dropout": 0.1,
-    },
-    "data": {"frames": 4, "size": 16, "batch_size": 8, "backend": "torch", "crop_scale": [0.5, 1.0]},
-    "optim": {"name": "adamw", "lr": 0.003, "weight_decay": 0.05, "clip_grad": 1.0},
-    "schedule": {"steps": 9, "warmup_steps": 2},
-    "log": {"every_steps": 1, "tensorboard": False, "pictures": False},
-    "precision": "fp32",
-}
+TOY_RECIPE = Path(__file__).with_name("toy.yaml")
+TOY: dict[str, Any] = yaml.safe_load(TOY_RECIPE.read_text())
+
+
+def toy_command(shards: Path, sections: Mapping[str, Any]) -> list[str]:
+    """Arguments of `vidpipe` to train the toy recipe with keys of its sections set; what is missing is `--out`."""
+    sets: list[str] = []
+    for section, values in sections.items():
+        flat = (
+            {f"{section}.{key}": value for key, value in values.items()}
+            if isinstance(values, dict)
+            else {section: values}
+        )
+        sets += [text for key, value in flat.items() for text in ("--set", f"{key}={json.dumps(value)}")]
+    return ["train", str(TOY_RECIPE), "--shards", str(shards), "--device", "cpu", *sets]
 
 
 def make_toy_recipe(**sections: object) -> TrainRecipe:

@@ -11,6 +11,7 @@ from typing import Literal
 from vidpipe.errors import TrainingError
 
 BAD_BATCHES = "bad-batches.jsonl"
+SPIKES = "gradient-spikes.jsonl"
 _SPIKE = 10.0  # times the usual gradient norm that is worth a line
 
 
@@ -18,38 +19,52 @@ class Guard:
     """Looks at each step's numbers.
 
     Args:
-        path: file to which the clips of a bad batch are appended, one JSON object a line.
+        folder: of the run. Each process appends its clips of a batch that is bad, or whose gradients jump, to a file in it, one
+            JSON object a line.
         policy: `raise` ends the run at a loss or gradients that are not finite, `skip` leaves the batch out.
+        max_skips: steps in a row that may be left out, the last of which ends the run too.
         rank: of this process.
         say: prints a sentence.
     """
 
-    def __init__(self, path: Path, *, policy: Literal["raise", "skip"], rank: int, say: Callable[[str], None]) -> None:
-        self._path, self._policy, self._rank, self._say = path, policy, rank, say
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        policy: Literal["raise", "skip"],
+        max_skips: int,
+        rank: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder, self._policy, self._max_skips, self._rank, self._say = folder, policy, max_skips, rank, say
         self._usual_norm = 0.0
+        self._skips_in_a_row = 0
 
-    def accepts(self, *, step: int, loss: float, grad_norm: float | None, keys: Sequence[str]) -> bool:
+    def accepts(
+        self, *, step: int, loss: float, grad_norm: float | None, keys: Sequence[str], left_out: bool = False
+    ) -> bool:
         """Whether a step counts.
 
         Args:
             grad_norm: None where it has no meaning.
+            left_out: the weights don't have it, for what may be another process's loss.
 
         Raises:
-            TrainingError: its loss or its gradients are not finite, and the policy is to stop.
+            TrainingError: its loss or its gradients are not finite, and the policy is to stop, or it is one too many in a row.
         """
+        what = None
         if not math.isfinite(loss):
-            self._not_finite(f"step {step}: the loss is {loss}", step, loss, keys)
+            what = f"the loss is {loss}"
+        elif grad_norm is not None and not math.isfinite(grad_norm):
+            what = f"the norm of the gradients is {grad_norm}"
+        if what is not None:
+            self._not_finite(f"step {step}: {what}", step=step, loss=loss, keys=keys)
+        if what is not None or left_out:
+            self._count_skip(step)
             return False
-        if grad_norm is None:
-            return True
-        if not math.isfinite(grad_norm):
-            self._not_finite(f"step {step}: the norm of the gradients is {grad_norm}", step, loss, keys)
-            return False
-        if self._usual_norm and grad_norm > _SPIKE * self._usual_norm:
-            usual = f"usually {self._usual_norm:.3g}"
-            self._say(f"step {step}: gradient norm {grad_norm:.3g}, {usual}; clips {_shown(keys)}")
-            grad_norm = _SPIKE * self._usual_norm  # as much of it as may count as usual
-        self._usual_norm = 0.95 * self._usual_norm + 0.05 * grad_norm if self._usual_norm else grad_norm
+        self._skips_in_a_row = 0
+        if grad_norm is not None:
+            self._watch(grad_norm, step=step, keys=keys)
         return True
 
     def accepts_evaluation(self, *, step: int, loss: float) -> bool:
@@ -68,14 +83,35 @@ class Guard:
         self._say(f"{what}; not counted")
         return False
 
-    def _not_finite(self, what: str, step: int, loss: float, keys: Sequence[str]) -> None:
-        line = json.dumps({"step": step, "loss": str(loss), "rank": self._rank, "keys": list(keys)})
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-        what = f"{what}; clips {_shown(keys)} (all in {self._path})"
+    def _watch(self, grad_norm: float, *, step: int, keys: Sequence[str]) -> None:
+        """Write down a jump of the gradients' norm, which is the same on all processes, so that each writes its own clips."""
+        if self._usual_norm and grad_norm > _SPIKE * self._usual_norm:
+            path = self._write(SPIKES, step=step, grad_norm=grad_norm, usual=self._usual_norm, keys=keys)
+            usual = f"usually {self._usual_norm:.3g}"
+            self._say(f"step {step}: gradient norm {grad_norm:.3g}, {usual}; clips {_shown(keys)} (all in {path})")
+            grad_norm = _SPIKE * self._usual_norm  # as much of it as may count as usual
+        self._usual_norm = 0.95 * self._usual_norm + 0.05 * grad_norm if self._usual_norm else grad_norm
+
+    def _count_skip(self, step: int) -> None:
+        self._skips_in_a_row += 1
+        if self._skips_in_a_row >= self._max_skips:
+            raise TrainingError(
+                f"step {step}: {self._skips_in_a_row} steps in a row were left out, as many as max_skips allows: the weights "
+                "give nothing finite any more; begin anew with a lower optim.lr, with optim.clip_grad or with precision fp32"
+            )
+
+    def _not_finite(self, what: str, *, step: int, loss: float, keys: Sequence[str]) -> None:
+        path = self._write(BAD_BATCHES, step=step, loss=str(loss), keys=keys)
+        what = f"{what}; clips {_shown(keys)} (all in {path})"
         if self._policy == "raise":
             raise TrainingError(f"{what}; lower optim.lr, set optim.clip_grad, use precision fp32, or set on_nan=skip")
         self._say(f"{what}; left out")
+
+    def _write(self, name: str, *, keys: Sequence[str], **values: float | str) -> Path:
+        path = self._folder / name
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({**values, "rank": self._rank, "keys": list(keys)}) + "\n")
+        return path
 
 
 def _shown(keys: Sequence[str]) -> str:

@@ -1,9 +1,12 @@
-"""What to say when a GPU's memory runs out: the numbers, and what would help."""
+"""What to say when memory runs out, a GPU's or the machine's: the numbers, and what would help."""
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -14,19 +17,24 @@ from vidpipe.train.recipe import TrainRecipe
 
 @contextmanager
 def memory_advice(where: str, device: torch.device, advice: str) -> Iterator[None]:
-    """Turn running out of GPU memory into one line.
+    """Turn running out of memory into one line.
 
     Args:
         where: what was going on, with how many clips at a time.
         advice: what would help.
 
     Raises:
-        TrainingError: in place of torch's OutOfMemoryError.
+        TrainingError: in place of torch's OutOfMemoryError, and of what torch and Python raise where the machine's memory
+            doesn't suffice.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(f"{where}: out of memory{_numbers(device)}; {advice}") from error
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingError(f"{where}: out of memory{_numbers(device, error)}; {advice}") from error
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise TrainingError(f"{where}: out of memory{_numbers(torch.device('cpu'), error)}; {advice}") from error
 
 
 def step_advice(recipe: TrainRecipe, *, world_size: int) -> str:
@@ -47,10 +55,33 @@ def step_advice(recipe: TrainRecipe, *, world_size: int) -> str:
     return f"try --set {', --set '.join(advice[:-1])}, or {advice[-1]}" if advice[:-1] else f"try {advice[-1]}"
 
 
-def _numbers(device: torch.device) -> str:
-    if device.type != "cuda":
-        return ""
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch's allocator of the machine's memory failed, for which it has no type: only the message tells."""
+    return "DefaultCPUAllocator" in str(error)
+
+
+def _numbers(device: torch.device, error: BaseException) -> str:
+    return (
+        _gpu_numbers(device) if device.type == "cuda" and isinstance(error, torch.OutOfMemoryError) else _own_numbers()
+    )
+
+
+def _gpu_numbers(device: torch.device) -> str:
     free, total = torch.cuda.mem_get_info(device)
     own, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_allocated(device)
     gib = [f"{n / 2**30:.1f}" for n in (total, own, peak, max(0, total - free - own))]
     return f" ({gib[0]} GiB on the GPU; {gib[1]} held by this process, {gib[2]} at most in tensors; {gib[3]} by others)"
+
+
+def _own_numbers() -> str:
+    """What Linux says of this process and this machine; nothing elsewhere."""
+    about_all, about_own = Path("/proc/meminfo"), Path("/proc/self/statm")
+    if not about_all.is_file() or not about_own.is_file():
+        return ""
+    available = 1024 * next(
+        int(line.split()[1]) for line in about_all.read_text().splitlines() if line.startswith("MemAvailable:")
+    )
+    resident = int(about_own.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = "" if limit == resource.RLIM_INFINITY else f", {limit / 2**30:.1f} of addresses allowed (ulimit -v)"
+    return f" ({resident / 2**30:.1f} GiB held by this process, {available / 2**30:.1f} available on this machine{allowed})"

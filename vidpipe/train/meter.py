@@ -17,6 +17,8 @@ class Window:
 
     Attributes:
         steps, clips: what was added; damaged samples are no part of it.
+        skipped_steps: were left out, for a loss or gradients that are not finite.
+        norms: steps whose gradients' norm is known.
         wait_seconds, seconds: for the next batch, and in all.
         untimed: clips of those whose time isn't in `seconds`.
         bad_samples: damaged ones that were found and left out.
@@ -30,6 +32,8 @@ class Window:
     wait_seconds: float = 0.0
     seconds: float = 0.0
     grad_norm: float = 0.0
+    norms: int = 0
+    skipped_steps: int = 0
     untimed: int = 0
     bad_samples: int = 0
 
@@ -38,7 +42,9 @@ class Window:
         self.steps += 1
         self.loss += loss
         self.clips += clips
-        self.grad_norm = max(self.grad_norm, grad_norm or 0.0)
+        if grad_norm is not None:
+            self.norms += 1
+            self.grad_norm = max(self.grad_norm, grad_norm)
         if correct is not None:
             self.labelled += clips
             self.correct += correct
@@ -49,9 +55,19 @@ class Window:
         self.seconds += seconds
 
     @property
-    def mean_loss(self) -> float:
-        """Mean over the steps."""
-        return self.loss / max(1, self.steps)
+    def is_empty(self) -> bool:
+        """Whether there was no step, not even one that was left out."""
+        return self.steps == self.skipped_steps == 0
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean over the steps, None if there was none."""
+        return self.loss / self.steps if self.steps else None
+
+    @property
+    def largest_grad_norm(self) -> float | None:
+        """The largest of all steps, None if none is known."""
+        return self.grad_norm if self.norms else None
 
     @property
     def top1(self) -> float | None:
@@ -85,19 +101,23 @@ class Window:
             wait_seconds=total["wait_seconds"] / world,
             seconds=total["seconds"] / world,
             grad_norm=total["grad_norm"] / world,
+            norms=round(total["norms"] / world),
+            skipped_steps=round(total["skipped_steps"] / world),
             untimed=round(total["untimed"]),
             bad_samples=round(total["bad_samples"]),
         )
 
     def state_dict(self) -> dict[str, float]:
         """The sums but for the times, which a resumed run measures anew."""
-        names = ("steps", "loss", "clips", "labelled", "correct", "grad_norm")
+        names = ("steps", "loss", "clips", "labelled", "correct", "grad_norm", "norms", "skipped_steps")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_state(cls, state: dict[str, float]) -> Window:
         """The window that `state_dict` described."""
-        whole = {name: int(state[name]) for name in ("steps", "clips", "labelled", "correct")}
+        counts = {"norms": state["steps"], "skipped_steps": 0, **state}  # which checkpoints once did without
+        names = ("steps", "clips", "labelled", "correct", "norms", "skipped_steps")
+        whole = {name: int(counts[name]) for name in names}
         return cls(loss=state["loss"], grad_norm=state["grad_norm"], untimed=whole["clips"], **whole)
 
 

@@ -19,6 +19,7 @@ class Pulse:
     """The state of a run at one step.
 
     Attributes:
+        loss: None while all steps since the last log row were left out.
         top1: share of the training clips that were classified rightly; None where labels are mixed.
         data_wait_share: share of the time since the last log row that went into waiting for the next batch.
         memory_bytes: most memory that tensors took on the GPU.
@@ -28,7 +29,7 @@ class Pulse:
     step: int
     total_steps: int
     epoch: int
-    loss: float
+    loss: float | None
     top1: float | None
     lr: float
     clips_per_second: float
@@ -38,7 +39,8 @@ class Pulse:
 
     def line(self) -> str:
         """One line for people."""
-        parts = [f"step {self.step}/{self.total_steps}", f"epoch {self.epoch}", f"loss {self.loss:.4f}"]
+        loss = "none" if self.loss is None else f"{self.loss:.4f}"
+        parts = [f"step {self.step}/{self.total_steps}", f"epoch {self.epoch}", f"loss {loss}"]
         if self.top1 is not None:
             parts.append(f"acc {self.top1:.1%}")
         parts += [f"lr {self.lr:.2e}", f"{self.clips_per_second:.1f} clips/s", f"data wait {self.data_wait_share:.1%}"]

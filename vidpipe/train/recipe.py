@@ -226,8 +226,10 @@ class TrainRecipe(Section):
         strategy: of several processes: `ddp` keeps a copy of the model on each; `fsdp` deals weights, gradients and the
             optimiser's state out among them (FSDP2), which takes less memory and more communication.
         seed: of the initial weights, the order, the augmentation and dropout.
-        ema: decay of the moving average of the weights, which is then what is evaluated; None keeps none.
+        ema: decay of the moving average of the weights, which is then what is evaluated; None keeps none. timm's
+            warm-up goes before it: the n-th step takes 1 - n^(-2/3) as long as that is lower.
         on_nan: `raise` stops at a loss or gradients that are not finite, `skip` leaves the batch out and goes on.
+        max_skips: steps in a row that `skip` may leave out; the last of them ends the run.
         compile: run the model through torch.compile.
     """
 
@@ -245,6 +247,7 @@ class TrainRecipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     ema: float | None = Field(default=None, gt=0, lt=1)
     on_nan: Literal["raise", "skip"] = "raise"
+    max_skips: int = Field(default=20, ge=1)
     compile: bool = False
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()

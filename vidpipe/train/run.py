@@ -14,7 +14,7 @@ from vidpipe.train.bad_samples import BAD_SAMPLES, BadSamples
 from vidpipe.train.data import ClipLoader
 from vidpipe.train.device import peak_memory_bytes
 from vidpipe.train.evaluate import score
-from vidpipe.train.guard import BAD_BATCHES, Guard
+from vidpipe.train.guard import Guard
 from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.meter import Clock, Window
 from vidpipe.train.mistakes import Mistakes
@@ -68,7 +68,11 @@ class Run:
         loaders = (self.state.loader, self.eval_loader)
         self.bad_samples = BadSamples(self.out / BAD_SAMPLES, [loader for loader in loaders if loader is not None])
         self.guard = Guard(
-            self.out / BAD_BATCHES, policy=self.recipe.on_nan, rank=self.fabric.global_rank, say=self.progress.say
+            self.out,
+            policy=self.recipe.on_nan,
+            max_skips=self.recipe.max_skips,
+            rank=self.fabric.global_rank,
+            say=self.progress.say,
         )
 
     def run(self) -> None:
@@ -89,7 +93,7 @@ class Run:
                 raise TrainingError(f"step {self.state.step}: the loader gave no batch in a whole epoch")
             self._end_epoch()
         self._settle(keep=0)
-        if self.state.window.steps and not self._stopped():  # a stopped run fills its row when it goes on
+        if not self.state.window.is_empty and not self._stopped():  # a stopped run fills its row when it goes on
             self._row()
         if self.state.step >= self.total_steps:
             self._evaluate()
@@ -145,11 +149,14 @@ class Run:
             grad_norm = float(result.grad_norm)
             # The scaler of fp16 tries how large gradients may get, and leaves out what overflows.
             norm = None if self.recipe.precision == "fp16" and not math.isfinite(grad_norm) else grad_norm
-            if not self.guard.accepts(step=step, loss=loss, grad_norm=norm, keys=result.keys):
-                continue
-            correct = None if result.correct is None else int(result.correct)
-            for window in (self.state.window, self.total):
-                window.add(loss=loss, clips=int(result.clips), correct=correct, grad_norm=norm)
+            windows = (self.state.window, self.total)
+            if self.guard.accepts(step=step, loss=loss, grad_norm=norm, keys=result.keys, left_out=result.left_out):
+                correct = None if result.correct is None else int(result.correct)
+                for window in windows:
+                    window.add(loss=loss, clips=int(result.clips), correct=correct, grad_norm=norm)
+            else:
+                for window in windows:
+                    window.skipped_steps += 1
 
     def _pulse(self, epoch: int, *, due: bool) -> None:
         window, step = self.state.window, self.state.step
@@ -178,16 +185,15 @@ class Run:
         row = {
             "lr": self.learner.schedule.lr,
             "loss": window.mean_loss,
-            "grad_norm": window.grad_norm,
+            "top1": window.top1,
+            "grad_norm": window.largest_grad_norm,
             "clips_per_second": window.clips_per_second,
             "data_wait_share": window.data_wait_share,
             "seconds": window.seconds,
+            "bad_samples": window.bad_samples if self.recipe.data.on_bad == "skip" else None,
+            "skipped_steps": window.skipped_steps if self.recipe.on_nan == "skip" else None,
         }
-        if window.top1 is not None:
-            row["top1"] = window.top1
-        if self.recipe.data.on_bad == "skip":
-            row["bad_samples"] = window.bad_samples
-        self._log(row)
+        self._log({name: value for name, value in row.items() if value is not None})
 
     def _log(self, values: dict[str, float]) -> None:
         if self.log is not None:
@@ -279,11 +285,12 @@ class Run:
             out=self.out,
             steps=self.state.step,
             total_steps=self.total_steps,
-            loss=self.state.window.mean_loss if self.state.window.steps else self.loss,
+            loss=self.loss if self.state.window.is_empty else self.state.window.mean_loss,
             evaluation=self.evaluation,
             best_top1=self.state.metrics.get("best_top1"),
             clips=self.total.clips * self.fabric.world_size,
             bad_samples=self.bad_samples.total(self.fabric.world_size),
+            skipped_steps=self.total.skipped_steps,
             seconds=self.total.seconds,
             data_wait_share=self.total.data_wait_share,
             stopped_by=self.stop.signal if self.state.step < self.total_steps or self.state.evaluation_due else None,

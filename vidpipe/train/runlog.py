@@ -24,6 +24,7 @@ COLUMNS = (
     "data_wait_share",
     "seconds",
     "bad_samples",
+    "skipped_steps",
     "val_loss",
     "val_top1",
     "val_top5",

@@ -44,6 +44,7 @@ _MAY_CHANGE = (
     "compile",
     "strategy",
     "on_nan",
+    "max_skips",
     "optim.accumulate",
     "data.backend",
     "data.cache_dir",

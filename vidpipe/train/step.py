@@ -37,6 +37,7 @@ class StepResult:
         clips: number of this process's clips, without padding, a scalar.
         grad_norm: norm of all gradients before clipping.
         keys: the clips' keys.
+        left_out: the weights were left as they are, on all processes, for a loss or gradients that are not finite on one.
     """
 
     loss: Tensor
@@ -44,6 +45,7 @@ class StepResult:
     clips: Tensor
     grad_norm: Tensor
     keys: tuple[str, ...]
+    left_out: bool
 
 
 @dataclass
@@ -94,10 +96,10 @@ class Learner:
             corrects.append(self.objective.correct(output, shown))
         keys = tuple(key for batch in batches for key in batch.key)
         loss = torch.stack(losses).sum()
-        grad_norm = self._update(loss, step=step, before=before)
+        grad_norm, left_out = self._update(loss, step=step, before=before)
         known = [correct for correct in corrects if correct is not None]
         correct = torch.stack(known).sum() if known else None
-        return StepResult(loss, correct, clips, grad_norm, keys)
+        return StepResult(loss, correct, clips, grad_norm, keys, left_out)
 
     def real(self, batch: Batch) -> Tensor:
         """Which clips of a batch count, bool [B]: not padding, nor, where labels are learned, clips without one."""
@@ -168,8 +170,8 @@ class Learner:
             epoch=epoch,
         )
 
-    def _update(self, loss: Tensor, *, step: int, before: Sequence[Tensor] | None) -> Tensor:
-        """Update the weights, unless the step is unsound and may be left out; the gradients' norm before clipping.
+    def _update(self, loss: Tensor, *, step: int, before: Sequence[Tensor] | None) -> tuple[Tensor, bool]:
+        """Update the weights, unless the step is unsound and may be left out; the gradients' norm before clipping, and whether it was.
 
         Args:
             before: the model's buffers before the forward pass, which has put what it saw into running statistics; None
@@ -181,9 +183,9 @@ class Learner:
                 buffer.copy_(old)
             if self.recipe.precision != "fp16":  # whose scaler has to be told of the step, and leaves it out by itself
                 self.optimizer.zero_grad(set_to_none=True)
-                return grad_norm
+                return grad_norm, True
         self.apply_gradients(step=step)
-        return grad_norm
+        return grad_norm, False
 
     def clip_gradients(self) -> Tensor:
         """Clip as the recipe says; the norm of all gradients of all processes before that."""
@@ -236,4 +238,4 @@ class Learner:
 
 def seed_step(seed: int, *, step: int, rank: int) -> None:
     """Seed torch for one step: dropout and drop path depend on (seed, step, rank) alone, so resuming needs no more."""
-    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank)
+    torch.manual_seed(((seed * 1_000_003 + step) * 65_537 + rank) % 2**63)
