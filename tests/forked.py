@@ -50,7 +50,7 @@ class Forked:
     def finish(self, code: int = 0) -> str:
         """Wait for its end with this exit code; gives its output."""
         self._process.join(240)
-        assert self._process.exitcode == code, self.output
+        assert self._process.exitcode == code, f"exit code {self._process.exitcode} instead of {code}: {self.output}"
         return self.output
 
     def wait_until(self, condition: Callable[[], object]) -> None:

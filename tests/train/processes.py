@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forked import Forked, start_ranks
+from forked import Forked, command, start_ranks
 
-from tests.train.train_process import run
+from tests.train.toy import toy_command
 from vidpipe.train.runlog import read_metrics
+from vidpipe.train.step import Learner
+
+UNENDING: dict[str, Any] = {"schedule": {"steps": 1_000_000}}
 
 
 def start(
     shards: Path, out: Path, sections: dict[str, Any], *, processes: int = 1, env: Mapping[str, str] | None = None
 ) -> list[Forked]:
-    """A run of the toy recipe, which goes on with what `out` has."""
+    """`vidpipe train` of the toy recipe, which goes on with what `out` has."""
+    arguments = (*toy_command(shards, sections), "--out", out, "--resume")
     if processes == 1:
-        return [Forked(run, shards, out, sections, env=env)]
-    return start_ranks(processes, run, shards, out, sections, env=env)
+        return [Forked(command, *arguments, env=env)]
+    return start_ranks(processes, command, *arguments, env=env)
+
+
+def command_signalled(number: signal.Signals, step: int, pause_seconds: float, *arguments: object) -> None:
+    """`vidpipe ARGUMENTS...` that gets a signal while it computes the step after so many, each of which takes some time."""
+    original = Learner.take_step
+
+    def take_step(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        time.sleep(pause_seconds)
+        result = original(self, *args, **kwargs)
+        if kwargs["step"] == step:
+            os.kill(os.getpid(), number)
+        return result
+
+    Learner.take_step = take_step  # type: ignore[method-assign]
+    command(*arguments)
 
 
 def finish(processes: Sequence[Forked], code: int = 0) -> str:

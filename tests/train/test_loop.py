@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.train.toy import TOY, MakeRecipe, rename_classes
 from vidpipe.errors import CheckpointError, TrainingError, UsageError
-from vidpipe.train import run
+from vidpipe.train import loop, run
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.evaluate import evaluate
 from vidpipe.train.loop import train
@@ -115,6 +115,7 @@ def test_the_command_shows_how_it_goes_and_logs_it(toy_shards: Path, tmp_path: P
         ({}, 6),
         (
             {
+                "seed": 2**31 - 1,
                 "ema": 0.9,
                 "optim": {"accumulate": 2},
                 "mixing": {"mixup": 0.8, "cutmix": 1.0, "erase": 0.5},
@@ -157,6 +158,23 @@ def test_ctrl_c_saves_and_says_130(
     result = train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
     assert (result.exit_code, result.steps) == (130, 2)
     assert read_checkpoint(tmp_path).step == 2
+
+
+def test_a_signal_while_the_run_is_prepared_ends_it_before_its_first_step(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = loop.build_model
+
+    def build_model(*args: Any, **kwargs: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "build_model", build_model)
+        stopped = train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    assert (stopped.steps, stopped.stopped_by, stopped.exit_code) == (0, "SIGTERM", 0)
+    assert train(toy_recipe(), shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True).steps == 9
+    assert list(losses(tmp_path)) == list(range(1, 10))
 
 
 def test_a_failing_evaluation_costs_no_step(
@@ -251,8 +269,15 @@ def test_without_a_val_split_it_trains_all_the_same(
     assert result.evaluation is None
     assert "no 'val' split" in capsys.readouterr().err
     assert not (tmp_path / "run/best.ckpt").exists()
-    alone = train(toy_recipe(), shards=tmp_path / "toy/train", out=tmp_path / "alone", device="cpu", quiet=True)
-    assert alone.steps == 9
+    alone = train(toy_recipe(), shards=tmp_path / "toy/train", out=tmp_path / "alone", device="cpu")
+    assert alone.steps == 9 and "itself" not in capsys.readouterr().err
+    val = train(
+        toy_recipe(schedule={"epochs": 1, "steps": None, "warmup_steps": 0}),
+        shards=toy_shards / "val",
+        out=tmp_path / "val",
+        device="cpu",
+    )
+    assert val.steps == 1 and f"{toy_shards / 'val'}: is the split 'val' itself: trained on" in capsys.readouterr().err
 
 
 def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -265,8 +290,11 @@ def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> N
         train(toy_recipe(), shards=toy_shards, out=out, device="cpu", quiet=True)
     with pytest.raises(UsageError, match=r"optim\.lr 0\.003 -> 0\.5"):
         train(toy_recipe(optim={"lr": 0.5}), shards=toy_shards, out=out, resume=True, device="cpu", quiet=True)
-    with pytest.raises(UsageError, match=r"26 .*clips don't fill one batch of 32"):
-        train(toy_recipe(data={"batch_size": 32}), shards=toy_shards, out=tmp_path / "x", device="cpu", quiet=True)
+    too_large = r"26 training clips don't fill one batch of 32; take a smaller --batch-size, or data\.drop_last=false"
+    for parts in (1, 2):
+        large = toy_recipe(data={"batch_size": 32}, optim={"accumulate": parts})
+        with pytest.raises(UsageError, match=too_large):
+            train(large, shards=toy_shards, out=tmp_path / "x", device="cpu", quiet=True)
     with pytest.raises(UsageError, match="can't be divided"):
         train(toy_recipe(optim={"accumulate": 3}), shards=toy_shards, out=tmp_path / "x", device="cpu", quiet=True)
     with pytest.raises(UsageError, match="7 frames"):

@@ -20,6 +20,7 @@ from vidpipe.train.data import (
     evaluated_shards,
     open_eval_loader,
     open_train_loader,
+    other_splits,
     preprocessing_of,
     steps_per_epoch,
 )
@@ -69,12 +70,13 @@ def train(
         CheckpointError: last.ckpt can't be used.
         TrainingError: the loss is not finite, or memory doesn't suffice.
     """
-    recipe = recipe.model_copy(update={"precision": resolve_precision(recipe.precision, device)})
-    fabric = make_fabric(device=device, precision=recipe.precision, strategy=recipe.strategy)
-    check_parts(recipe, world_size=fabric.world_size)
-    point = read_resume_point(out, recipe, resume=resume, world_size=fabric.world_size)
-    progress = Progress(quiet=quiet or not fabric.is_global_zero)
     with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())  # first: what comes while the run is prepared ends it when it begins
+        recipe = recipe.model_copy(update={"precision": resolve_precision(recipe.precision, device)})
+        fabric = make_fabric(device=device, precision=recipe.precision, strategy=recipe.strategy)
+        check_parts(recipe, world_size=fabric.world_size)
+        point = read_resume_point(out, recipe, resume=resume, world_size=fabric.world_size)
+        progress = Progress(quiet=quiet or not fabric.is_global_zero)
         stack.enter_context(memory_advice("training", fabric.device, step_advice(recipe, world_size=fabric.world_size)))
         loader = stack.enter_context(
             open_loader(
@@ -92,7 +94,7 @@ def train(
         preprocessing = preprocessing_of(loader.manifest, recipe.data, views=views)
         built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=point is None)
         start_from_features(recipe, built.module, loader.manifest, shards=shards, views=views)
-        for report in built.loaded:
+        for report in (*other_splits(shards), *built.loaded):
             progress.say(report)
         per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
         length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
@@ -131,7 +133,7 @@ def train(
                     sharded=is_dealt_out(learner.module),
                 )
             ),
-            stop=stack.enter_context(StopRequest()),
+            stop=stop,
         )
         run.run()
         result = run.result()

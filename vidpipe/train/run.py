@@ -261,7 +261,7 @@ class Run:
 
     def _evaluated_batch(self, number: int, total: int) -> None:
         self.progress.note(f"evaluating, batch {number}/{total}")
-        if self.stop.agreed(self.fabric, number=number):
+        if self.stop.agreed(self.fabric):
             raise _EvaluationStopped
 
     def _save(self, *, best: bool = False) -> None:
@@ -277,7 +277,7 @@ class Run:
         self.clock.skip()
 
     def _stopped(self) -> bool:
-        return self.stop.agreed(self.fabric, number=self.state.step)
+        return self.stop.agreed(self.fabric, step=self.state.step)
 
     def result(self) -> TrainResult:
         """How it ended; every process must call it."""
