@@ -6,6 +6,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from vidpipe.errors import CheckpointError
 from vidpipe.loader import Loader, LoaderOptions
 from vidpipe.models import create_model
 from vidpipe.train.checkpoint import build_model, find_checkpoint, read_checkpoint
-from vidpipe.train.evaluate import evaluate, score
+from vidpipe.train.evaluate import Tally, evaluate, score
 from vidpipe.train.loop import train
 from vidpipe.train.runlog import read_metrics
 from vidpipe.train.scores import Evaluation, ReconstructionScore, summarize
@@ -177,6 +178,32 @@ def test_what_is_repeated_for_the_processes_sake_is_left_out_of_reconstruction_t
     whole, shares = found(0, 1), [found(rank, 3) for rank in range(3)]
     assert [share.clips for share in shares] == [3, 3, 2] and whole.clips == 8
     assert sum(share.loss * share.clips for share in shares) / 8 == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_what_is_repeated_for_the_processes_sake_is_left_out(
+    run: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 videos of 2 clips among 3 processes, two of which are given one more: together they find what one process finds."""
+    alone = evaluate(run, shards=toy_shards, device="cpu", backend="torch")
+    module = build_model(read_checkpoint(run))
+    geometry: dict[str, Any] = {"frames": 4, "size": 16, "batch_size": 4, "backend": "torch"}
+    tallies, repeated = [Tally() for _ in range(3)], 0
+    for rank, tally in enumerate(tallies):
+        options = LoaderOptions(epoch_unit="clip")
+        with Loader(toy_shards, split="val", rank=rank, world_size=3, options=options, **geometry) as loader:
+            repeated += sum(int(batch.is_padding.sum()) for batch in loader)
+            manifest = loader.manifest
+            tally.add(module, loader, forward_context=nullcontext)
+    assert repeated == 2
+    own: list[Any] = []
+    monkeypatch.setattr("vidpipe.train.evaluate.gathered", lambda part, world_size: own.append(part) or [part])
+    for tally in tallies:
+        tally.evaluation(manifest, world_size=3)
+    monkeypatch.setattr("vidpipe.train.evaluate.gathered", lambda part, world_size: own)
+    together = tallies[0].evaluation(manifest, world_size=3)
+    assert (together.videos, together.clips) == (alone.videos, alone.clips) == (8, 16)
+    assert together.loss == pytest.approx(alone.loss, rel=1e-5)
+    assert [found.probability for found in together.scores] == pytest.approx([s.probability for s in alone.scores])
 
 
 def train_with_batch_norm(shards: Path, out: Path) -> int:
