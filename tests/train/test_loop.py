@@ -17,8 +17,8 @@ from command_line import RunCommand
 from loader.damage import copied, garbage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.train.toy import TOY, MakeRecipe, rename_classes
-from vidpipe.errors import CheckpointError, TrainingError, UsageError
+from tests.train.toy import TOY, MakeRecipe, rename_classes, toy_command
+from vidpipe.errors import TrainingError, UsageError
 from vidpipe.train import loop, run
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.evaluate import evaluate
@@ -280,7 +280,7 @@ def test_without_a_val_split_it_trains_all_the_same(
     assert val.steps == 1 and f"{toy_shards / 'val'}: is the split 'val' itself: trained on" in capsys.readouterr().err
 
 
-def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, vidpipe: RunCommand) -> None:
     out = tmp_path / "run"
     train(toy_recipe(precision="auto"), shards=toy_shards, out=out, device="cpu", quiet=True)
     assert yaml.safe_load((out / "recipe.yaml").read_text())["precision"] == "fp32"
@@ -302,11 +302,11 @@ def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> N
     assert not (tmp_path / "x").exists()
     shutil.copytree(toy_shards, tmp_path / "other")
     rename_classes(tmp_path / "other/train", ("blue", "green", "grey", "teal"))
-    with pytest.raises(UsageError, match="class 3 is 'teal' in train, 'red' in val"):
-        train(toy_recipe(), shards=tmp_path / "other", out=tmp_path / "x", device="cpu", quiet=True)
+    shown = vidpipe(*toy_command(tmp_path / "other", {}), "--out", tmp_path / "x")
+    assert shown.code == 2 and "class 3 is 'teal' in train, 'red' in val" in shown.err
     rename_classes(tmp_path / "other/val", ("blue", "green", "grey", "teal"))
-    with pytest.raises(CheckpointError, match="class 3 is 'red' in the checkpoint, 'teal' in the shards"):
-        train(toy_recipe(), shards=tmp_path / "other", out=out, resume=True, device="cpu", quiet=True)
+    shown = vidpipe(*toy_command(tmp_path / "other", {}), "--out", out, "--resume")
+    assert shown.code == 1 and "class 3 is 'red' in the checkpoint, 'teal' in the shards" in shown.err
 
 
 def test_a_longer_run_may_go_on_from_a_shorter_one(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
