@@ -5,18 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from vidpipe.errors import UsageError
 from vidpipe.loader.affine import Affine
 from vidpipe.loader.color import ColorJitter
+from vidpipe.models import create_model
 from vidpipe.recipes import list_recipes
 from vidpipe.train.data import open_train_loader
 from vidpipe.train.recipe import load_train_recipe
 
 
 @pytest.mark.parametrize("name", sorted(list_recipes("train")))
-def test_shipped_recipe_is_valid_and_has_a_summary(name: str) -> None:
-    assert load_train_recipe(name).summary
+def test_shipped_recipe_is_valid_and_makes_its_model_in_full_size(name: str) -> None:
+    recipe = load_train_recipe(name)
+    assert recipe.summary
+    clip = {"num_frames": recipe.data.frames or 32, "image_size": recipe.data.size}
+    with torch.device("meta"):
+        model = create_model(recipe.model.name, num_classes=8, **clip, **recipe.model.config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert (parameters < 2e6) == name.endswith("-tiny") and (name.endswith("-tiny") or parameters > 20e6)
 
 
 @pytest.mark.parametrize(
