@@ -1,7 +1,7 @@
-"""ViViT, model 2: a spatial encoder per tubelet-frame, then a temporal encoder over their class tokens.
+"""ViViT, model 2: a spatial encoder per tubelet-frame, then a temporal encoder over their class tokens, or their mean.
 
-Arnab et al., "ViViT: A Video Vision Transformer" (2021), section 3.3 "Factorised encoder" and section 3.4 for the
-initialisation of tubelets from an image model.
+Arnab et al., "ViViT: A Video Vision Transformer" (2021), section 3.3 "Factorised encoder", section 3.4 for the
+initialisation of tubelets from an image model, and section 4.2 for the baseline that averages frames.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ class ViViTConfig(TubeletConfig):
 
     Args:
         spatial_depth: blocks of the spatial encoder.
-        temporal_depth: blocks of the temporal encoder.
+        temporal_depth: blocks of the temporal encoder; 0 has none, and classifies the mean of the tubelet-frames' tokens,
+            whose order then says nothing.
     """
 
     num_frames: int = Field(default=32, ge=1)
     spatial_depth: int = Field(default=12, ge=1)
-    temporal_depth: int = Field(default=4, ge=1)
+    temporal_depth: int = Field(default=4, ge=0)
 
 
 class ViViT(VideoModel):
@@ -49,8 +50,10 @@ class ViViT(VideoModel):
         frames, rows, columns = config.grid
         blocks = self._spatial_blocks(config, rates[: config.spatial_depth])
         self.spatial = ClassTokenEncoder(config, blocks, num_tokens=rows * columns)
-        blocks = self._temporal_blocks(config, rates[config.spatial_depth :])
-        self.temporal = ClassTokenEncoder(config, blocks, num_tokens=frames)
+        self.temporal: ClassTokenEncoder | None = None
+        if config.temporal_depth:
+            blocks = self._temporal_blocks(config, rates[config.spatial_depth :])
+            self.temporal = ClassTokenEncoder(config, blocks, num_tokens=frames)
         self.head = nn.Linear(config.width, num_classes)
         self._init_weights()
 
@@ -73,10 +76,11 @@ class ViViT(VideoModel):
 
     def no_weight_decay(self) -> set[str]:
         """Positions and class tokens."""
-        return {f"{encoder}.{name}" for encoder in ("spatial", "temporal") for name in ("cls_token", "pos_embed")}
+        encoders = ("spatial", "temporal") if self.temporal else ("spatial",)
+        return {f"{encoder}.{name}" for encoder in encoders for name in ("cls_token", "pos_embed")}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Tubelets and spatial positions, each spatial block, each temporal block, head."""
+        """Tubelets and spatial positions, each spatial block, each temporal block (where there are any), head."""
         if coarse:
             return {"stem": r"^patch_embed", "spatial": r"^spatial", "temporal": r"^temporal"}
         return {
@@ -111,8 +115,15 @@ class ViViT(VideoModel):
 
     def classify(self, frame_tokens: Tensor) -> Tensor:
         """Logits from the tubelet-frames' tokens [B, T', width]."""
+        logits: Tensor = self.head(self._over_time(frame_tokens))
+        return logits
+
+    def _over_time(self, frame_tokens: Tensor) -> Tensor:
+        """One token of each clip [B, width]."""
+        if self.temporal is None:
+            return frame_tokens.mean(dim=1)
         positions = None
         if self.interpolate_positions:
             positions = resample_time(self.temporal.pos_embed, frame_tokens.shape[1], num_prefix=1)
-        logits: Tensor = self.head(self.temporal(frame_tokens, positions))
-        return logits
+        token: Tensor = self.temporal(frame_tokens, positions)
+        return token
