@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vidpipe.models import create_model, list_models
+from vidpipe.train.recipe import load_train_recipe
 
 
 def on_meta(name: str, num_classes: int, **config: Any) -> torch.nn.Module:
@@ -23,6 +24,12 @@ def count(module: torch.nn.Module, *, trainable: bool = False) -> int:
     ("name", "num_classes", "config", "expected"),
     [
         ("vivit", 400, {}, 115_062_928),
+        (
+            "vivit",
+            400,
+            {"temporal_depth": 0},
+            115_062_928 - 28_366_848,
+        ),  # 4 blocks of 7,087,872, positions, token, norm
         ("vivit-joint", 400, {}, 88_954_000),
         ("mini-vivit", 400, {}, 72_557_584),
         ("mini-vivit", 400, {"temporal_share": 2}, 58_389_136),
@@ -61,6 +68,27 @@ def test_shortened_trunk(num_blocks: int, shape: tuple[int, ...], parameters: in
     trunk = model.get_submodule("trunk")
     assert count(trunk) == parameters
     assert tuple(trunk(torch.zeros(1, 3, 16, 112, 112, device="meta")).shape) == (1, *shape)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "millions"),
+    [
+        ("r2plus1d-perceiver-6self", 28.6),
+        ("r2plus1d-perceiver-2self", 11.8),
+        ("r2plus1d-perceiver", 7.6),
+        ("r2plus1d-perceiver-7blocks", 7.6),
+        ("r2plus1d-perceiver-6blocks-6self", 28.6),
+        ("r2plus1d-perceiver-4blocks-6self", 28.6),
+        ("r2plus1d-perceiver-4blocks-12self", 57.2),
+        ("r2plus1d-perceiver-cross", 3.4),
+        ("r2plus1d-perceiver-self", 4.2),
+    ],
+)
+def test_attention_of_the_ablations_has_the_size_of_the_original_table(recipe: str, millions: float) -> None:
+    section = load_train_recipe(recipe).model
+    model = on_meta(section.name, 51, **(section.model_extra or {}))
+    attention = count(model) - count(model.get_submodule("trunk"))
+    assert attention / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 def test_frozen_backbone() -> None:

@@ -42,10 +42,15 @@ DATASETS = {
         *("videomae", "videomae-no-cutmix", "videomae-pretrain-ssv2"),
         *("vit-llama", "vit-llama-baseline", "vit-llama-small", "vit-llama-small-baseline"),
     ),
-    "ucf101": ("videomae-ucf101", "videomae-ucf101-no-cutmix", "videomae-pretrain-ucf101"),
+    "ucf101": (
+        *("videomae-ucf101", "videomae-ucf101-no-cutmix", "videomae-ucf101-short", "videomae-ucf101-short-cutmix"),
+        "videomae-pretrain-ucf101",
+    ),
     "hmdb51": (
         *("r2plus1d", "r2plus1d-bert", "r2plus1d-perceiver"),
-        *("r2plus1d-perceiver-7blocks", "r2plus1d-perceiver-cross", "r2plus1d-perceiver-self"),
+        *("r2plus1d-perceiver-cross", "r2plus1d-perceiver-self", "r2plus1d-perceiver-7blocks"),
+        *("r2plus1d-perceiver-2self", "r2plus1d-perceiver-6self", "r2plus1d-perceiver-6blocks-6self"),
+        *("r2plus1d-perceiver-4blocks-6self", "r2plus1d-perceiver-4blocks-12self"),
     ),
     "msrdailyactivity3d": ("resnet-temporal", "vivit-msr", "mini-vivit-msr"),
     "motion": ("vivit-tiny", "timesformer-tiny", "r2plus1d-tiny", "r2plus1d-perceiver-tiny"),
