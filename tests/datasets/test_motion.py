@@ -28,6 +28,11 @@ def test_the_generated_videos_are_listed_by_class_and_split(videos: Path) -> Non
     ]
     assert not any(listing.counts.values())
     assert not listing.notes
+    kinds = SMALL.model_copy(update={"labels": "kind"}).scan(videos)
+    assert kinds.classes == ("scale", "turn", "x", "y")
+    assert [video.path for video in kinds.videos] == [video.path for video in listing.videos]
+    for coarse, fine in zip(kinds.videos, listing.videos, strict=True):
+        assert fine.label is not None and coarse.label == MOTIONS[fine.label][0]
 
 
 def test_they_decode_to_what_was_drawn(videos: Path) -> None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import DatasetFormat, Listing
@@ -36,6 +38,8 @@ class Motion(DatasetFormat):
         video_fps: frames a second.
         slow_motion: by how much the motion is slowed down, from frame to frame.
         video_seed: another seed gives other videos.
+        labels: `direction` names the eight motions; `kind` the four pairs of opposite ones (scale, turn, x, y), an easier task
+            on the same videos, for pretraining.
     """
 
     train_videos: int = Field(64, ge=1, le=9999)
@@ -45,6 +49,7 @@ class Motion(DatasetFormat):
     video_fps: float = Field(16, ge=1, le=120)
     slow_motion: float = Field(1, gt=0)
     video_seed: int = Field(0, ge=0)
+    labels: Literal["direction", "kind"] = "direction"
 
     @field_validator("video_size")
     @classmethod
@@ -53,6 +58,12 @@ class Motion(DatasetFormat):
             raise ValueError("expected two even numbers from 32 to 1024")
         return value
 
+    @model_validator(mode="after")
+    def _kinds_have_their_order(self) -> Self:
+        if self.classes and self.labels == "kind":
+            raise ValueError("classes: a class list goes with `labels: direction` only")
+        return self
+
     def scan(self, source: Path) -> Listing:
         """Read what `generate` has written: class folders train/CLASS/NNNN.mp4 and val/CLASS/NNNN.mp4."""
         tree = SourceTree(source, self.link_targets)
@@ -60,7 +71,9 @@ class Motion(DatasetFormat):
             raise DatasetError(
                 f"source {tree.root}: no generated videos in it; run `vidpipe prep motion` without --source"
             )
-        return list_folders(tree, layout="split", classes=self.classes).build(classes=None if self.classes else MOTIONS)
+        builder = list_folders(tree, layout="split", classes=self.classes)
+        listing = builder.build(classes=None if self.classes else MOTIONS)
+        return _by_kind(listing) if self.labels == "kind" else listing
 
     def files(self) -> list[str]:
         """Relative paths of all videos, in an order that takes turns between the classes."""
@@ -73,9 +86,16 @@ class Motion(DatasetFormat):
         ]
 
     def fingerprint(self) -> str:
-        """What the videos' content depends on, as text; the numbers of videos are not part of it."""
-        counts = {"classes", "train_videos", "val_videos"}
-        return f"motion {_VERSION} {self.model_dump_json(exclude=counts)}\n"
+        """What the videos' content depends on, as text; their numbers and labels are not part of it."""
+        others = {"classes", "labels", "train_videos", "val_videos"}
+        return f"motion {_VERSION} {self.model_dump_json(exclude=others)}\n"
+
+
+def _by_kind(listing: Listing) -> Listing:
+    """The same videos, labelled by what moves instead of which way."""
+    kinds = {motion: kind for motion, (kind, _) in MOTIONS.items()}
+    videos = tuple(replace(video, label=kinds[str(video.label)]) for video in listing.videos)
+    return replace(listing, videos=videos, classes=tuple(sorted(set(kinds.values()))))
 
 
 def generate(folder: Path, options: Motion, *, progress: Callable[[int, int], None] | None = None) -> None:
