@@ -236,11 +236,18 @@ def bench_experiments(
     names: Annotated[list[str] | None, typer.Argument(help="Which ones; all by default.")] = None,
     out: Annotated[Path, typer.Option(help="Where videos, runs and results go.")] = Path("benchmarks/experiments"),
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="A page whose tables of these experiments to renew; the numbers go to figures/ beside it."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Small experiments with training; what an earlier call has finished is not run again."""
+    from vidpipe.bench.experiments.page import renew_page
     from vidpipe.bench.experiments.run import run_experiments
 
     report = run_experiments(names or [], out=out, seeds=seeds)
+    if page is not None:
+        renew_page(page, report)
     show(report.to_json(), report.as_text(), as_json=as_json)
     return 0
