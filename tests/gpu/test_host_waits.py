@@ -18,8 +18,8 @@ from vidpipe.bench.gpu.models import MODELS
 from vidpipe.loader import Batch
 from vidpipe.loader.assemble import make_batch, to_consumer
 from vidpipe.loader.engine import Made
-from vidpipe.loader.randaugment import OPERATIONS
 from vidpipe.loader.order import Share
+from vidpipe.loader.randaugment import OPERATIONS
 from vidpipe.loader.source import Source
 from vidpipe.shards.codecs import CodecSpec
 from vidpipe.shards.manifest import Normalization
