@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ALIGNMENT = (
-    64  # bytes; the kernel takes a third longer to copy what it reads to addresses that are only multiples of 16
-)
+# In bytes. The kernel takes a third longer to copy what it reads to addresses that are only multiples of 16.
+ALIGNMENT = 64
 
 
 def aligned(size: int) -> int:
