@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -54,7 +55,13 @@ def assert_equal(found: list[tuple[list[str], torch.Tensor]], expected: list[tup
 
 
 def cached(folder: Path) -> int:
-    return sum(path.stat().st_size for path in (folder / "shards").iterdir())
+    """Bytes of the shards in the cache at one moment: looked at again until nothing came or went meanwhile."""
+    while True:
+        shards = sorted((folder / "shards").iterdir())
+        with contextlib.suppress(FileNotFoundError):
+            size = sum(path.stat().st_size for path in shards)
+            if sorted((folder / "shards").iterdir()) == shards:
+                return size
 
 
 def overwrite(url: str, name: str, content: bytes) -> None:
