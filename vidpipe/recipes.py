@@ -85,10 +85,12 @@ def find_recipe(kind: Kind, name: str) -> Path:
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean a, b?` for an error message, or, when nothing is near, the known names if they are few."""
     names = sorted(known)
+    return _did_you_mean(name, names) or (f"; known: {', '.join(names)}" if 0 < len(names) <= 24 else "")
+
+
+def _did_you_mean(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if close:
-        return f"; did you mean {', '.join(close)}?"
-    return f"; known: {', '.join(names)}" if 0 < len(names) <= 24 else ""
+    return f"; did you mean {', '.join(close)}?" if close else ""
 
 
 def _none_displaced(_: Mapping[str, Any]) -> Iterable[str]:
@@ -189,8 +191,8 @@ def _explain(model: type[BaseModel], details: Any, extra_keys: Iterable[str]) ->
     key = ".".join(location)
     if details["type"] == "extra_forbidden":
         parent = _model_at(model, location[:-1])
-        allowed = [*(parent.model_fields if parent else ()), *(extra_keys if len(location) == 1 else ())]
-        return f"unknown key {key!r}{nearest(location[-1], allowed)} (allowed: {', '.join(sorted(allowed))})"
+        allowed = sorted([*(parent.model_fields if parent else ()), *(extra_keys if len(location) == 1 else ())])
+        return f"unknown key {key!r}{_did_you_mean(location[-1], allowed)} (allowed: {', '.join(allowed)})"
     if details["type"] == "missing":
         return f"{key}: required, but missing"
     message = details["msg"].removeprefix("Value error, ")

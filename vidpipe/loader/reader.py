@@ -144,9 +144,19 @@ class ClipReader:
         return video
 
     def read_parts(self, sample: int, frames: Sequence[int]) -> list[memoryview]:
-        """What is stored of some frames of a sample, for `Codec.decode_parts`; raises as `read`."""
+        """What is stored of some frames of a sample, for the codec's decoder or another one; raises as `read`."""
         parts = self._parts(sample, frames)
-        return self._renewing(sample, lambda place: self._read(place, parts, _room(parts)))
+        _, height, width = (int(n) for n in self._index.shape[sample])
+
+        def checked(place: _Place) -> list[memoryview]:
+            content = self._read(place, parts, _room(parts))
+            try:
+                self._codec.check_parts(content, (height, width))
+            except ValueError as error:
+                raise self._bad(place, f"can't be decoded: {error}") from error
+            return content
+
+        return self._renewing(sample, checked)
 
     def close(self) -> None:
         """Close all shards."""

@@ -145,6 +145,16 @@ class Codec(ABC):
             ValueError: a part can't be decoded, or to another size.
         """
 
+    def check_parts(self, parts: Sequence[Buffer], frame_shape: tuple[int, int]) -> None:  # noqa: B027
+        """Refuse what another decoder than `decode_parts` mustn't be given, as far as can be told without decoding.
+
+        Args:
+            frame_shape: H, W of the stored clip.
+
+        Raises:
+            ValueError: a part is damaged, or holds frames of another size.
+        """
+
     @abstractmethod
     def intact(self, members: Sequence[Buffer], shape: tuple[int, int, int], checksums: Sequence[int]) -> bool:
         """Whether a payload is, byte for byte, what `encode` gave for a clip of `shape` (T, H, W) with these checksums."""

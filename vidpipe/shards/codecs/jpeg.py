@@ -16,6 +16,7 @@ from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs.base import Buffer, Codec, EncodedClip, EncodedMember, Frames, Part
 
 DEFAULT_QUALITY = 90
+_END = b"\xff\xd9"  # the marker EOI
 _NOMINAL_BITS_PER_PIXEL = 1.5  # of quality 90, 4:2:0, on Kinetics-like video
 _BITS_BY_QUALITY = ((1, 50, 75, 90, 95, 100), (0.1, 0.46, 0.65, 1.0, 1.43, 2.6))  # as multiples of those of quality 90
 
@@ -56,10 +57,15 @@ class JpegCodec(Codec):
     def decode_parts(self, parts: Sequence[Buffer], frames: Sequence[int], out: Frames) -> None:
         """Decodes frame by frame, into its place."""
         for part, frame in zip(parts, out, strict=True):
-            height, width, _, _ = _header(part)
-            if (height, width) != frame.shape[:2]:
-                raise ValueError(f"a frame decodes to {width}x{height}, expected {frame.shape[1]}x{frame.shape[0]}")
+            _check_size(part, (frame.shape[0], frame.shape[1]))
             simplejpeg.decode_jpeg(part, "RGB", buffer=frame)
+
+    def check_parts(self, parts: Sequence[Buffer], frame_shape: tuple[int, int]) -> None:
+        """Header, size and end of each file: nvImageCodec may crash the process on one that it can't parse."""
+        for part in parts:
+            _check_size(part, frame_shape)
+            if bytes(part[-2:]) != _END:
+                raise ValueError("a frame's JPEG has no end")
 
     def intact(self, members: Sequence[Buffer], shape: tuple[int, int, int], checksums: Sequence[int]) -> bool:
         """Compares every file's checksum."""
@@ -69,6 +75,12 @@ class JpegCodec(Codec):
         """What such frames take on average."""
         bits = _NOMINAL_BITS_PER_PIXEL * float(np.interp(self.spec.quality or DEFAULT_QUALITY, *_BITS_BY_QUALITY))
         return round(frames * height * width * bits / 8)
+
+
+def _check_size(content: Buffer, expected: tuple[int, int]) -> None:
+    height, width, _, _ = _header(content)
+    if (height, width) != expected:
+        raise ValueError(f"a frame decodes to {width}x{height}, expected {expected[1]}x{expected[0]}")
 
 
 def _header(content: Buffer) -> tuple[int, int, str, str]:
