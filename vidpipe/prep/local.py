@@ -36,11 +36,17 @@ def run_local(
     """
     pool = _Pool(tasks, recipe=recipe, root=root, on_video=on_video)
     with ThreadPoolExecutor(max(1, min(workers, len(tasks))), thread_name_prefix="prep") as executor:
-        # Futures are waited for, not threads: an interrupted Thread.join takes a running thread for a finished one.
-        running = [executor.submit(pool.work) for _ in range(min(workers, len(tasks)))]
+        running: list[Future[int]] = []
         try:
-            while wait(running, timeout=0.2).not_done:
-                pass
+            for _ in range(min(workers, len(tasks))):
+                running.append(executor.submit(pool.work))
+            # What Ctrl-C interrupts here must not be written in Python: an interrupted Thread.join takes a running thread for a
+            # finished one, and an interrupted wait for a future may keep its lock, on which its thread would wait for ever.
+            left = len(running)
+            while left:
+                with suppress(queue.Empty):
+                    pool.ended.get(timeout=0.2)  # not for ever: a signal just before it would wait as long
+                    left -= 1
         finally:
             pool.stop.set()
             wait(running)
@@ -60,6 +66,7 @@ class _Pool:
     ) -> None:
         self.stop = threading.Event()
         self.failure: Exception | None = None
+        self.ended: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item for each worker that has nothing left to do
         self._recipe = recipe
         self._root = root
         self._on_video = on_video
@@ -69,7 +76,14 @@ class _Pool:
             self._tasks.put(task)
 
     def work(self) -> int:
-        """One worker: shards until there are none left, the run is stopped, or something fails; how many it made.
+        """What one worker does; `ended` gets an item at its end."""
+        try:
+            return self._work()
+        finally:
+            self.ended.put(None)
+
+    def _work(self) -> int:
+        """Shards until there are none left, the run is stopped, or something fails; how many were made.
 
         While one shard goes to the disk, the next one's videos are decoded.
         """
