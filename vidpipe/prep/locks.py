@@ -113,8 +113,8 @@ def _lock(folder: Path, name: str, operation: int) -> int | None:
     """Descriptor of the lock's file, locked; None if another holds it and `operation` doesn't wait."""
     path = _path(folder, name)
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the last run has removed the folder just now: make it anew
+            _make_folder(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             with ExitStack() as opened:
                 opened.callback(os.close, descriptor)
@@ -125,6 +125,16 @@ def _lock(folder: Path, name: str, operation: int) -> int | None:
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     opened.pop_all()
                     return descriptor
+
+
+def _make_folder(folder: Path) -> None:
+    """As `Path.mkdir` does it, which takes a folder that is removed while it looks for something else of that name."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if folder.exists() and not folder.is_dir():
+            raise
+        raise FileNotFoundError(folder) from None
 
 
 def _path(folder: Path, name: str) -> Path:
