@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from prep.interrupted_runs import command, files, run
 
+from vidpipe.errors import ShardError
 from vidpipe.prep.decoder import Decoder
-from vidpipe.prep.locks import PARTS_FOLDER
+from vidpipe.prep.locks import PARTS_FOLDER, present
 from vidpipe.prep.plan import make_plan
 from vidpipe.prep.recipe import load_prep_recipe
 from vidpipe.prep.run import PrepJob, prepare
@@ -94,6 +98,43 @@ def test_a_shard_of_a_complete_split_is_not_made_again(motion_shards: Path, tmp_
         )
     decoder.close()
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_ctrl_c_while_the_workers_are_started_stops_them(
+    motion_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, task: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+            if threading.current_thread() is threading.main_thread() and self._threads:
+                raise KeyboardInterrupt
+            return super().submit(task, *arguments, **options)
+
+    monkeypatch.setattr("vidpipe.prep.local.ThreadPoolExecutor", Interrupted)
+    job, told = _job(motion_shards / "videos", tmp_path / "out"), _Meanwhile(lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(replace(job, workers=2), progress=told)
+    assert len(told.videos) < 48 and not list(job.out.glob("*/*.tmp"))
+
+
+def test_a_folder_of_locks_that_another_run_removes_just_now_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, failures = Path.mkdir, [FileNotFoundError(), FileExistsError()]
+
+    def mkdir(folder: Path, *arguments: Any, **options: Any) -> None:
+        if failures:
+            raise failures.pop()
+        make(folder, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with present(tmp_path / "out", "plan"):
+        assert not failures and (tmp_path / "out" / PARTS_FOLDER / "runs.lock").read_text() == "plan"
+
+
+def test_a_file_in_the_place_of_the_folder_of_locks_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / PARTS_FOLDER).touch()
+    with pytest.raises(ShardError, match="can't be used: File exists"), present(tmp_path, "plan"):
+        pass
 
 
 def _unexpected(done: VideoDone) -> None:
