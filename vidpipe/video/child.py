@@ -141,7 +141,12 @@ class Child(Generic[Job, Result]):
         command = [sys.executable, "-P", "-c", self._code, *map(str, fds)]
         # One thread a library, since there is one child a core.
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=env)
+        # It inherits what is blocked, so it leaves Ctrl-C to its parent from its first moment on.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=env)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
         return _Process(process, ours)
 
@@ -171,14 +176,13 @@ class Child(Generic[Job, Result]):
 def serve(pipe_fd: int, work: Callable[[Job], Result]) -> None:
     """What a child does: answer jobs, by a result or the VidpipeError that it raises, until the pipe closes.
 
-    It dies with its parent, and leaves Ctrl-C to it.
+    It dies with its parent.
 
     Args:
         pipe_fd: descriptor of the pipe to the parent.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, whatever the parent dies of
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe: Connection[Result | VidpipeError, Job] = Connection(pipe_fd)
     pipe.send_bytes(_READY)
     while True:
