@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import av
+import av.logging
 import numpy as np
 import pytest
 from video.numbered import HEIGHT, WIDTH, MakeVideo, ffmpeg_frames, numbered_frames
 
 from vidpipe.errors import VideoError
 from vidpipe.video.decode import extract_clips
+from vidpipe.video.demux import captured_complaints
 from vidpipe.video.packets import H264Restarts, Packet, index_frames, needed_packets
 from vidpipe.video.spec import ClipSpec
 
@@ -98,6 +102,16 @@ def test_a_lost_slice_is_damage_though_libav_conceals_it_in_silence(strict: bool
     for decoder in ("auto", "ffmpeg"):
         with pytest.raises(VideoError, match="corrupt"):
             extract_clips(path, ClipSpec(frames=16, stride=3, height=HEIGHT), key="x", decoder=decoder, strict=strict)
+
+
+def test_complaints_are_listened_for_until_the_last_thread_has_no_need() -> None:
+    before = av.logging.get_level()
+    with ThreadPoolExecutor(1) as other, ExitStack() as listening:
+        with captured_complaints():
+            other.submit(listening.enter_context, captured_complaints()).result()
+        assert av.logging.get_level() == av.logging.ERROR
+        other.submit(listening.close).result()
+    assert av.logging.get_level() == before
 
 
 def test_needed_packets() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,14 +26,38 @@ def captured_complaints() -> Iterator[list[tuple[int, str, str]]]:
     """(level, name, text) of what PyAV's libraries say at level error in this thread, instead of printing it."""
     import av.logging
 
-    before = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)  # else what is captured depends on the file before
-    try:
-        with av.logging.Capture() as logs:
-            yield logs
-    finally:
-        av.logging.set_level(before)
+    with _LEVEL.errors(), av.logging.Capture() as logs:
+        yield logs
+
+
+class _Level:
+    """PyAV's log level, of which a process has one; the last thread that listens puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners = 0
+        self._before: int | None = None
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        import av.logging
+
+        with self._lock:
+            if self._listeners == 0:
+                self._before = av.logging.get_level()
+                av.logging.set_level(av.logging.ERROR)
+                av.logging.set_skip_repeated(False)  # else what is captured depends on the file before
+            self._listeners += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners -= 1
+                if self._listeners == 0:
+                    av.logging.set_level(self._before)
+
+
+_LEVEL = _Level()
 
 
 @dataclass(slots=True)
