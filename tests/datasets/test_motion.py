@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,16 @@ def test_a_second_run_adds_what_lacks_and_is_the_same_bytes(videos: Path, tmp_pa
     assert (again / "val/up/0000.mp4").stat().st_mtime_ns == before
     generate(again, SMALL.model_copy(update={"video_seed": 1}))
     assert (videos / names[1]).read_bytes() != (again / names[1]).read_bytes()
+
+
+def test_several_that_generate_at_once_share_the_videos(videos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    with ThreadPoolExecutor(3) as pool:
+        for made in [pool.submit(generate, folder, SMALL) for _ in range(3)]:
+            made.result()
+    names = sorted(path.relative_to(videos) for path in videos.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert all((videos / name).read_bytes() == (folder / name).read_bytes() for name in names)
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:

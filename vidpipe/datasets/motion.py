@@ -3,9 +3,12 @@ download."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
@@ -101,7 +104,7 @@ def _by_kind(listing: Listing) -> Listing:
 def generate(folder: Path, options: Motion, *, progress: Callable[[int, int], None] | None = None) -> None:
     """Write the data set's videos; those that are there already stay, as long as they were made with the same options.
 
-    The same options give the same videos, with the same versions of numpy and ffmpeg.
+    The same options give the same videos, with the same versions of numpy and ffmpeg. Of several calls at once, one makes them.
 
     Args:
         folder: is created if need be. Videos that an earlier run made with other options are removed.
@@ -111,33 +114,31 @@ def generate(folder: Path, options: Motion, *, progress: Callable[[int, int], No
         DatasetError: the folder holds something else, or can't be written.
     """
     try:
-        _claim(folder, options)
-        wanted = options.files()
-        todo = [path for path in wanted if not (folder / path).is_file()]
-        for parent in {(folder / path).parent for path in todo}:
-            parent.mkdir(parents=True, exist_ok=True)
-        if progress:
-            progress(len(wanted) - len(todo), len(wanted))
-        with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
-            jobs = [pool.submit(_write_video, folder, path, options) for path in todo]
-            try:
-                for done, job in enumerate(as_completed(jobs), start=len(wanted) - len(todo) + 1):
-                    job.result()
-                    if progress:
-                        progress(done, len(wanted))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            _claim(folder, options)
+            _write_videos(folder, options, progress)
     except OSError as error:
         raise DatasetError(f"motion videos: {folder}: can't be written: {error.strerror}") from error
     except VideoError as error:
         raise DatasetError(f"motion videos: {folder}: {error.message}") from error
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for others that generate there, in whatever process, and have them wait."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _claim(folder: Path, options: Motion) -> None:
     """Make the folder ours: mark it with the options, and remove what other options or larger numbers left behind."""
     mark = folder / _MARK
-    folder.mkdir(parents=True, exist_ok=True)
     if not mark.is_file() and any(folder.iterdir()):
         raise DatasetError(
             f"motion videos: {folder} holds other files; name an empty folder, "
@@ -150,6 +151,25 @@ def _claim(folder: Path, options: Motion) -> None:
     if not keep:
         with whole_file(mark) as stream:
             stream.write(options.fingerprint().encode())
+
+
+def _write_videos(folder: Path, options: Motion, progress: Callable[[int, int], None] | None) -> None:
+    wanted = options.files()
+    todo = [path for path in wanted if not (folder / path).is_file()]
+    for parent in {(folder / path).parent for path in todo}:
+        parent.mkdir(parents=True, exist_ok=True)
+    if progress:
+        progress(len(wanted) - len(todo), len(wanted))
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
+        jobs = [pool.submit(_write_video, folder, path, options) for path in todo]
+        try:
+            for done, job in enumerate(as_completed(jobs), start=len(wanted) - len(todo) + 1):
+                job.result()
+                if progress:
+                    progress(done, len(wanted))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _write_video(folder: Path, path: str, options: Motion) -> None:
