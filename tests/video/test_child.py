@@ -15,11 +15,13 @@ from vidpipe.video.child import Child, serve
 
 
 def main(pipe_fd: int) -> None:
-    """Each job is a file to write its PID to, and whether to hang then; the answer is the PID."""
+    """Each job is a file for its PID, which appears whole, and whether to hang then; the answer is the PID."""
 
     def work(job: tuple[Path, bool]) -> int:
         path, hangs = job
-        path.write_text(str(os.getpid()))
+        written = path.with_suffix(".tmp")
+        written.write_text(str(os.getpid()))
+        written.rename(path)
         if hangs:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(3600)
@@ -47,6 +49,18 @@ def test_a_job_that_does_not_end_is_killed(tmp_path: Path) -> None:
         if job[0].exists():  # else it was killed before it came so far
             with pytest.raises(ProcessLookupError):
                 os.kill(int(job[0].read_text()), 0)
+    finally:
+        child.close()
+
+
+def test_a_child_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None:
+    child: Child[tuple[Path, bool], int] = Child(main, timeout_seconds=600, stop=Event())
+    try:
+        child.send((tmp_path / "pid", False))
+        assert child._process is not None
+        child._process.popen.send_signal(signal.SIGINT)
+        assert child.receive((tmp_path / "pid", False)) == child._process.popen.pid
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
         child.close()
 
