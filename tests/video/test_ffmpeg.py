@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from prep.interrupted_runs import wait_for_end
 from video.numbered import MakeVideo, numbered_frames, read_numbers
 
 from vidpipe.errors import UsageError, VideoError, VidpipeError
@@ -105,35 +107,25 @@ def test_ffmpeg_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     pipe = tmp_path / "endless.avi"
     os.mkfifo(pipe)
     program = (
-        "import sys; from vidpipe.video.ffmpeg import run_ffmpeg; print('started', flush=True);"
+        "import sys; from vidpipe.video.ffmpeg import run_ffmpeg;"
         "run_ffmpeg(['-v', 'error', '-i', sys.argv[1], '-f', 'null', '-'], timeout_seconds=600)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program, str(pipe)], stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    assert parent.stdout.readline() == b"started\n"
-    child = _wait_for(lambda: _children(parent.pid))
+    parent = subprocess.Popen([sys.executable, "-c", program, str(pipe)])
+    writing = _opened_for_writing(pipe, parent)
+    # ffmpeg has opened the pipe, so it is the only child: what looked for the program before is over.
+    (child,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text(encoding="ascii").split()
+    assert Path(f"/proc/{child}/cmdline").read_bytes().startswith(os.fsencode(ffmpeg_path()))
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    parent.stdout.close()
-    assert _wait_for(lambda: [pid for pid in child if not _is_running(pid)]) == child
+    assert wait_for_end([int(child)])
+    os.close(writing)
 
 
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(child) for child in text.split() if b"ffmpeg" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def _wait_for(condition, *, seconds: float = 20.0):  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
+def _opened_for_writing(pipe: Path, reader: subprocess.Popen[bytes]) -> int:
+    """Descriptor of a named pipe, once somebody has opened it to read."""
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO and reader.poll() is None, "nobody reads it"
         time.sleep(0.02)
-    raise AssertionError("nothing happened in time")
