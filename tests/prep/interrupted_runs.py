@@ -72,21 +72,22 @@ class Run:
     def wait(self, share: float, whole: Whole) -> None:
         """Until that share of the time has passed which its work should take, or its end."""
         shards = [name for name in whole.files if name.endswith(".tar")]
-        left = 1 - len(list(self.out.glob("*/.parts/*.json"))) / len(shards)
+        left = 1 - num_finished(self.out) / len(shards)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(share * left * whole.seconds)
 
-    def kill(self, target: str, whole: Whole) -> None:
-        """SIGKILL for the `parent`, the whole `group`, or one `worker`, or Ctrl-C for the parent (`interrupt`).
+    def kill_worker(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to one decoding child, if there is one just now."""
+        for child in decoding_children(self.process.pid)[:1]:
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
 
-        It may have ended before. But for a worker, it ends now, and leaves no process, and no split that is there but isn't whole.
+    def kill(self, target: str, whole: Whole) -> None:
+        """SIGKILL for the `parent` or the whole `group`, or Ctrl-C for the parent (`interrupt`).
+
+        It may have ended before. It ends now, and leaves no process, and no split that is there but isn't whole.
         """
         children = decoding_children(self.process.pid)
-        if target == "worker":
-            for child in children[:1]:
-                with suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-            return
         with suppress(ProcessLookupError):
             if target == "group":
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -110,8 +111,13 @@ class Run:
 
 def wait_for_shards(out: Path, process: subprocess.Popen[str], count: int) -> None:
     """Until so many shards are finished, or the process has ended."""
-    while process.poll() is None and len(list(out.glob("*/.parts/*.json"))) < count:
+    while process.poll() is None and num_finished(out) < count:
         time.sleep(0.005)
+
+
+def num_finished(out: Path) -> int:
+    """How many shards are finished, as long as not all are."""
+    return len(list(out.glob("*/.parts/*.json")))
 
 
 def wait_for_end(pids: list[int], seconds: float = 60) -> bool:

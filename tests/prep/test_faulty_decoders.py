@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from command_line import RunCommand
-from prep.interrupted_runs import is_running
+from prep.interrupted_runs import is_running, wait_for_end
 
 from vidpipe.shards.index import read_samples
 from vidpipe.video.child import POLL_SECONDS, Child
@@ -182,7 +182,7 @@ def test_an_ffmpeg_that_hangs_is_killed_with_its_parent(
     written, rejects = outcome(out)
     assert written == set(NEIGHBOURS)
     assert rejects == {"hangs": ("decode", "timeout", "no end of decoding after 600 s; killed (--timeout)")}
-    assert not is_running(int(pid_file.read_text()))
+    assert wait_for_end([int(pid_file.read_text())])
 
 
 def test_children_are_replaced_before_they_leak_too_much(
