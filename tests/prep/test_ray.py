@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from command_line import RunCommand
-from prep.interrupted_runs import command, decoding_children, files, wait_for_end
+from prep.interrupted_runs import command, decoding_children, files, num_finished, wait_for_end
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a cluster takes its time to start
 
 FAULTY_AV = Path(__file__).parent / "faulty_av"
 
@@ -22,7 +22,7 @@ FAULTY_AV = Path(__file__).parent / "faulty_av"
 def cluster() -> Iterator[None]:
     """A cluster that the test's own process uses."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
-    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    ray.init("local", num_cpus=2, log_to_driver=False, include_dashboard=False)
     yield
     ray.shutdown()
 
@@ -32,21 +32,23 @@ def test_sigkill_of_a_ray_run_then_a_local_one(motion_shards: Path, tmp_path: Pa
     pytest.importorskip("ray", reason="Ray is not installed")
     source = Path(shutil.copytree(motion_shards / "videos" / "val", tmp_path / "videos"))
     (source / "left" / "0000.mp4").rename(source / "left" / "hangs.mp4")
-    out = tmp_path / "out"
+    out, hanging = tmp_path / "out", tmp_path / "hanging"
     options = ["--frames", "4", "--height", "64", "--shard-size-mb", "0.2", "--timeout", "600"]
     arguments = ["folder", "--source", str(source), *options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAULTY_AV), os.environ.get("PYTHONPATH", "")])}
+    modules = os.pathsep.join([str(FAULTY_AV), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": modules, "HANGING": str(hanging)}
     held = [*command(source, out)[:4], *arguments, "--out", str(out), "--engine", "ray", "--workers", "2"]
     process = subprocess.Popen(held, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
-        while len(list(out.glob("*/.parts/*.json"))) < 5:  # of six shards
+        while not hanging.exists() or num_finished(out) < 5:  # of six shards
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.02)
         children = decoding_children(process.pid)
+        assert int(hanging.read_text()) in children
     finally:
         process.kill()
         process.wait()
-    assert children and wait_for_end(children), "a child lives no longer than the run"
+    assert wait_for_end(children), "a child lives no longer than the run"
     assert vidpipe("prep", *arguments, "--out", out).code == 0
     assert vidpipe("prep", *arguments, "--out", tmp_path / "whole").code == 0
     assert files(out) == files(tmp_path / "whole")

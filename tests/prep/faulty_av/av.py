@@ -1,6 +1,7 @@
 """The real PyAV, but videos of certain names make it misbehave; a folder to put on PYTHONPATH.
 
-`hangs.mp4`: never opens, and ignores SIGTERM. `segfaults.mp4`: dies of SIGSEGV.
+`hangs.mp4`: never opens, and ignores SIGTERM; $HANGING, if set, is a file that gets its process's PID. `segfaults.mp4`: dies
+of SIGSEGV.
 """
 
 import os
@@ -20,6 +21,10 @@ def faulty_open(file, *arguments, **options):
     name = Path(file).name if isinstance(file, str) else ""
     if name == "hangs.mp4":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if "HANGING" in os.environ:
+            written = Path(os.environ["HANGING"] + ".tmp")
+            written.write_text(str(os.getpid()))
+            written.rename(os.environ["HANGING"])
         while True:
             time.sleep(1)
     if name == "segfaults.mp4":
