@@ -1,4 +1,4 @@
-"""The Ray executor: one Ray task a shard, on the cluster of RAY_ADDRESS or on one of this machine.
+"""The Ray executor: one Ray task a shard, on the cluster of RAY_ADDRESS or on one that is started on this machine.
 
 Source and output have to be on storage that all nodes share under the same path.
 """
@@ -48,8 +48,13 @@ def run_ray(
         raise MissingExtraError("--engine ray: Ray is not installed; pip install 'vidpipe[ray]'") from error
     started = not ray.is_initialized()
     if started:
+        elsewhere = bool(os.environ.get("RAY_ADDRESS"))
+        # "local": Ray would otherwise join whatever cluster was last started on this machine.
         ray.init(
-            log_to_driver=False, include_dashboard=False, num_cpus=None if os.environ.get("RAY_ADDRESS") else workers
+            address=None if elsewhere else "local",
+            num_cpus=None if elsewhere else workers,
+            log_to_driver=False,
+            include_dashboard=False,
         )
     try:
         make = ray.remote(num_cpus=1, max_retries=3)(_make_shard)
