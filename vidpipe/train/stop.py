@@ -45,14 +45,14 @@ class StopRequest:
             for name in _SIGNALS:
                 number = getattr(signal, name, None)
                 if number is not None:
-                    self._before[number] = signal.signal(number, self._note)
+                    self._before[number] = signal.getsignal(number) or signal.SIG_DFL  # first: the handler needs it
+                    signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._before:
-            number, handler = self._before.popitem()
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def agreed(self, fabric: Fabric, *, step: int | None = None) -> bool:
@@ -90,4 +90,4 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name
-        signal.signal(number, self._before.pop(number))
+        signal.signal(number, self._before[number])
