@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import time
 from functools import partial
 from pathlib import Path
 
@@ -45,8 +45,8 @@ def test_the_rehearsal_has_every_row(tmp_path: Path, vidpipe: RunCommand) -> Non
 
 
 def test_with_shards_it_takes_those(motion_shards: Path, tmp_path: Path) -> None:
-    options = GpuBenchmark(
-        shards=(motion_shards,), device="cpu", quick=True, size=32, seconds=0.02, workers=2, minutes=0.01, out=tmp_path
+    options = GpuBenchmark(  # whose time is over before its first row
+        shards=(motion_shards,), device="cpu", quick=True, size=32, seconds=0.02, workers=2, minutes=1e-9, out=tmp_path
     )
     report = run_gpu_benchmark(options, progress=lambda _line: None)
     (line,) = report.shards
@@ -57,7 +57,7 @@ def test_with_shards_it_takes_those(motion_shards: Path, tmp_path: Path) -> None
 
 
 def test_rows_that_fail_take_no_other_with_them() -> None:
-    with Course(deadline=time.monotonic() + 60, progress=lambda _line: None) as course:
+    with Course(deadline=math.inf, progress=lambda _line: None) as course:
         assert course.row("sound", partial(int, "7")) == 7
         assert course.row("raises", partial(int, "seven")) is None
         assert course.row("refuses", partial(_refuse, "no such decoder")) is None
