@@ -74,7 +74,7 @@ def test_direction_of_motion_is_learned_from_the_order_of_frames(name: str) -> N
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    video, label = draw_clips(256, num_frames=8, size=32, generator=generator)
+    video, label = draw_clips(1024, num_frames=8, size=32, generator=generator)
     ordered = accuracy(model, video, label)
     mixed = accuracy(model, shuffled(video, generator), label)
     still = accuracy(model, first_frame_only(video), label)
