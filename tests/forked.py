@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
@@ -74,13 +75,20 @@ def start_ranks(
     count: int, target: Callable[..., int | None], *arguments: object, env: Mapping[str, str] | None = None
 ) -> list[Forked]:
     """So many processes as torchrun would start them on one machine."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     world = {**address, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), **(env or {})}
     return [
         Forked(target, *arguments, env={"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", **world})
         for rank in range(count)
     ]
+
+
+def free_port() -> int:
+    """A port below those that systems hand out by themselves, so that nothing takes it until it is used."""
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 def _run(target: Callable[..., int | None], arguments: tuple[object, ...], output: str, env: Mapping[str, str]) -> None:

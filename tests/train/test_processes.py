@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked import Forked, command, start_ranks
+from forked import Forked, command, free_port, start_ranks
 
 from tests.train.processes import UNENDING, command_signalled, finish, loss_curve, start, wait_for_step
 from tests.train.toy import toy_command
@@ -79,13 +80,10 @@ def test_a_batch_system_may_start_the_processes_and_stop_one_of_them(toy_shards:
     Steps that take long are the last ones: all processes end with the step in which one of them gets a signal.
     """
     arguments = toy_command(toy_shards, {**UNENDING, "eval": {"every_steps": 3}, "checkpoint": {"keep_last": 2}})
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    common["MASTER_PORT"] = str(free_port())
     slurm = {"SLURM_NTASKS": "16", "SLURM_JOB_NAME": "train", "SLURM_NTASKS_PER_NODE": "8", "SLURM_PROCID": "7"}
-    ranks = [
-        {**common, **slurm, "MASTER_PORT": str(port), "RANK": str(rank), "GROUP_RANK": str(rank)} for rank in range(2)
-    ]
+    ranks = [{**common, **slurm, "RANK": str(rank), "GROUP_RANK": str(rank)} for rank in range(2)]
     never, now = -1, 4
     processes = [
         Forked(command_signalled, signal.SIGUSR1, step, 0.6, *arguments, "--out", tmp_path, env=env)
@@ -96,16 +94,21 @@ def test_a_batch_system_may_start_the_processes_and_stop_one_of_them(toy_shards:
     assert read_checkpoint(tmp_path / "last.ckpt").step == 5
 
 
-def torchrun(*arguments: object) -> subprocess.Popen[str]:
-    """`torchrun -m vidpipe ARGUMENTS...` with two processes."""
-    return subprocess.Popen(
+@contextmanager
+def torchrun(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """`torchrun -m vidpipe ARGUMENTS...` with two processes, which end with it."""
+    with subprocess.Popen(
         [*TORCHRUN, *map(str, arguments)],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
+    ) as launcher:
+        try:
+            yield launcher
+        finally:
+            launcher.kill()
 
 
 def test_two_processes_of_torchrun_give_the_losses_of_one(alone: Path, toy_shards: Path, tmp_path: Path) -> None:
