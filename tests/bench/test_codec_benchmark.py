@@ -73,6 +73,7 @@ def test_a_run_compares_and_reports_the_codecs(tiny: CodecBenchmark) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_all_variants_keep_their_promises(tiny: CodecBenchmark) -> None:
     report = _run(replace(tiny, variants=None, min_videos=4))
     _check(report)

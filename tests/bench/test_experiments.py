@@ -41,6 +41,7 @@ def test_every_variant_is_a_recipe_and_a_model(job: Job) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_variants_are_trained_once_and_reported(
     tmp_path: Path, vidpipe: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:

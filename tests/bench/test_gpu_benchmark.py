@@ -21,6 +21,7 @@ MODELS = {"vivit", "timesformer", "videomae", "videomae-pretrain", "r2plus1d"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_the_rehearsal_has_every_row(tmp_path: Path, vidpipe: RunCommand) -> None:
     result = vidpipe("bench", "gpu", "--device", "cpu", "--quick", "--seconds", 0.05, "--out", tmp_path, "--json")
     assert result.code == 0, result.err

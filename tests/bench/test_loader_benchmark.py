@@ -51,6 +51,7 @@ def _run(options: LoaderBenchmark) -> LoaderReport:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_run_proves_times_and_reports_every_arm_and_every_codec(tiny: LoaderBenchmark) -> None:
     report = _run(replace(tiny, codecs=("jpeg", "mp4")))
     ours = {"read": {"memcpy", "vidpipe", "vidpipe-unchecked"}, "train": {"memcpy", "vidpipe-torch", "vidpipe-dali"}}

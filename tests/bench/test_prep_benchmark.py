@@ -61,6 +61,7 @@ def test_a_run_proves_times_and_reports_the_arms(tiny: PrepBenchmark) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_all_arms_with_several_clips_of_each_video(tiny: PrepBenchmark) -> None:
     report = _run(replace(tiny, arms=None, min_videos=5, workers=2))
     assert not report.skipped
