@@ -55,12 +55,35 @@ def read(cache: ShardCache, number: int, fetch: Callable[[int], None]) -> bytes:
         return os.pread(file.descriptor, 2 * SIZE, 0)
 
 
-def test_a_shard_is_fetched_once_and_the_longest_unused_leaves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_shard_is_fetched_once_and_the_longest_unused_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newest_first: bool
+) -> None:
+    """In whatever order the system lists the folder, and though all are used within one tick of its clock."""
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(sorted(listed(folder), reverse=newest_first)))
     cache, fetch = ShardCache(tmp_path, max_bytes=3 * SIZE), Fetches()
     for number in (0, 1, 2, 0, 3):
         assert read(cache, number, fetch) == b"x" * SIZE
     assert fetch.count == 4
     assert whole_files(tmp_path) == {entry(number).sha256 for number in (0, 2, 3)}
+
+
+def test_a_shard_gets_its_name_while_nobody_counts_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever makes room could find it under neither name, and take more than there is."""
+    rename, refused = Path.rename, list[bool]()
+
+    def rename_alone(path: Path, target: Path) -> Path:
+        with pytest.raises(BlockingIOError):
+            LockedFile(tmp_path, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        refused.append(True)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_alone)
+    read(ShardCache(tmp_path, max_bytes=3 * SIZE), 0, Fetches())
+    assert refused == [True]
 
 
 def test_what_is_in_use_stays_and_a_full_cache_is_an_error(tmp_path: Path) -> None:
@@ -114,11 +137,11 @@ def test_closing_ends_a_wait_for_another_process(tmp_path: Path) -> None:
 
     def slow(descriptor: int) -> None:
         begun.set()
-        ended.wait(20)
+        ended.wait(240)
 
     holder = threading.Thread(target=lambda: other.open(entry(0), slow).close())
     holder.start()
-    begun.wait(20)
+    assert begun.wait(60)
     timer = threading.Timer(0.2, cache.close)
     timer.start()
     with pytest.raises(ShardError, match="closed"):
@@ -216,7 +239,7 @@ def test_a_fork_keeps_none_of_its_parents_locks_and_no_number_of_its_files(tmp_p
 
 
 _KILLED_WHILE_FETCHING = """
-import os, sys, time
+import os, sys
 from pathlib import Path
 from tests.loader.test_cache import SIZE, entry
 from vidpipe.loader.cache import ShardCache
@@ -224,7 +247,7 @@ from vidpipe.loader.cache import ShardCache
 def slow(descriptor):
     os.pwrite(descriptor, b"y" * 10, 0)
     print("begun", flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until the test ends
 
 ShardCache(Path(sys.argv[1]), max_bytes=3 * SIZE).open(entry(0), slow)
 """
@@ -234,6 +257,7 @@ def test_a_process_killed_while_fetching_holds_nobody_up(tmp_path: Path) -> None
     repository = Path(__file__).resolve().parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", _KILLED_WHILE_FETCHING, str(tmp_path)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=repository,
         env={**os.environ, "PYTHONPATH": f"{repository}{os.pathsep}{repository / 'tests'}"},
@@ -246,7 +270,8 @@ def test_a_process_killed_while_fetching_holds_nobody_up(tmp_path: Path) -> None
     assert waiter.is_alive() and fetch.count == 0
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    waiter.join(20)
+    waiter.join(60)
+    assert not waiter.is_alive()
     assert fetch.count == 1 and read(cache, 0, fetch) == b"x" * SIZE
     # What a killed process left of a shard that nobody wants any more goes as soon as there has to be room.
     (tmp_path / f"{entry(9).sha256}.part").write_bytes(b"y" * SIZE)

@@ -66,7 +66,8 @@ class ShardCache:
                 if file is None:
                     self._fetch(path, entry, fetch, time.monotonic() + patience_seconds)
                 elif os.fstat(file.descriptor).st_size == entry.bytes:
-                    os.utime(file.descriptor)
+                    used = time.time_ns()  # the system's own stamp is that of its last tick, several milliseconds ago
+                    os.utime(file.descriptor, ns=(used, used))
                     return file
                 else:
                     self._remove_damaged(path, file.descriptor)
@@ -117,7 +118,8 @@ class ShardCache:
                 self._reserve(file.descriptor, entry.bytes, deadline)
                 fetch(file.descriptor)
                 os.fsync(file.descriptor)
-                part.rename(path)
+                with folder_lock(self._folder):  # whoever makes room counts every shard, under one name or the other
+                    part.rename(path)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
@@ -265,9 +267,9 @@ def _remove_unused(path: Path) -> bool:
     return True
 
 
-def _sizes(paths: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
-    """Time of last use, bytes, and path of those files that are still there."""
+def _sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int, Path]]:
+    """Time of last use in nanoseconds, bytes, and path of those files that are still there."""
     for path in paths:
         with suppress(FileNotFoundError):
             stat = path.stat()
-            yield stat.st_mtime, stat.st_size, path
+            yield stat.st_mtime_ns, stat.st_size, path

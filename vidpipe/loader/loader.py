@@ -161,9 +161,14 @@ class Loader:
             warps=self.options.affine is not None,
             recolors=self.options.color_jitter is not None,
         )
-        self.backend, self._engine = make_engine(
-            backend, self._pool, setup, decode=self.options.decode, source=self._source, num_frames=self.num_frames
-        )
+        try:
+            self.backend, self._engine = make_engine(
+                backend, self._pool, setup, decode=self.options.decode, source=self._source, num_frames=self.num_frames
+            )
+        except BaseException:
+            self._pool.close()  # nobody gets a loader that could be closed
+            self._source.close()
+            raise
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -203,7 +203,11 @@ class ClipReader:
         # Not under the lock: a shard that is fetched from far away mustn't hold up those that are here.
         opened = self._open_anew(shard)
         with self._lock:
-            return self._open.setdefault(shard, opened)
+            file = self._open.setdefault(shard, opened)
+            self._open.move_to_end(shard)
+            while len(self._open) > self._max_open:  # others were opened meanwhile, and would stay in a full cache
+                self._open.popitem(last=False)
+            return file
 
     def _open_anew(self, shard: str) -> OpenFile:
         """Open a shard, closing others for it where too many files are open."""
