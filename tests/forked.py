@@ -40,8 +40,9 @@ class Forked:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        if self._process.is_alive():  # its number may be another process's by now
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Send SIGKILL, unless it has ended, and wait."""

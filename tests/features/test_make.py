@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,18 +168,33 @@ def test_an_interrupted_run_goes_on_with_what_is_finished(
     assert again.splits["train"].reused == again.splits["train"].shards
 
 
+def stalled_in_a_shard(finished: int, out: Path, stalled: Path, *arguments: object) -> None:
+    """The command, which waits for ever in the midst of the shard that comes after so many; then `stalled` is there."""
+    write = ShardMaker._write
+
+    def write_and_stall(*given: Any, **named: Any) -> Any:
+        row = write(*given, **named)
+        if len(list(out.glob("*/*.tar"))) >= finished:
+            stalled.touch()
+            threading.Event().wait()
+        return row
+
+    ShardMaker._write = write_and_stall  # type: ignore[method-assign]
+    command(*arguments)
+
+
 @pytest.mark.slow
 def test_a_killed_run_leaves_the_same_bytes(real_shards: Path, weights: Path, made: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--backbone", NAME, "--weights", weights, "--out", out, "--size", SIZE, "--device", "cpu")
     arguments = ("features", real_shards, *options)
-    unfinished = []
     for count in (1, 2, 3):
-        process = Forked(command, *arguments)
-        process.wait_until(lambda count=count: len(list(out.glob("*/.parts/*.json"))) >= count)
+        stalled = tmp_path / f"stalled after {count}"
+        process = Forked(stalled_in_a_shard, count, out, stalled, *arguments)
+        process.wait_until(stalled.exists)
         process.kill()
-        unfinished.append(not (out / "val/manifest.json").exists())
-    assert any(unfinished), "killed before the end"
+        assert len(list(out.glob("*/*.tar"))) == count and list(out.glob("*/*.tar.tmp"))
+        assert not (out / "val/manifest.json").exists()
     Forked(command, *arguments).finish()
     assert content(out) == content(made)
 

@@ -2,8 +2,8 @@
 
 The task has `loader` (arguments of Loader), `options` (of LoaderOptions), `state` (to go on from), `batches` (how many, None for the
 epoch's), `stall_at_batch` (after so many it waits for ever), `slow_fetch` (seconds for each piece of a remote shard) and
-`stall_at_shard` (the remote shard, counted from 1 as they are asked for, which and all after which stop arriving in their midst). Every
-batch becomes a line of OUT/RANK.jsonl as soon as it is there.
+`stall_at_shard` (the remote shard, counted from 1 as they are asked for, which and all after which stop arriving in their midst; then
+there is a file OUT/stalled). Every batch becomes a line of OUT/RANK.jsonl as soon as it is there.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def slow_down(seconds: float) -> None:
     remote.RemoteFolder._piece = slow  # type: ignore[method-assign]
 
 
-def stall(first: int) -> None:
-    """Let no remote shard arrive whole from the first-th on."""
+def stall(first: int, stalled: Path) -> None:
+    """Let no remote shard arrive whole from the first-th on; `stalled` is there as soon as one has begun."""
     fetch, lock, shards = remote.RemoteFolder._piece, threading.Lock(), list[str]()
 
     def stalling(files: Any, path: str, start: int, end: int) -> Any:
@@ -42,6 +42,7 @@ def stall(first: int) -> None:
             if path.endswith(".tar") and path not in shards:
                 shards.append(path)
         if path in shards[first - 1 :] and start > 0:
+            stalled.touch()
             threading.Event().wait()
         return fetch(files, path, start, end)
 
@@ -58,7 +59,7 @@ def run(shards: str, out: Path, task: dict[str, Any]) -> None:
     if task.get("slow_fetch"):
         slow_down(task["slow_fetch"])
     if task.get("stall_at_shard"):
-        stall(task["stall_at_shard"])
+        stall(task["stall_at_shard"], out / "stalled")
     options = vidpipe.LoaderOptions(**task.get("options", {}))
     with (
         vidpipe.Loader(shards, options=options, **task["loader"]) as loader,

@@ -32,7 +32,7 @@ from vidpipe.shards.manifest import Normalization
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 from vidpipe.loader import dali, dali_decoder
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)  # with the making of the shards, on a machine that is busy
 
 COLOR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 AFFINE = Affine(rotation=30, shear=10, translation=0.1, scale=(0.5, 1.25), prob=0.7)
@@ -190,6 +190,10 @@ def test_what_cannot_be_decoded_is_passed_over_as_on_the_cpu(
     assert bool(refusals) == reaches_dali
 
 
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "vidpipe.loader"]
+
+
 def refuse(*_: object) -> None:
     raise ValueError("no such luck")
 
@@ -206,7 +210,7 @@ def test_a_decoder_that_fails_on_sound_samples_is_told_of_and_then_given_up(
             assert same([next(iterator), next(iterator)], expected[:2])
             with pytest.raises(ShardError, match=r"jpeg .* no such luck; 3 batches in a row: set decode='cpu'"):
                 next(iterator)
-    assert ["no such luck" in record.message for record in caplog.records] == [True, True]
+    assert ["no such luck" in message for message in warned(caplog)] == [True, True]
 
 
 @pytest.mark.usefixtures("by_dali")
@@ -217,9 +221,7 @@ def test_without_an_able_decoder_the_cpu_decodes_and_says_so(
     monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", refuse)
     with caplog.at_level(logging.WARNING, "vidpipe.loader"):
         assert same(batches(jpeg_shards, batch_size=3), expected)
-    assert [record.message for record in caplog.records] == [
-        "jpeg can't be decoded on cpu: no such luck; decoding on the CPU"
-    ]
+    assert warned(caplog) == ["jpeg can't be decoded on cpu: no such luck; decoding on the CPU"]
     with pytest.raises(UsageError, match=r"decode: jpeg can't be decoded .* no such luck; take decode='cpu'"):
         batches(jpeg_shards, options=vidpipe.LoaderOptions(decode="gpu"))
 

@@ -46,11 +46,13 @@ def test_all_of_a_shard_is_read_ahead(motion_shards: Path, tmp_path: Path) -> No
     forget(shard)
     if resident_bytes(shard) > BYTES // 10:
         pytest.skip("files can't be dropped from memory here")
-    split.prefetch(name)
-    deadline = time.monotonic() + 20
-    while resident_bytes(shard) < BYTES and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert resident_bytes(shard) == BYTES
+    deadline = time.monotonic() + 60
+    while (found := resident_bytes(shard)) < BYTES and time.monotonic() < deadline:
+        # Again and again, as a system that is short of memory heeds only some of the advice, or lets go of what it has read;
+        # advice of which it always heeds but the beginning would still never bring all of the file.
+        split.prefetch(name)
+        time.sleep(0.2)
+    assert found == BYTES
 
 
 def test_the_processes_of_a_machine_begin_at_different_shards_of_the_window(
