@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -25,9 +26,11 @@ from vidpipe.shards.manifest import Manifest
 from vidpipe.shards.tar import place_members
 
 MAX_OPEN_SHARDS = 256
-# So much is read at a time, and its checksums are computed while it is still in the core's cache. Linux also keeps a file that is
-# read piece by piece in larger pages than one of which 4 MB are asked for at once: reading it again then takes half the time.
-READ_BYTES = 1 << 19
+# Linux keeps a file that is read piece by piece in larger pages than one of which 4 MB are asked for at once: reading it again
+# then takes half the time. What it has already is read with fewer calls, as each may have to wait for Python's lock afterwards.
+PIECE_BYTES = 1 << 19
+CHECKED_BYTES = 1 << 20  # so much is still in the core's cache when its checksums are computed
+_IF_CACHED = getattr(os, "RWF_NOWAIT", 0)
 _OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EIO)  # others say nothing about the shard
 _TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 
@@ -224,9 +227,11 @@ class ClipReader:
         """Read the parts one behind the other into `view`, check them, and return where each is."""
         views, at = [], 0
         first_crc32 = int(self._index.crc_start[place.sample])
-        for run in _runs(parts):
+        cached = False
+        for run in _runs(parts, CHECKED_BYTES if self._check_crc else sys.maxsize):
             size = sum(part.size for part in run)
-            self._fill(place, view[at : at + size], place.files[run[0].member] + run[0].offset)
+            offset = place.files[run[0].member] + run[0].offset
+            cached = self._fill(place, view[at : at + size], offset, cached=cached)
             for part in run:
                 content = view[at : at + part.size]
                 if self._check_crc and crc32(content) != self._index.crc32[first_crc32 + part.crc32_index]:
@@ -237,17 +242,33 @@ class ClipReader:
             self.bytes_read += at
         return views
 
-    def _fill(self, place: _Place, view: memoryview, offset: int) -> None:
+    def _fill(self, place: _Place, view: memoryview, offset: int, *, cached: bool) -> bool:
+        """Read as much as `view` holds.
+
+        Args:
+            cached: the system has the sample's bytes in memory, as far as is known.
+
+        Returns:
+            that, as is known now.
+        """
+        flags = 0 if cached else _IF_CACHED
         while view:
+            piece = view if cached else view[:PIECE_BYTES]
             try:
-                got = os.preadv(place.shard.descriptor, [view[:READ_BYTES]], offset)
+                got = os.preadv(place.shard.descriptor, [piece], offset, flags)
             except OSError as error:
+                if flags:  # nothing is, or this file system can't tell
+                    flags = 0
+                    continue
                 if error.errno in _OF_THE_FILE:
                     raise self._bad(place, f"can't be read: {error.strerror}") from error
                 raise StorageError(f"{place.name}: can't be read: {error.strerror}") from error
             if got == 0:
                 raise self._bad(place, "ends too early: the shard was truncated while in use")
+            cached = cached or (bool(flags) and got == len(piece))
+            flags = 0
             view, offset = view[got:], offset + got
+        return cached
 
     def _bad(self, place: _Place, message: str) -> BadSampleError:
         return BadSampleError(place.name, self._index.key[place.sample], message)
@@ -266,14 +287,14 @@ def _file_offsets(first: int, sizes: Sequence[int]) -> list[int]:
     return [member.offset for member in place_members([""] * len(sizes), first, sizes)]
 
 
-def _runs(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts that lie one behind the other in a file, together as far as READ_BYTES allows: each run is one read."""
+def _runs(parts: Sequence[Part], max_bytes: int) -> list[list[Part]]:
+    """Parts that lie one behind the other in a file, together as far as `max_bytes` allows."""
     runs: list[list[Part]] = []
     size = 0
     for part in parts:
         last = runs[-1][-1] if runs else None
         follows = last and last.member == part.member and last.offset + last.size == part.offset
-        if follows and size + part.size <= READ_BYTES:
+        if follows and size + part.size <= max_bytes:
             runs[-1].append(part)
             size += part.size
         else:

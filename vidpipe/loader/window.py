@@ -49,8 +49,8 @@ class FrameWindow:
         if self.segments:
             return self._of_segments((place + 0.5) / (self.room(stored) + 1), stored)
         held = min(self.frames, (stored - 1 - place) // self.step + 1)
-        steps = np.minimum(np.arange(self.frames), held - 1)
-        return [int(frame) for frame in place + steps * self.step]
+        taken = range(place, place + held * self.step, self.step)
+        return [*taken, *[taken[-1]] * (self.frames - held)]
 
     def room(self, stored: int) -> int:
         """How many other windows than the first a sample of `stored` frames has."""
