@@ -99,7 +99,7 @@ def test_a_run_of_some_arms(tiny: LoaderBenchmark, vidpipe: RunCommand) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_takes_the_fastest_arms_again(tiny: LoaderBenchmark) -> None:
-    arms = ("memcpy", "vidpipe", "webdataset")
+    arms = ("memcpy", "preadv", "vidpipe", "webdataset")
     report = _run(replace(tiny, arms=arms, jobs=("read",), sweeps=("frames",), quick=True, rounds=1))
     (sweep,) = report.tables[0].sweeps
     assert sweep.values == (1, 2, 4, 8, 16) and sweep.job == "read"
@@ -185,3 +185,8 @@ def test_bad_values_are_refused(tiny: LoaderBenchmark, tmp_path: Path) -> None:
         _run(replace(tiny, source=tmp_path / "absent"))
     with pytest.raises(UsageError, match="codec jpeg: preparing it needs the videos"):
         _run(replace(tiny, source=None, quick=True, arms=("memcpy",), jobs=("read",), codecs=("jpeg",)))
+
+
+def test_options_that_are_given_twice_count_twice(vidpipe: RunCommand) -> None:
+    result = vidpipe("bench", "loader", "--sweep", "speed", "--sweep", "frames,workers")
+    assert result.code == 2 and "sweeps: got speed, frames, workers, expected some of" in result.err

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as tv
 import vidpipe
 from vidpipe.errors import UsageError
 from vidpipe.loader.affine import Affine, affine_map, warp_region
-from vidpipe.loader.augment import Drawn
+from vidpipe.loader.augment import Drawn, sample_rng
 from vidpipe.loader.color import ColorJitter, color_matrix
 from vidpipe.loader.region import Region
 from vidpipe.loader.transform import ClipTransform
@@ -106,6 +106,16 @@ def test_a_picture_that_is_moved_out_of_sight_leaves_its_border(frames: np.ndarr
     region, warp = warp_region(away, Region(0, 0, 64, 64), size=64, height=64, width=64)
     ours = _transformed(frames, Drawn(region, warp))
     np.testing.assert_allclose(ours, np.repeat(frames[:, :, :1], 64, axis=2), atol=0.01)
+
+
+def test_a_samples_generator_gives_what_a_new_one_would() -> None:
+    """Whatever the thread's one was used for before."""
+    for seed, epoch, sample, draw in [(0, 0, 0, 0), (7, 3, 5, 1), (2**63, 2**40, 100_000_000, 2)]:
+        expected = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, draw, sample]))
+        rng = sample_rng(seed=seed, epoch=epoch, sample=sample, draw=draw)
+        for _ in range(3):  # half a word is left over by these
+            assert rng.integers(0, 1000, dtype=np.int32) == expected.integers(0, 1000, dtype=np.int32)
+        assert rng.random() == expected.random() and (rng.random(5) == expected.random(5)).all()
 
 
 def test_all_that_is_drawn_depends_on_seed_epoch_and_sample_alone(motion_shards: Path) -> None:

@@ -26,7 +26,7 @@ SizeOption = Annotated[int, typer.Option(help="Side of the model's input in pixe
 FramesOption = Annotated[int, typer.Option(min=1, help="Frames of a clip.")]
 StrideOption = Annotated[int, typer.Option(min=1, help="Native frames from one frame of a clip to the next.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Only that many files, spread evenly over all.")]
-ArmsOption = Annotated[str | None, typer.Option(metavar="A,B", help="Only these contestants.")]
+ArmsOption = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Only these contestants.")]
 OutOption = Annotated[Path, typer.Option(help="Where the JSON and the plot go.")]
 
 
@@ -42,10 +42,11 @@ def bench_loader(
     ] = None,
     split: SplitOption = "train",
     arms: ArmsOption = None,
-    jobs: Annotated[str, typer.Option(metavar="A,B", help="Of read and train.")] = "read,train",
+    jobs: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Of read and train; both by default.")] = None,
     sweep: Annotated[
-        str, typer.Option(metavar="A,B", help="Then measure the fastest against these: batch-size, frames, workers.")
-    ] = "",
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Then measure the fastest against these: batch-size, frames, workers."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Clips of a batch.")] = 8,
     workers: ContestantWorkersOption = None,
     rounds: RoundsOption = None,
@@ -62,9 +63,9 @@ def bench_loader(
             source=source,
             codecs=None if codec is None else tuple(codec),
             split=split,
-            arms=None if arms is None else names(arms),
-            jobs=names(jobs),
-            sweeps=names(sweep),
+            arms=names(arms) if arms else None,
+            jobs=names(jobs or ("read", "train")),
+            sweeps=names(sweep or ()),
             batch_size=batch_size,
             workers=workers,
             rounds=rounds,
@@ -191,7 +192,7 @@ def bench_prep(
             rounds=rounds,
             limit=limit,
             min_videos=videos,
-            arms=None if arms is None else names(arms),
+            arms=names(arms) if arms else None,
             out=out,
             quick=quick,
         )

@@ -104,9 +104,9 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def names(text: str) -> tuple[Any, ...]:
-    """`a,b` as names; the configuration checks them."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def names(given: Sequence[str]) -> tuple[Any, ...]:
+    """An option's values, each `a,b`, as names; the configuration checks them."""
+    return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
 
 
 def print_json(content: Any) -> None:

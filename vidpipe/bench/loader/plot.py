@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from vidpipe.bench.loader.arms.base import JOBS, Job
 from vidpipe.bench.loader.table import LoaderTable
@@ -43,6 +44,8 @@ def draw_sweeps(stream: IO[bytes], tables: Sequence[LoaderTable], machine: Machi
             axis.plot(list(rates), list(rates.values()), marker="o", label=title)
         axis.set(xscale="log", yscale="log", xlabel=sweep.sweep, ylabel="clips per second")
         axis.set_xticks(sweep.values, [str(value) for value in sweep.values])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: number(rate)))
         axis.minorticks_off()
         axis.set_title(f"{table.geometry.codec}, {sweep.job}", fontsize="small")
         axis.legend(fontsize="small")

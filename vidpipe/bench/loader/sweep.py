@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vidpipe.bench.loader.arms import CEILING
+from vidpipe.bench.loader.arms import NO_LOADERS
 from vidpipe.bench.loader.arms.base import ArmSetup, Job
 from vidpipe.bench.loader.session import Pace, run_job, started_arms
 from vidpipe.bench.loader.sweep_result import Sweep, SweepPoint, SweepResult
@@ -43,7 +43,7 @@ def run_sweep(
 
 
 def _contestants(results: Sequence[ArmResult], job: Job) -> list[str]:
-    ranked = sorted((r for r in results if r.job == job and r.arm != CEILING), key=lambda r: -r.clips_per_second)
+    ranked = sorted((r for r in results if r.job == job and r.arm not in NO_LOADERS), key=lambda r: -r.clips_per_second)
     checked = [r.arm for r in ranked if r.arm.startswith("vidpipe") and not r.arm.endswith("unchecked")]
     return [*checked[:1], *[r.arm for r in ranked if not r.arm.startswith("vidpipe")][:OTHERS]]
 

@@ -45,4 +45,5 @@ ARMS: dict[str, ArmEntry] = {
 }
 
 CEILING = "memcpy"
+NO_LOADERS = frozenset({CEILING, "preadv"})
 ON_THE_FLY = "decord"
