@@ -2,8 +2,8 @@
 
 The task has `loader` (arguments of Loader), `options` (of LoaderOptions), `state` (to go on from), `batches` (how many, None for the
 epoch's), `stall_at_batch` (after so many it waits for ever), `slow_fetch` (seconds for each piece of a remote shard) and
-`stall_at_shard` (the remote shard, counted from 1 as they are asked for, which and all after which stop arriving in their midst; then
-there is a file OUT/stalled). Every batch becomes a line of OUT/RANK.jsonl as soon as it is there.
+`stalled_shards` (names of remote ones that stop arriving in their midst; then there is a file OUT/stalled). Every batch becomes a line of
+OUT/RANK.jsonl as soon as it is there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,12 @@ def slow_down(seconds: float) -> None:
     remote.RemoteFolder._piece = slow  # type: ignore[method-assign]
 
 
-def stall(first: int, stalled: Path) -> None:
-    """Let no remote shard arrive whole from the first-th on; `stalled` is there as soon as one has begun."""
-    fetch, lock, shards = remote.RemoteFolder._piece, threading.Lock(), list[str]()
+def stall(names: Collection[str], stalled: Path) -> None:
+    """Let none of these remote shards arrive whole; `stalled` is there as soon as one has begun."""
+    fetch = remote.RemoteFolder._piece
 
     def stalling(files: Any, path: str, start: int, end: int) -> Any:
-        with lock:
-            if path.endswith(".tar") and path not in shards:
-                shards.append(path)
-        if path in shards[first - 1 :] and start > 0:
+        if Path(path).name in names and start > 0:
             stalled.touch()
             threading.Event().wait()
         return fetch(files, path, start, end)
@@ -58,8 +56,8 @@ def run(shards: str, out: Path, task: dict[str, Any]) -> None:
     remote.PIECE_BYTES = 1 << 18  # so that files have many
     if task.get("slow_fetch"):
         slow_down(task["slow_fetch"])
-    if task.get("stall_at_shard"):
-        stall(task["stall_at_shard"], out / "stalled")
+    if task.get("stalled_shards"):
+        stall(task["stalled_shards"], out / "stalled")
     options = vidpipe.LoaderOptions(**task.get("options", {}))
     with (
         vidpipe.Loader(shards, options=options, **task["loader"]) as loader,

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections import Counter
@@ -72,6 +73,16 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it doesn't come"
         time.sleep(0.01)
+
+
+def shards_without(folder: Path, keys: list[str]) -> list[str]:
+    """Names of the shards that hold none of these samples."""
+    names = []
+    for shard in folder.glob("*.tar"):
+        with tarfile.open(shard) as archive:
+            if not {Path(name).stem for name in archive.getnames()} & {*keys}:
+                names.append(shard.name)
+    return names
 
 
 def overwrite(url: str, name: str, content: bytes) -> None:
@@ -365,7 +376,8 @@ def test_two_processes_share_the_cache(bucket: str, motion_shards: Path, tmp_pat
 def test_a_process_killed_in_mid_download_leaves_a_sound_cache(
     bucket: str, motion_shards: Path, tmp_path: Path
 ) -> None:
-    task = {"loader": LOADER, "options": WINDOW, "stall_at_shard": 3}
+    first_batch, _ = clips(motion_shards, **WINDOW)[0]
+    task = {"loader": LOADER, "options": WINDOW, "stalled_shards": shards_without(motion_shards / "train", first_batch)}
     process = start_loader(bucket, tmp_path / "killed", task)
     cache = tmp_path / "cache/shards"
     process.wait_until(lambda: (tmp_path / "killed/stalled").exists() and batches(tmp_path / "killed"))
