@@ -23,7 +23,7 @@ from vidpipe.models.backbone import own_normalization
 from vidpipe.shards.features import FeatureDtype, FeatureSpec
 from vidpipe.shards.index import write_samples
 from vidpipe.shards.layout import MANIFEST, REJECTS, TEMPORARY_SUFFIX, whole_file
-from vidpipe.shards.manifest import Manifest, ShardEntry, find_split, load_manifest, split_folders
+from vidpipe.shards.manifest import Manifest, ShardEntry, find_split, load_manifest, manifest_if_finished, split_folders
 
 PARTS_FOLDER = ".parts"
 
@@ -197,9 +197,9 @@ def _result(manifest: Manifest, *, reused: int) -> SplitResult:
 
 def _finished(out: Path, maker: ShardMaker) -> Manifest | None:
     """The manifest of a split that is complete and is what would be made."""
-    if not (out / MANIFEST).is_file():
+    manifest = manifest_if_finished(out)
+    if manifest is None:
         return None
-    manifest = load_manifest(out)
     if [entry.plan for entry in manifest.shards] != [maker.plan(entry) for entry in maker.manifest.shards]:
         raise ShardError(
             f"{out}: holds features that were made of other clips or with other options; choose another --out, or "

@@ -20,8 +20,8 @@ from vidpipe.prep.plan import PlannedVideo, ShardPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.index import SampleRow
-from vidpipe.shards.layout import MANIFEST, label_bytes, sample_key
-from vidpipe.shards.manifest import ChannelSums, load_manifest
+from vidpipe.shards.layout import label_bytes, sample_key
+from vidpipe.shards.manifest import ChannelSums, manifest_if_finished
 from vidpipe.shards.tar import Member, TarWriter, open_shard
 from vidpipe.video.spec import ClipSpec
 
@@ -98,11 +98,9 @@ def begin_shard(
 
 def _is_in_manifest(task: ShardTask) -> bool:
     """Whether the split was completed with this very shard since the task was set."""
-    if not (task.out / MANIFEST).is_file():
-        return False
-    return any(
-        entry.name == task.shard.name and entry.plan == task.shard.fingerprint
-        for entry in load_manifest(task.out).shards
+    manifest = manifest_if_finished(task.out)
+    return manifest is not None and any(
+        entry.name == task.shard.name and entry.plan == task.shard.fingerprint for entry in manifest.shards
     )
 
 

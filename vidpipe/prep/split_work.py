@@ -12,8 +12,7 @@ from vidpipe.prep.plan import SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.shard_job import ShardTask
 from vidpipe.shards.index import read_samples
-from vidpipe.shards.layout import MANIFEST
-from vidpipe.shards.manifest import Counts, Manifest, load_manifest
+from vidpipe.shards.manifest import Counts, Manifest, manifest_if_finished
 
 # What of a recipe decides which videos lie in which shard and how, besides what the manifest has in fields of its own.
 _PLAN_KEYS = ("seed", "shard_size_mb", "decoder", "strict")
@@ -34,7 +33,7 @@ class SplitWork:
         Raises:
             ShardError: the folder holds a finished split of another plan.
         """
-        if self.manifest is None and (self.out / MANIFEST).is_file():
+        if self.manifest is None:
             self.manifest = self._complete()
         if self.manifest is not None:
             return []
@@ -65,8 +64,8 @@ class SplitWork:
         Raises:
             ShardError: the folder holds a finished split of other options, or one with videos that are gone now.
         """
-        if (self.out / MANIFEST).is_file():
-            manifest = load_manifest(self.out)
+        manifest = manifest_if_finished(self.out)
+        if manifest is not None:
             self._check_options(manifest, recipe)
             self._check_videos()
 
@@ -76,8 +75,8 @@ class SplitWork:
         Of a complete split all parts are restored, so those of other fingerprints are made again too: of videos that have
         been replaced or have arrived.
         """
-        if (self.out / MANIFEST).is_file():
-            manifest = load_manifest(self.out)
+        manifest = manifest_if_finished(self.out)
+        if manifest is not None:
             if self._is_of(manifest) and manifest.counts.rejected == sum(
                 len(shard.missing) for shard in self.plan.shards
             ):
@@ -90,9 +89,9 @@ class SplitWork:
                 part_path(self.out, shard.name).unlink()
                 del self.parts[shard.name]
 
-    def _complete(self) -> Manifest:
-        manifest = load_manifest(self.out)
-        if self._is_of(manifest):
+    def _complete(self) -> Manifest | None:
+        manifest = manifest_if_finished(self.out)
+        if manifest is None or self._is_of(manifest):
             return manifest
         raise ShardError(
             f"{self.out}: holds a finished data set that was made from other videos or other options; choose another --out, "

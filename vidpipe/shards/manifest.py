@@ -162,6 +162,16 @@ def load_manifest(folder: Path) -> Manifest:
     return parse_manifest(path.read_bytes(), str(path))
 
 
+def manifest_if_finished(folder: Path) -> Manifest | None:
+    """The manifest of a split folder, None where there is none (yet, or any more); raises as `parse_manifest`."""
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return parse_manifest(content, str(path))
+
+
 def parse_manifest(content: bytes, path: str) -> Manifest:
     """The manifest in a file's content.
 
