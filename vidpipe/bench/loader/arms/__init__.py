@@ -45,5 +45,5 @@ ARMS: dict[str, ArmEntry] = {
 }
 
 CEILING = "memcpy"
-NO_LOADERS = frozenset({CEILING, "preadv"})
+NO_LOADERS = frozenset({CEILING, "preadv"})  # what there is to reach, and nothing that one could use
 ON_THE_FLY = "decord"
