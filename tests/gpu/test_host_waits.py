@@ -18,7 +18,7 @@ from vidpipe.bench.gpu.models import MODELS
 from vidpipe.loader import Batch
 from vidpipe.loader.assemble import make_batch, to_consumer
 from vidpipe.loader.engine import Made
-from vidpipe.loader.order import Share
+from vidpipe.loader.place import Spot
 from vidpipe.loader.randaugment import OPERATIONS
 from vidpipe.loader.source import Source
 from vidpipe.shards.codecs import CodecSpec
@@ -106,8 +106,7 @@ def test_no_operation_of_rand_augment_waits_for_a_copy(name: str) -> None:
 def test_labels_and_marks_are_copied_without_waiting(motion_shards: Path) -> None:
     source = Source(motion_shards, "train", options=vidpipe.LoaderOptions())
     with vidpipe.Loader(motion_shards, batch_size=CLIPS, size=32, augment="train", backend="torch") as loader:
-        share = Share(loader.num_samples, consumed=0, rank=0, world_size=1)
-        requests = loader._requests(share, 0, 0)
+        requests = loader._requests(Spot(0, 0))
     with HostWaits() as waits:
         made = Made(requests, torch.empty(CLIPS, 3, 16, 32, 32, device=META))
         batch = to_consumer(make_batch(source, made), made.ready)

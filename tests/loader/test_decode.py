@@ -297,7 +297,7 @@ def video_requests(*samples: int) -> list[Request]:
         Take([0, 5, 10, 15], Drawn(Region(0, 0, SIDE, SIDE)), 0),
         Take([3, 4, 29, 29], Drawn(Region(8, 16, 64, 72, flip=True)), 1),
     ]
-    return [make_request(sample, takes, is_padding=False) for sample in samples]
+    return [make_request(sample, takes, epoch=0, is_padding=False) for sample in samples]
 
 
 def test_only_the_wanted_frames_of_a_video_come_in_the_right_colours(videos: Videos) -> None:

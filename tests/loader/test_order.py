@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,8 +47,9 @@ def test_ranks_cover_an_epoch_in_equal_steps(size: int, world_size: int, batch_s
     padding = 0
     for rank in range(world_size):
         share = Share(size, 0, rank, world_size)
-        for number in range(share.num_batches(batch_size, drop_last=False)):
-            positions, is_padding = share.positions(number, batch_size)
+        while share.num_batches(batch_size, drop_last=False):
+            positions, is_padding = share.positions(batch_size)
+            share = replace(share, consumed=share.after(batch_size))
             assert 0 < len(positions) <= batch_size
             seen += positions[~is_padding].tolist()
             padding += int(is_padding.sum())
@@ -58,20 +61,19 @@ def test_world_sizes_may_change_between_steps() -> None:
     size, batch_size, consumed = 1000, 4, 0
     seen: list[int] = []
     for world_size, steps in [(2, 10), (3, 7), (2, 1), (5, 1000)]:
-        shares = [Share(size, consumed, rank, world_size) for rank in range(world_size)]
-        taken = min(steps, shares[0].num_batches(batch_size, drop_last=False))
-        for number in range(taken):
-            for share in shares:
-                positions, is_padding = share.positions(number, batch_size)
+        for _ in range(min(steps, Share(size, consumed, 0, world_size).num_batches(batch_size, drop_last=False))):
+            for rank in range(world_size):
+                share = Share(size, consumed, rank, world_size)
+                positions, is_padding = share.positions(batch_size)
                 seen += positions[~is_padding].tolist()
-        consumed = min(size, consumed + taken * batch_size * world_size)
+            consumed = share.after(batch_size)
     assert sorted(seen) == list(range(size))
 
 
 def test_drop_last_gives_whole_batches_only() -> None:
     share = Share(103, 0, 1, 3)
     assert share.num_batches(4, drop_last=True) == 8
-    assert all(len(share.positions(number, 4)[0]) == 4 for number in range(8))
+    assert all(len(replace(share, consumed=12 * batch).positions(4)[0]) == 4 for batch in range(8))
 
 
 def test_values_for_each_position_give_what_they_give_alone() -> None:

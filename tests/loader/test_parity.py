@@ -81,7 +81,7 @@ def test_the_device_pass_gives_what_the_threads_give(real_shards: Path) -> None:
         Take([0, 2, 4], Drawn(Region(3, 5, 100, 90, flip=True)), 0),
         Take([9, 10, 15], Drawn(Region(0, 0, 64, 64)), 1),
     ]
-    requests = [make_request(sample, takes[: sample + 1], is_padding=False) for sample in (1, 0)]
+    requests = [make_request(sample, takes[: sample + 1], epoch=0, is_padding=False) for sample in (1, 0)]
     pool = ReadPool(ClipReader(folder, manifest, index), threads=2, frame_bytes=index.frame_bytes)
     batches = []
     for engine in (TorchEngine(pool, setup), TorchDeviceEngine(pool, setup)):

@@ -40,7 +40,7 @@ class Broken:
 
 
 def request(sample: int) -> Request:
-    return make_request(sample, [Take(FRAMES, Drawn(Region(0, 0, 64, 64)))], is_padding=False)
+    return make_request(sample, [Take(FRAMES, Drawn(Region(0, 0, 64, 64)))], epoch=0, is_padding=False)
 
 
 def engines(pool: ReadPool, setup: EngineSetup) -> list[Engine]:

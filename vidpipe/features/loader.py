@@ -24,8 +24,7 @@ from vidpipe.loader.augment import sample_rng
 from vidpipe.loader.background import Background
 from vidpipe.loader.index import load_index
 from vidpipe.loader.open_file import OpenFile
-from vidpipe.loader.order import Share
-from vidpipe.loader.place import Place
+from vidpipe.loader.place import Place, Spot
 from vidpipe.loader.reader import open_shard_file, open_shards_allowed
 from vidpipe.loader.sampling import Sampling, Units
 from vidpipe.loader.state import VERSION, check_state, fingerprint
@@ -103,7 +102,6 @@ class FeatureLoader:
         self._sizes = {entry.name: entry.bytes for entry in self.manifest.shards}
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._max_open = open_shards_allowed()
-        self._background = Background(ahead=AHEAD)
         self._place = Place(
             self.num_samples,
             batch_size=batch_size,
@@ -111,6 +109,7 @@ class FeatureLoader:
             world_size=options.world_size,
             drop_last=options.drop_last,
         )
+        self._background = Background(ahead=AHEAD, following=self._place.following, across_epochs=options.random)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -136,11 +135,13 @@ class FeatureLoader:
         return len(self._place)
 
     def __iter__(self) -> Iterator[Batch]:
-        def batches(epoch: int, share: Share, number: int) -> Iterator[Batch]:
+        def batches(first: Spot, number: int) -> Iterator[Batch]:
             return self._background.run(
+                first,
                 number,
-                start=lambda number: number,
-                finish=lambda number: self._batch(share, number, epoch),
+                kind="features",
+                start=lambda spot: spot,
+                finish=self._batch,
                 hand_over=lambda batch: batch,
             )
 
@@ -161,8 +162,8 @@ class FeatureLoader:
             "frames": self._window.frames,
             "frame_step": self._window.step,
         }
-        epoch, consumed = self._place.next
-        return {"version": VERSION, "epoch": epoch, "consumed": consumed, "content": content}
+        spot = self._place.next
+        return {"version": VERSION, "epoch": spot.epoch, "consumed": spot.consumed, "content": content}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly after the last batch that was given when `state` was taken, at any world size.
@@ -172,7 +173,7 @@ class FeatureLoader:
                 changed then.
         """
         check_state(state, self.state_dict(), num_samples=self.num_samples)
-        self._place.go(state["epoch"], state["consumed"])
+        self._place.go(Spot(state["epoch"], state["consumed"]))
 
     def close(self) -> None:
         """End the threads and close all files. In a fork, which has none, it does nothing."""
@@ -186,8 +187,9 @@ class FeatureLoader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _batch(self, share: Share, number: int, epoch: int) -> Batch:
-        positions, padding = share.positions(number, self.batch_size)
+    def _batch(self, spot: Spot) -> Batch:
+        epoch = spot.epoch
+        positions, padding = self._place.share(spot).positions(self.batch_size)
         samples = self._sampling.samples(self._sampling.draw(positions, epoch), epoch, random=self.options.random)
         features = torch.from_numpy(np.stack([self._read(int(sample), epoch) for sample in samples]))
         none = torch.zeros(len(samples), dtype=torch.int64, device=self._device)

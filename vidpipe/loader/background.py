@@ -6,28 +6,42 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from vidpipe.errors import UsageError
+from vidpipe.loader.place import Spot
 
 Started = TypeVar("Started")
 Finished = TypeVar("Finished")
 Given = TypeVar("Given")
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    kind: str
+    spot: Spot
+    batch: Future[Any]
+
+
 class Background:
     """Two threads: what Python has to do for a batch is done in them while the consumer is busy with one before it.
 
+    What was begun is kept from one iterator to the next, if that one goes on there.
+
     Args:
         ahead: batches that are made beyond the one in use.
+        following: where the batch after the one at a spot is.
+        across_epochs: begin the next epoch's first ones while the last of an epoch are in use.
     """
 
-    def __init__(self, *, ahead: int) -> None:
-        self._ahead = ahead
+    def __init__(self, *, ahead: int, following: Callable[[Spot], Spot], across_epochs: bool) -> None:
+        self._ahead, self._following, self._across_epochs = ahead, following, across_epochs
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-start")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-batch")
         self._process = os.getpid()
         self._closed = False
+        self._begun: deque[_Begun] = deque()
 
     @property
     def is_here(self) -> bool:
@@ -36,13 +50,19 @@ class Background:
 
     def run(
         self,
+        first: Spot,
         num_batches: int,
         *,
-        start: Callable[[int], Started],
+        kind: str,
+        start: Callable[[Spot], Started],
         finish: Callable[[Started], Finished],
         hand_over: Callable[[Finished], Given],
     ) -> Iterator[Given]:
-        """Batches 0, 1, ...: each is started and finished ahead, in a thread of its own, and handed over in the caller's.
+        """So many batches: each is started and finished ahead, in a thread of its own, and handed over in the caller's.
+
+        Args:
+            first: where the first one is.
+            kind: tells batches that are made otherwise at the same spot.
 
         Raises:
             UsageError: this is a fork of the process that the threads are in, or they have been ended.
@@ -52,25 +72,27 @@ class Background:
                 f"loader: was made in process {self._process} and forked into {os.getpid()}, which has none of its threads; "
                 "make it in the process that reads it, or send it there pickled"
             )
-        begun: deque[Future[Finished]] = deque()
-        next_one = 0
 
-        def begin(number: int) -> Future[Finished]:
-            started = self._starter.submit(start, number)
+        def begin(spot: Spot) -> Future[Finished]:
+            started = self._starter.submit(start, spot)
             return self._finisher.submit(lambda: finish(started.result()))
 
-        def begin_ahead_of(number: int) -> None:
-            nonlocal next_one
-            while next_one < min(num_batches, number + 1 + self._ahead):
-                begun.append(begin(next_one))
-                next_one += 1
+        def begin_from(spot: Spot, number: int) -> None:
+            while len(self._begun) < number:
+                place = self._following(self._begun[-1].spot) if self._begun else spot
+                self._begun.append(_Begun(kind, place, begin(place)))
 
-        for number in range(num_batches):
+        spot = first
+        for left in range(num_batches, 0, -1):
+            ahead = self._ahead if self._across_epochs else min(self._ahead, left - 1)
             try:
-                if not (begun and begun[0].done()):
-                    begin_ahead_of(number)
-                batch = hand_over(begun.popleft().result())
-                begin_ahead_of(number)  # not before: the consumer would wait while Python is busy in another thread
+                while self._begun and (self._begun[0].kind, self._begun[0].spot) != (kind, spot):
+                    self._begun.popleft().batch.cancel()
+                if not (self._begun and self._begun[0].batch.done()):
+                    begin_from(spot, 1 + ahead)
+                batch = hand_over(self._begun.popleft().batch.result())
+                spot = self._following(spot)
+                begin_from(spot, ahead)  # not before: the consumer would wait while Python is busy in another thread
             except Exception as error:
                 if self._closed:
                     raise UsageError("loader: was closed, so that it gives nothing more; make another one") from error
@@ -86,3 +108,4 @@ class Background:
         """End the threads."""
         self.stop_starting()
         self._finisher.shutdown(wait=True, cancel_futures=True)
+        self._begun.clear()

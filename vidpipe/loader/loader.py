@@ -25,8 +25,7 @@ from vidpipe.loader.options import (
     check_numbers,
     check_together,
 )
-from vidpipe.loader.order import Share
-from vidpipe.loader.place import Place
+from vidpipe.loader.place import Place, Spot
 from vidpipe.loader.planner import Planner, make_augmentation
 from vidpipe.loader.pool import Reading, ReadPool, default_threads
 from vidpipe.loader.quarantine import Quarantine
@@ -150,7 +149,12 @@ class Loader:
             stand_in=self._stand_in if skip else None,
             pinned=device.type == "cuda",
         )
-        self._background = Background(ahead=self.options.prefetch_batches)
+        across = self.options.prefetch_across_epochs
+        self._background = Background(
+            ahead=self.options.prefetch_batches,
+            following=self._place.following,
+            across_epochs=self._arguments["augment"] is not None if across is None else across,
+        )
         setup = EngineSetup(
             size=self.size,
             normalization=self.manifest.normalization,
@@ -203,7 +207,7 @@ class Loader:
             made = self._engine.finish(started)
             return make_batch(self._source, made), made.ready
 
-        return self._run(self._engine.start, finish, lambda finished: to_consumer(*finished))
+        return self._run("clips", self._engine.start, finish, lambda finished: to_consumer(*finished))
 
     def read_batches(self) -> Iterator[RawBatch]:
         """As iterating, but clips as they are stored, in memory that is the consumer's own, without any transform.
@@ -214,20 +218,23 @@ class Loader:
         def finish(reading: Reading[Frames]) -> RawBatch:
             return make_raw_batch(self._source, reading.results())
 
-        return self._run(self._pool.read, finish, lambda batch: batch)
+        return self._run("stored clips", self._pool.read, finish, lambda batch: batch)
 
     def _run(
         self,
+        kind: str,
         start: Callable[[list[Request]], Started],
         finish: Callable[[Started], Finished],
         hand_over: Callable[[Finished], AnyBatch],
     ) -> Iterator[AnyBatch]:
         """What is left of the epoch, or the next one."""
 
-        def batches(epoch: int, share: Share, number: int) -> Iterator[AnyBatch]:
+        def batches(first: Spot, number: int) -> Iterator[AnyBatch]:
             made = self._background.run(
+                first,
                 number,
-                start=lambda number: start(self._requests(share, number, epoch)),
+                kind=kind,
+                start=lambda spot: start(self._requests(spot)),
                 finish=finish,
                 hand_over=hand_over,
             )
@@ -242,8 +249,8 @@ class Loader:
         """
         augment = self._arguments["augment"]
         content = content_of(self.options, self._source, self._windows, seed=self.seed, size=self.size, augment=augment)
-        epoch, consumed = self._place.next
-        return {"version": VERSION, "epoch": epoch, "consumed": consumed, "content": content}
+        spot = self._place.next
+        return {"version": VERSION, "epoch": spot.epoch, "consumed": spot.consumed, "content": content}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly after the last batch that was given when `state` was taken, at any world size, with a new iterator.
@@ -255,7 +262,7 @@ class Loader:
                 changed then.
         """
         check_state(state, self.state_dict(), num_samples=self.num_samples)
-        self._place.go(state["epoch"], state["consumed"])
+        self._place.go(Spot(state["epoch"], state["consumed"]))
 
     def stats(self) -> LoaderStats:
         """What was measured so far."""
@@ -291,22 +298,21 @@ class Loader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A loader goes to another process as what it was made with and its place; it is made anew there."""
-        return _remade, (self._arguments, *self._place.next)
+        return _remade, (self._arguments, self._place.next)
 
-    def _requests(self, share: Share, number: int, epoch: int) -> list[Request]:
-        positions, padding = share.positions(number, self._batch_samples)
-        ahead = self._planner.shards_ahead(share.run_start(number, self._batch_samples), epoch)
+    def _requests(self, spot: Spot) -> list[Request]:
+        positions, padding = self._place.share(spot).positions(self._batch_samples)
+        ahead = self._planner.shards_ahead(spot.consumed, spot.epoch)
         self._source.prefetch(ahead, rank=self.rank, world_size=self.world_size)
-        return self._planner.requests(positions, padding, epoch)
+        return self._planner.requests(positions, padding, spot.epoch)
 
     def _stand_in(self, request: Request) -> Request:
-        epoch = self._place.epoch
-        return self._quarantine.stand_in(lambda attempt: self._planner.stand_in(request, attempt, epoch))
+        return self._quarantine.stand_in(lambda attempt: self._planner.stand_in(request, attempt))
 
 
-def _remade(arguments: dict[str, Any], epoch: int, consumed: int) -> Loader:
+def _remade(arguments: dict[str, Any], spot: Spot) -> Loader:
     loader = Loader(**arguments)
-    loader._place.go(epoch, consumed)
+    loader._place.go(spot)
     return loader
 
 

@@ -54,6 +54,8 @@ class LoaderOptions:
         threads: that read and, on the CPU, transform; by default one for each of this process's own cores, 16 at most (see
             `own_cores`).
         prefetch_batches: that are prepared ahead of the one in use.
+        prefetch_across_epochs: prepare the next epoch's first batches while an epoch's last ones are in use, so that it begins
+            without a wait. By default with augmentation, as without it a loader mostly serves single passes.
         views: (T, S): every video gives T windows, evenly over what is stored of it, times S square crops, evenly along the
             longer side. Each view is an entry of the batches, marked in `Batch.view`. Only without augmentation.
         clips_per_sample: repeated augmentation: K windows, each with an augmentation of its own, of one read; they stand
@@ -82,6 +84,7 @@ class LoaderOptions:
     horizontal_flip: bool | None = None
     threads: int | None = None
     prefetch_batches: int = 4
+    prefetch_across_epochs: bool | None = None
     views: tuple[int, int] | None = None
     clips_per_sample: int = 1
     color_jitter: ColorJitter | None = None
@@ -114,6 +117,7 @@ class LoaderOptions:
             ("cache_gb", is_number(self.cache_gb) and 0 < self.cache_gb < math.inf, "a number, more than 0"),
             ("cache_dir", isinstance(self.cache_dir, str | os.PathLike | None), "a path"),
             ("where", isinstance(self.where, str | None), "a condition in a string, such as 'label >= 0'"),
+            ("prefetch_across_epochs", isinstance(self.prefetch_across_epochs, bool | None), "True or False"),
             ("color_jitter", isinstance(self.color_jitter, ColorJitter | None), "a ColorJitter(brightness=..., ...)"),
             ("affine", isinstance(self.affine, Affine | None), "an Affine(rotation=..., ...)"),
         ):

@@ -169,20 +169,20 @@ class Share:
             return rest // (batch_size * self.world_size)
         return -(-rest // (batch_size * self.world_size))
 
-    def positions(self, batch: int, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Positions of one batch in the global order, and which of them are only padding.
+    def positions(self, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Positions of the next batch in the global order, and which of them are only padding.
 
-        All ranks' batch number `batch` together cover the same run of `batch_size * world_size` positions, for every number
-        of ranks; so the state is one number. Each takes neighbours in it: several views of one clip are then one read. In
-        the last run, what is left is dealt out evenly: at most world_size - 1 positions are repeated from the run's beginning.
+        All ranks' next batches together cover a run of `batch_size * world_size` positions, whatever number of ranks there
+        is; so the state is one number. Each takes neighbours in it: several views of one clip are then one read. In the last
+        run, what is left is dealt out evenly: at most world_size - 1 positions are repeated from the run's beginning.
         """
-        start = self.run_start(batch, batch_size)
+        start = self.consumed
         run = min(batch_size * self.world_size, self.size - start)
         each = -(-run // self.world_size)
         places = np.arange(each, dtype=np.int64) + self.rank * each
         padding = places >= run
         return start + np.where(padding, places % run, places), padding
 
-    def run_start(self, batch: int, batch_size: int) -> int:
-        """The first position of all ranks' batch number `batch`."""
-        return self.consumed + batch * batch_size * self.world_size
+    def after(self, batch_size: int) -> int:
+        """Units that all ranks together have taken after their next batches."""
+        return min(self.size, self.consumed + batch_size * self.world_size)

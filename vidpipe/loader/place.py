@@ -13,8 +13,15 @@ from vidpipe.loader.order import Share
 T = TypeVar("T")
 
 
-@dataclass(eq=False, slots=True)
-class _Spot:
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a batch stands.
+
+    Attributes:
+        epoch: that it is of.
+        consumed: samples of the epoch that come before it, over all ranks.
+    """
+
     epoch: int
     consumed: int
 
@@ -32,11 +39,11 @@ class Place:
     def __init__(self, num_samples: int, *, batch_size: int, rank: int, world_size: int, drop_last: bool) -> None:
         self._num_samples, self._batch_size, self._drop_last = num_samples, batch_size, drop_last
         self._rank, self._world_size = rank, world_size
-        self._spot = _Spot(0, 0)
+        self.go(Spot(0, 0))
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
-        return self._num_batches(self._share(0))
+        return self._num_batches(Spot(0, 0))
 
     @property
     def epoch(self) -> int:
@@ -44,13 +51,14 @@ class Place:
         return self._spot.epoch
 
     @property
-    def next(self) -> tuple[int, int]:
-        """The epoch of the next batch, and how many samples of it come before that."""
-        return self._first_batch(self._spot.epoch, self._spot.consumed)
+    def next(self) -> Spot:
+        """That of the next batch."""
+        return self._first_batch(self._spot)
 
-    def go(self, epoch: int, consumed: int) -> None:
+    def go(self, spot: Spot) -> None:
         """Go on from there; from an epoch's end with the next one."""
-        self._spot = _Spot(*self._first_batch(epoch, consumed))
+        self._spot = self._first_batch(spot)
+        self._visit = object()
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless batches of it are left.
@@ -59,44 +67,52 @@ class Place:
             UsageError: there is no such epoch.
         """
         check_whole("epoch", epoch, 0)
-        if epoch != self._spot.epoch or epoch != self.next[0]:
-            self.go(epoch, 0)
+        if epoch != self._spot.epoch or epoch != self.next.epoch:
+            self.go(Spot(epoch, 0))
 
-    def run(self, make: Callable[[int, Share, int], Iterator[T]]) -> Iterator[T]:
+    def share(self, spot: Spot) -> Share:
+        """What this rank takes of an epoch from a spot on."""
+        return Share(self._num_samples, spot.consumed, self._rank, self._world_size)
+
+    def following(self, spot: Spot) -> Spot:
+        """That of the batch after the one at a spot, through all epochs."""
+        return self._first_batch(self._after(spot))
+
+    def run(self, make: Callable[[Spot, int], Iterator[T]]) -> Iterator[T]:
         """What is left of an epoch; of one of which nothing is, the next one.
 
         Args:
-            make: gives the batches of an epoch, of this share of its samples, and their number.
+            make: gives the batches of an epoch from a spot on, which are so many.
 
         Raises:
             UsageError: the loader was iterated anew, or went elsewhere, since the last batch.
         """
         self._move_on()
-        spot, share = self._spot, self._share(self._spot.consumed)
+        visit = self._visit
         try:
-            for number, batch in enumerate(make(spot.epoch, share, self._num_batches(share)), start=1):
-                self._check(spot)
-                spot.consumed = min(share.size, share.run_start(number, self._batch_size))
+            for batch in make(self._spot, self._num_batches(self._spot)):
+                self._check(visit)
+                self._spot = self._after(self._spot)
                 yield batch
-                self._check(spot)
+                self._check(visit)
         finally:
-            if spot is self._spot:
+            if visit is self._visit:
                 self._move_on()
 
-    def _first_batch(self, epoch: int, consumed: int) -> tuple[int, int]:
-        return (epoch, consumed) if self._num_batches(self._share(consumed)) else (epoch + 1, 0)
+    def _after(self, spot: Spot) -> Spot:
+        return Spot(spot.epoch, self.share(spot).after(self._batch_size))
+
+    def _first_batch(self, spot: Spot) -> Spot:
+        return spot if self._num_batches(spot) else Spot(spot.epoch + 1, 0)
 
     def _move_on(self) -> None:
-        self.go(self._spot.epoch, self._spot.consumed)
+        self.go(self._spot)
 
-    def _share(self, consumed: int) -> Share:
-        return Share(self._num_samples, consumed, self._rank, self._world_size)
+    def _num_batches(self, spot: Spot) -> int:
+        return self.share(spot).num_batches(self._batch_size, drop_last=self._drop_last)
 
-    def _num_batches(self, share: Share) -> int:
-        return share.num_batches(self._batch_size, drop_last=self._drop_last)
-
-    def _check(self, spot: _Spot) -> None:
-        if spot is not self._spot:
+    def _check(self, visit: object) -> None:
+        if visit is not self._visit:
             raise UsageError(
                 "loader: this iterator was left behind by a newer one, or by load_state_dict or set_epoch; go on with the newer "
                 "one, or call iter(loader) again"

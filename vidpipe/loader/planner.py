@@ -71,7 +71,7 @@ class Planner:
         return [
             request
             for (unit, is_padding), group in groupby(places, key=lambda place: place[:2])
-            for request in self.view_requests(unit, [view for *_, view in group], is_padding=is_padding)
+            for request in self._view_requests(unit, [view for *_, view in group], epoch, is_padding=is_padding)
         ]
 
     def shards_ahead(self, position: int, epoch: int) -> list[list[int]]:
@@ -86,24 +86,26 @@ class Planner:
         """
         first = repeat * self._clips_per_sample
         takes = [self._take(sample, epoch, first + number, number) for number in range(self._clips_per_sample)]
-        return make_request(sample, takes, is_padding=is_padding)
+        return make_request(sample, takes, epoch=epoch, is_padding=is_padding)
 
-    def view_requests(self, unit: int, views: Sequence[int], *, is_padding: bool = False) -> list[Request]:
+    def _view_requests(self, unit: int, views: Sequence[int], epoch: int, *, is_padding: bool) -> list[Request]:
         """Some views of a video, by its number among the sampling's units; those of one stored clip are one read."""
         assert self._views is not None
         clips = self._sampling.units.clips(unit).tolist()
         samples = [clips[self._views.clip(view, len(clips))] for view in views]
         return [
-            make_request(sample, [self._view(sample, view) for _, view in group], is_padding=is_padding)
+            make_request(sample, [self._view(sample, view) for _, view in group], epoch=epoch, is_padding=is_padding)
             for sample, group in groupby(zip(samples, views, strict=True), key=lambda pair: pair[0])
         ]
 
-    def stand_in(self, damaged: Request, attempt: int, epoch: int) -> Request:
+    def stand_in(self, damaged: Request, attempt: int) -> Request:
         """As many clips of another sample, as padding: the `attempt`-th that could take the damaged one's place."""
+        epoch = damaged.epoch
         sample = self._sampling.stand_in(damaged.sample, attempt, epoch)
         if self._views is None:
             return self.request(sample, epoch, is_padding=True)
-        return make_request(sample, [self._view(sample, take.view) for take in damaged.takes], is_padding=True)
+        takes = [self._view(sample, take.view) for take in damaged.takes]
+        return make_request(sample, takes, epoch=epoch, is_padding=True)
 
     @property
     def _per_unit(self) -> int:

@@ -33,19 +33,21 @@ class Request:
         sample: place in the index.
         frames: of the stored clip, to be read.
         takes: clips that are made of them, all with the same number of frames.
+        epoch: that they are of.
         is_padding: whether they only fill up the batch.
     """
 
     sample: int
     frames: Sequence[int]
     takes: tuple[Take, ...]
+    epoch: int
     is_padding: bool
 
 
-def make_request(sample: int, takes: Sequence[Take], *, is_padding: bool) -> Request:
+def make_request(sample: int, takes: Sequence[Take], *, epoch: int, is_padding: bool) -> Request:
     """One read of all the frames that some clips of a sample need."""
     frames = takes[0].frames if len(takes) == 1 else sorted(set().union(*(take.frames for take in takes)))
-    return Request(sample, frames, tuple(takes), is_padding)
+    return Request(sample, frames, tuple(takes), epoch, is_padding)
 
 
 def places_of(take: Take, request: Request) -> slice | list[int]:

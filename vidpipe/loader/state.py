@@ -23,6 +23,7 @@ _NEUTRAL = (
     "decode",
     "max_bad",
     "on_bad",
+    "prefetch_across_epochs",
     "prefetch_batches",
     "shuffle_window",
     "threads",

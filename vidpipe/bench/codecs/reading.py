@@ -89,7 +89,7 @@ class Training:
         )
 
     def clips_per_second(self, seconds: float) -> float:
-        """Whole epochs, for at least so long; nothing is prepared ahead of them."""
+        """Whole epochs, for at least so long."""
         return _rate(lambda: sum(len(batch) for batch in self._loader), seconds)
 
     def __enter__(self) -> Self:

@@ -249,7 +249,7 @@ class Stages:
                 drawn = Drawn(center_region(height, width))
             else:
                 drawn = augmentation.draw(rng, height=height, width=width, size=section.size)
-            requests.append(make_request(number, [Take(range(len(frames)), drawn)], is_padding=False))
+            requests.append(make_request(number, [Take(range(len(frames)), drawn)], epoch=0, is_padding=False))
         return requests
 
     def _transfer(self) -> Stage:

@@ -12,7 +12,7 @@ from vidpipe.loader import Loader, LoaderOptions
 from vidpipe.loader.options import Backend
 from vidpipe.shards.manifest import load_manifest
 
-# An epoch has at least so many: between two of them nothing is prepared ahead, which real, long ones don't notice.
+# An epoch has at least so many, so that its last batch, which may be short, counts as little as in real ones.
 LONG_EPOCH_CLIPS = 400
 
 
