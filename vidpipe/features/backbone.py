@@ -60,9 +60,7 @@ def save_backbone(backbone: Backbone, out: Path) -> None:
     from safetensors.torch import save
 
     with whole_file(out / BACKBONE) as stream:
-        content = memoryview(save(backbone.module.state_dict()))
-        while content:
-            content = content[stream.write(content) :]
+        stream.write(save(backbone.module.state_dict()))
 
 
 def restore_backbone(module: nn.Module, folder: Path) -> None:

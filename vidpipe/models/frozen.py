@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +31,8 @@ def write_frozen(state: Mapping[str, Tensor], folder: Path) -> str | None:
     name = f"frozen-{fingerprint(state)[:16]}.pt"
     if not (folder / name).is_file():
         try:
-            with whole_file(folder / name) as raw:
-                stream = io.BufferedWriter(cast(io.RawIOBase, raw), buffer_size=1 << 22)
+            with whole_file(folder / name) as stream:
                 torch.save(dict(state), stream)
-                stream.flush()
-                stream.detach()
         except (OSError, RuntimeError) as error:
             raise CheckpointError(f"{folder / name}: can't be written: {one_line(error)}") from error
     return name

@@ -14,6 +14,7 @@ SAMPLES = "samples.parquet"
 REJECTS = "rejects.jsonl"
 TEMPORARY_SUFFIX = ".tmp"
 UNLABELLED = -1
+BUFFER_BYTES = 1 << 16
 
 
 def shard_name(index: int) -> str:
@@ -61,8 +62,10 @@ def whole_file(path: Path, *, is_huge: bool = False) -> Iterator[IO[bytes]]:
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
-        with temporary.open("wb", buffering=0) as stream:
+        # With a buffer, since a plain file's `write` takes no more than there is room for, and doesn't say so.
+        with temporary.open("wb", buffering=BUFFER_BYTES) as stream:
             yield stream
+            stream.flush()
             os.fsync(stream.fileno())
             if is_huge and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -92,11 +92,9 @@ class TarWriter:
         self.summary.sha256 = self._hash.hexdigest()
 
     def _write(self, content: Buffer) -> None:
-        rest = memoryview(content)
-        self._hash.update(rest)
-        self.summary.bytes += len(rest)
-        while rest:
-            rest = rest[self._stream.write(rest) :]
+        self._hash.update(content)
+        self._stream.write(content)
+        self.summary.bytes += len(content)
 
 
 @contextmanager

@@ -6,14 +6,13 @@ to whole checkpoints: a new one gets its name when all of it is on disk, then th
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -84,7 +83,8 @@ class CheckpointWriter:
                 unfinished.rename(path)
             else:
                 path = _free_path(self._folder, step)
-                _write_file(state, path)
+                with whole_file(path) as stream:
+                    torch.save(dict(state), stream)
             # The best one first: a run that is killed in between comes by that step again.
             for link in (BEST, LAST) if best else (LAST,):
                 _lead(self._folder / link, path.name)
@@ -115,14 +115,6 @@ def snapshot(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(snapshot(item) for item in value)
     return value
-
-
-def _write_file(state: Mapping[str, Any], path: Path) -> None:
-    with whole_file(path) as raw:
-        stream = io.BufferedWriter(cast(io.RawIOBase, raw), buffer_size=1 << 22)
-        torch.save(dict(state), stream)
-        stream.flush()
-        stream.detach()
 
 
 def _name(step: int, number: int) -> str:

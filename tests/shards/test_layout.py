@@ -1,0 +1,36 @@
+"""Files of shards appear whole or not at all."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vidpipe.shards.layout import whole_file
+
+ROOM = 1 << 20
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """No file gets longer than `ROOM`: the write that reaches it is cut short, as on a disk that is full by then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("little_room")
+@pytest.mark.parametrize("pieces", [1, 5, 1000])
+def test_a_file_that_there_is_no_room_for_leaves_the_old_one(tmp_path: Path, pieces: int) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="File too large"), whole_file(path) as stream:
+        for _ in range(pieces):
+            stream.write(bytes((ROOM + 1000) // pieces))
+    assert path.read_bytes() == b"old" and [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
