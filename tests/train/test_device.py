@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vidpipe.train.device import precision_as_trained, resolve_precision
+from vidpipe.errors import UsageError
+from vidpipe.train.device import make_fabric, precision_as_trained, resolve_precision
+
+
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "two"), ("LOCAL_WORLD_SIZE", "0")])
+def test_a_launcher_that_says_no_number_of_processes_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"{name}: the environment says '{value}', expected a whole number"):
+        make_fabric(device="cpu", precision="fp32")
 
 
 def test_auto_follows_the_device_and_then_the_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
+from vidpipe.environment import whole_from_environment
 from vidpipe.errors import UsageError
 from vidpipe.train.recipe import Precision, Strategy
 from vidpipe.train.sharding import shard_module
@@ -40,11 +40,12 @@ def make_fabric(*, device: Device, precision: Precision, strategy: Strategy = "d
         strategy: of several processes; a single one needs none.
 
     Raises:
-        UsageError: a GPU was asked for and there is none, or strategy and precision don't go together.
+        UsageError: a GPU was asked for and there is none, strategy and precision don't go together, or a launcher's variable is
+            no number of processes.
     """
     accelerator = pick_device(device)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size)))
+    world_size = whole_from_environment("WORLD_SIZE", 1, least=1)
+    local_size = whole_from_environment("LOCAL_WORLD_SIZE", world_size, least=1)
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
     if world_size > 1:
