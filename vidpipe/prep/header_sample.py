@@ -33,11 +33,6 @@ class HeaderSample:
     unreadable: frozenset[str]
     undecided: frozenset[str]
 
-    @property
-    def asked(self) -> int:
-        """How many videos' headers were opened."""
-        return len(self.headers) + len(self.unreadable)
-
 
 def sample_headers(root: Path, splits: Mapping[str, Sequence[str]]) -> HeaderSample:
     """Read the headers of about `SAMPLE_VIDEOS` videos, in a child process that is killed if it takes too long.

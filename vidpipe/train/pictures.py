@@ -29,11 +29,9 @@ def draw_curves(folder: Path) -> Path | None:
     rows = read_metrics(folder)
     if not rows:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     panels: list[tuple[str, list[tuple[str, str]]]] = [
         ("loss", [("loss", "train"), ("val_loss", "val")]),
         ("top-1", [("top1", "train"), ("val_top1", "val")]),
@@ -63,7 +61,6 @@ def draw_curves(folder: Path) -> Path | None:
 
 def draw_confusion(evaluation: Evaluation, path: Path) -> Path:
     """Draw which classes were taken for which: rows are labels, columns what the model said, shades the row's shares."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     counts = torch.tensor(evaluation.confusion, dtype=torch.float64)
@@ -71,7 +68,6 @@ def draw_confusion(evaluation: Evaluation, path: Path) -> Path:
     num_classes = len(evaluation.classes)
     side = min(20.0, 2.5 + 0.35 * num_classes)
     figure = Figure(figsize=(side, side), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
     axes.set_xlabel("said")

@@ -32,7 +32,7 @@ def name_videos(paths: Sequence[Path], lists: Sequence[Path] = ()) -> Iterator[P
             raise UsageError(f"--list {path}: no such file")
     if [*paths, *lists].count(STDIN) > 1:
         raise UsageError("stdin can be read only once, but - is given more than once")
-    named = [[path] if path == STDIN else find_videos([path]) for path in paths]
+    named = [[path] if path == STDIN else _found(path) for path in paths]
     return _all(named, lists)
 
 
@@ -46,22 +46,13 @@ def _all(named: Sequence[Sequence[Path]], lists: Sequence[Path]) -> Iterator[Pat
         yield from _listed(path)
 
 
-def find_videos(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are, and the video files in and below folders, sorted.
-
-    Raises:
-        UsageError: a folder without any.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = _inside(path)
-        if not inside:
-            raise UsageError(f"{path}: no video files in this folder (known are {', '.join(sorted(VIDEO_EXTENSIONS))})")
-        found += inside
-    return found
+def _found(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    inside = _inside(path)
+    if not inside:
+        raise UsageError(f"{path}: no video files in this folder (known are {', '.join(sorted(VIDEO_EXTENSIONS))})")
+    return inside
 
 
 def read_list(stream: RawIOBase) -> Iterator[Path]:

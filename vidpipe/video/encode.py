@@ -17,7 +17,6 @@ def write_h264(
     *,
     fps: float,
     crf: int = 20,
-    preset: str = "veryfast",
     gop: int | None = None,
     timeout_seconds: float = 120.0,
 ) -> None:
@@ -44,7 +43,7 @@ def write_h264(
             format="mp4",
             vcodec="libx264",
             pix_fmt="yuv420p",
-            preset=preset,
+            preset="veryfast",
             crf=crf,
             **({} if gop is None else {"g": gop, "keyint_min": gop, "sc_threshold": 0, "bf": 0}),
             **bt709,
