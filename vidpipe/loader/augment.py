@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from dataclasses import dataclass
@@ -85,6 +86,12 @@ def sample_rng(*, seed: int, epoch: int, sample: int, draw: int = 0) -> np.rando
     It is the thread's one generator, set anew: the next call ends its use.
     """
     return _KEYED.generator_at(key=(seed, epoch), counter=(0, 0, draw, sample))
+
+
+def keyed_rng(text: str) -> np.random.Generator:
+    """A generator of its own for every text, such as one of a purpose, a seed, an epoch and a sample's key."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(int.from_bytes(digest, "little")))
 
 
 class _Keyed(threading.local):

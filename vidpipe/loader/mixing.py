@@ -7,15 +7,16 @@ batches. The same box is cut from all frames of a clip: the clip stays a video.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from vidpipe.loader.augment import keyed_rng
+from vidpipe.loader.transfer import to_device
 
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
@@ -69,8 +70,7 @@ class ClipDraw:
 
 def draw_clip(mixing: Mixing, key: str, *, seed: int, epoch: int, height: int, width: int) -> ClipDraw:
     """Draw for one clip; the area of CutMix's box within the picture decides the labels' weights exactly."""
-    digest = hashlib.blake2b(f"mixing/{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(int.from_bytes(digest, "little")))
+    generator = keyed_rng(f"mixing/{seed}/{epoch}/{key}")
     keep, cut = 1.0, None
     use, which, centre_y, centre_x = generator.random(4)
     if mixing.is_soft and use < mixing.prob:
@@ -113,11 +113,6 @@ def mix_batch(
     Returns:
         The mixed video, and the labels: float [B, num_classes], summing to 1, where clips were mixed; else `label`.
     """
-    import torch
-    from torch.nn import functional as F
-
-    from vidpipe.loader.transfer import to_device
-
     if not mixing.is_on:
         return video, label
     height, width = video.shape[-2:]

@@ -7,7 +7,6 @@ drawn for a clip is a pure function of (seed, epoch, key).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
+from vidpipe.loader.augment import keyed_rng
 from vidpipe.loader.transfer import to_device
 from vidpipe.shards.manifest import Normalization
 
@@ -107,8 +107,7 @@ OPERATIONS: dict[str, Operation] = {
 
 def draw_operations(policy: RandAugment, key: str, *, seed: int, epoch: int) -> list[tuple[str, float, int]]:
     """What is applied to one clip: names, strengths in [0, 1] and signs."""
-    digest = hashlib.blake2b(f"rand-augment/{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(int.from_bytes(digest, "little")))
+    generator = keyed_rng(f"rand-augment/{seed}/{epoch}/{key}")
     names = list(OPERATIONS)
     drawn = []
     for _ in range(policy.ops):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidpipe.errors import CheckpointError, ShardError, UsageError
+from vidpipe.loader.augment import keyed_rng
 from vidpipe.loader.options import Backend, OnBad
 from vidpipe.loader.splits import Shards, named_folders, read_manifest
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
@@ -284,8 +283,7 @@ def _shuffled(video: Tensor, keys: Sequence[str], *, seed: int) -> Tensor:
     """Each clip [C, T, H, W] of the batch, or its features [T, D], with its frames in a random order that depends on (seed, key)."""
     clips = []
     for clip, key in zip(video, keys, strict=True):
-        digest = hashlib.blake2b(f"shuffle/{seed}/{key}".encode(), digest_size=16).digest()
         time = 0 if clip.ndim == 2 else 1
-        order = np.random.Generator(np.random.Philox(int.from_bytes(digest, "little"))).permutation(clip.shape[time])
+        order = keyed_rng(f"shuffle/{seed}/{key}").permutation(clip.shape[time])
         clips.append(clip.index_select(time, torch.from_numpy(order).to(clip.device)))
     return torch.stack(clips)
