@@ -9,12 +9,12 @@ import timm
 from torch import nn
 
 from vidpipe.errors import CheckpointError, ModelError
+from vidpipe.models.misfit import misfit
 from vidpipe.models.weights import read_weights
 from vidpipe.shards.manifest import Normalization
 
 _CLASSIFIER = re.compile(r"(?:head|fc|classifier)\.")
 _OURS = "backbone."  # its prefix in a `resnet-temporal`
-_LISTED = 3
 
 
 def make_backbone(name: str, *, size: int) -> nn.Module:
@@ -61,19 +61,7 @@ def load_backbone(backbone: nn.Module, source: str) -> None:
     raw = read_weights(source)
     ours = {key.removeprefix(_OURS): tensor for key, tensor in raw.items() if key.startswith(_OURS)}
     state = ours or {key: tensor for key, tensor in raw.items() if not _CLASSIFIER.match(key)}
-    own = backbone.state_dict()
-    problems = {
-        "lacks": sorted(own.keys() - state.keys()),
-        "has unknown keys": sorted(state.keys() - own.keys()),
-        "has other shapes for": sorted(
-            name for name in own.keys() & state.keys() if own[name].shape != state[name].shape
-        ),
-    }
-    found = [
-        f"{what} {', '.join(names[:_LISTED])}{' and more' * (len(names) > _LISTED)}"
-        for what, names in problems.items()
-        if names
-    ]
-    if found:
-        raise CheckpointError(f"weights {source}: not those of this backbone: {'; '.join(found)}")
+    problem = misfit(backbone.state_dict(), state)
+    if problem:
+        raise CheckpointError(f"weights {source}: not those of this backbone: it {problem}")
     backbone.load_state_dict(state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,11 +12,11 @@ from vidpipe.errors import CheckpointError
 from vidpipe.models.adapt import State
 from vidpipe.models.base import VideoModel
 from vidpipe.models.keymaps import KeyMap, find_key_map, layouts_of, translate
+from vidpipe.models.misfit import differences, listed, other_shape
 from vidpipe.models.positions import PositionAxis, resample_space, resample_space_time, resample_time
 from vidpipe.models.weights import read_weights
 
 _HEAD = re.compile(r"(?:head|fc)\.(?:weight|bias)")
-_LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class LoadReport:
     def __str__(self) -> str:
         parts = [f"{self.source}: {self.layout}, {self.loaded} tensors"]
         if self.fresh:
-            parts.append(f"{len(self.fresh)} start afresh ({_listed(self.fresh)})")
+            parts.append(f"{len(self.fresh)} start afresh ({listed(self.fresh)})")
         if self.resized:
-            parts.append(f"{len(self.resized)} resized ({_listed(self.resized)})")
+            parts.append(f"{len(self.resized)} resized ({listed(self.resized)})")
         return ", ".join(parts)
 
 
@@ -67,7 +66,7 @@ def load_pretrained(model: VideoModel, source: str) -> LoadReport:
     if key_map is None:
         raise CheckpointError(
             f"weights {source}: not a layout that {type(model).__name__} can be filled from "
-            f"({', '.join(dict.fromkeys(layouts_of(model)))}); its keys are {_listed(list(raw))}"
+            f"({', '.join(dict.fromkeys(layouts_of(model)))}); its keys are {listed(list(raw))}"
         )
     state = translate(raw, key_map, model)
     resized = _fit(state, model, source)
@@ -103,13 +102,13 @@ def _fit(state: State, model: VideoModel, source: str) -> tuple[str, ...]:
             continue
         fitted = _fitted(name, tensor, own[name], model)
         if fitted is None or fitted.shape != own[name].shape:
-            wrong.append(f"{name} {list(tensor.shape)} instead of {list(own[name].shape)}")
+            wrong.append(other_shape(name, tensor, own[name]))
         else:
             state[name] = fitted
             resized.append(name)
     if wrong:
         raise CheckpointError(
-            f"weights {source}: made for another size of {type(model).__name__}: {_listed(wrong)}; "
+            f"weights {source}: made for another size of {type(model).__name__}: {listed(wrong)}; "
             "set the model's configuration to the checkpoint's"
         )
     return tuple(resized)
@@ -147,15 +146,7 @@ def _account(state: State, model: VideoModel, key_map: KeyMap, source: str) -> t
     unknown = [name for name in state if name not in own]
     if not missing and not unknown:
         return tuple(name for name in fresh if not name.endswith("num_batches_tracked"))
-    parts = [f"lacks {_listed(missing)}"] if missing else []
-    parts += [f"has unknown keys {_listed(unknown)}"] if unknown else []
     raise CheckpointError(
-        f"weights {source}: read as {key_map.layout}, it {' and '.join(parts)}; "
+        f"weights {source}: read as {key_map.layout}, it {differences(missing=missing, unknown=unknown)}; "
         f"check that {type(model).__name__} is configured for this checkpoint (depth, width)"
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

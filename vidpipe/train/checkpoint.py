@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vidpipe.errors import CheckpointError, UsageError, one_line
 from vidpipe.models import create_model
 from vidpipe.models.frozen import read_frozen
+from vidpipe.models.misfit import misfit
 from vidpipe.models.sharded import Layout, deal_out, is_sharded, read_plain, read_sharded
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 from vidpipe.shards.codecs import CodecSpec
@@ -224,21 +225,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, path: Path)
     Raises:
         CheckpointError: one line with the first names and shapes that don't fit.
     """
-    own = model.state_dict()
-    missing = sorted(own.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - own.keys())
-    shapes = [
-        f"{name} is {list(weights[name].shape)}, the model's {list(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if own[name].shape != weights[name].shape
-    ]
-    problems = [
-        f"{what}: {', '.join(sorted(names)[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{path}: doesn't fit the model: {'; '.join(problems)}")
+    problem = misfit(model.state_dict(), weights)
+    if problem:
+        raise CheckpointError(f"{path}: doesn't fit the model: it {problem}")
     model.load_state_dict(dict(weights))
 
 
