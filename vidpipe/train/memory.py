@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 from vidpipe.errors import TrainingError
+from vidpipe.memory import available_bytes, resident_bytes
 from vidpipe.train.parts import smallest_part
 from vidpipe.train.recipe import TrainRecipe
 
@@ -75,13 +74,9 @@ def _gpu_numbers(device: torch.device) -> str:
 
 def _own_numbers() -> str:
     """What Linux says of this process and this machine; nothing elsewhere."""
-    about_all, about_own = Path("/proc/meminfo"), Path("/proc/self/statm")
-    if not about_all.is_file() or not about_own.is_file():
+    available, resident = available_bytes(), resident_bytes()
+    if available is None or resident is None:
         return ""
-    available = 1024 * next(
-        int(line.split()[1]) for line in about_all.read_text().splitlines() if line.startswith("MemAvailable:")
-    )
-    resident = int(about_own.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     allowed = "" if limit == resource.RLIM_INFINITY else f", {limit / 2**30:.1f} of addresses allowed (ulimit -v)"
     return f" ({resident / 2**30:.1f} GiB held by this process, {available / 2**30:.1f} available on this machine{allowed})"

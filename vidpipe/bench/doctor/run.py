@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -16,6 +14,7 @@ from vidpipe.bench.machine import describe_machine
 from vidpipe.loader import Loader
 from vidpipe.loader.pool import default_threads
 from vidpipe.loader.splits import open_split
+from vidpipe.memory import available_bytes
 from vidpipe.train.data import open_train_loader
 from vidpipe.train.device import Device, pick_device
 from vidpipe.train.dry_run import dry_run
@@ -69,7 +68,7 @@ def examine(what: Examination) -> Diagnosis:
         backend=backend,
         on_gpu=device == "cuda",
         dataset_bytes=sum(entry.bytes for entry in stages.manifest.shards),
-        free_bytes=_free_memory(),
+        free_bytes=available_bytes(),
         clip_bytes=stages.clip_bytes,
         threads=threads,
         cache_bytes=cache_bytes if split.remote else None,
@@ -141,11 +140,3 @@ def _notes(facts: Facts) -> tuple[str, ...]:
     size, free = facts.dataset_bytes / 1e9, facts.free_bytes / 1e9
     counted = "warm" if facts.stays_in_memory else "cold"
     return (*notes, f"{size:.2f} GB of shards {stays} {free:.1f} GB of free memory: storage counts {counted}")
-
-
-def _free_memory() -> int | None:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import tempfile
-from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +17,7 @@ from vidpipe.bench.loader.session import started_arms
 from vidpipe.bench.loader.table import EpochMemory, LargeIndex
 from vidpipe.bench.selection import link_clips
 from vidpipe.errors import VidpipeError
+from vidpipe.memory import resident_bytes
 from vidpipe.shards.index import SCHEMA, read_samples, write_samples
 from vidpipe.shards.layout import shard_name
 from vidpipe.shards.manifest import Manifest, load_manifest
@@ -43,7 +42,7 @@ def first_batch_of_large_index(setup: ArmSetup, *, shards: int = LARGE_INDEX_SHA
 
 def memory_over_epochs(setup: ArmSetup) -> EpochMemory | None:
     """Iterate over a few clips in a process of its own; None where the system doesn't tell what is resident."""
-    if not _resident_bytes():
+    if resident_bytes() is None:
         return None
     with tempfile.TemporaryDirectory(prefix="epochs-", dir=setup.scratch) as temporary:
         folder = Path(temporary)
@@ -99,11 +98,5 @@ def _iterate(setup: ArmSetup, pipe: Connection[dict[int, int], None]) -> None:
                 del batch
             if epoch in MEMORY_AFTER_EPOCHS:
                 gc.collect()
-                found[epoch] = _resident_bytes()
+                found[epoch] = resident_bytes() or 0
     pipe.send(found)
-
-
-def _resident_bytes() -> int:
-    with suppress(OSError, ValueError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
