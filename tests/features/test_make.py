@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,25 @@ def test_an_interrupted_run_goes_on_with_what_is_finished(
     assert again.splits["train"].reused == again.splits["train"].shards
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda shard: shard.unlink(), r"train/00000\.tar: can't be opened: No such file"),
+        (
+            lambda shard: shard.write_bytes(shard.read_bytes().replace(b'"clip"', b"'clip'", 1)),
+            r"00000\.tar: sample \d+-000: its description differs from what was written",
+        ),
+    ],
+)
+def test_a_source_that_cant_be_read_is_not_taken_for_an_output_that_cant_be_written(
+    real_shards: Path, weights: Path, tmp_path: Path, change: Callable[[Path], object], message: str
+) -> None:
+    source = Path(shutil.copytree(real_shards, tmp_path / "source"))
+    change(source / "train/00000.tar")
+    with pytest.raises(ShardError, match=message):
+        make_features(job(source, tmp_path / "out", weights))
+
+
 def stalled_in_a_shard(finished: int, out: Path, stalled: Path, *arguments: object) -> None:
     """The command, which waits for ever in the midst of the shard that comes after so many; then `stalled` is there."""
     write = ShardMaker._write
@@ -211,7 +231,7 @@ def test_refusals(real_shards: Path, weights: Path, made: Path, vidpipe: RunComm
     assert "timm has no such model; did you mean resnet50" in refused(backbone="resnett50")
     assert "no such file or folder" in refused("--weights", tmp_path / "absent.pth")
     other = refused("--weights", weights, backbone="resnet18")
-    assert "not those of this backbone: lacks" in other
+    assert "not those of this backbone: it lacks" in other
     assert not (tmp_path / "out").exists()
     assert "expected 16 to 4096" in refused("--weights", weights, "--size", 8)
     assert "holds features already" in refused("--weights", weights, shards=made)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from command_line import RunCommand
 
-from vidpipe.prep.parts import PARTS_FOLDER
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.run import is_within_budget
 from vidpipe.shards.index import read_samples
+from vidpipe.shards.layout import PARTS_FOLDER
 from vidpipe.shards.manifest import load_manifest
 
 Prep = Callable[..., Any]

@@ -15,11 +15,12 @@ from prep.interrupted_runs import command, files, run
 
 from vidpipe.errors import ShardError
 from vidpipe.prep.decoder import Decoder
-from vidpipe.prep.locks import PARTS_FOLDER, present
+from vidpipe.prep.locks import present
 from vidpipe.prep.plan import make_plan
 from vidpipe.prep.recipe import load_prep_recipe
 from vidpipe.prep.run import PrepJob, prepare
 from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
+from vidpipe.shards.layout import PARTS_FOLDER
 
 
 @dataclass

@@ -6,7 +6,6 @@ to crop or to augment but the choice of the frames and, where several were store
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from vidpipe.loader.window import frame_window
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.features import FeatureFormat
-from vidpipe.shards.manifest import find_split, load_manifest
+from vidpipe.shards.manifest import content_fingerprint, find_split, load_manifest
 
 AHEAD = 2  # batches that are read before they are asked for
 
@@ -152,10 +151,9 @@ class FeatureLoader:
 
         After an epoch's last batch it is the start of the next one.
         """
-        shards = "".join(entry.sha256 for entry in self.manifest.shards)
         content = {
             "classes": fingerprint(self.classes),
-            "features": hashlib.sha256(shards.encode()).hexdigest()[:16],
+            "features": content_fingerprint([self.manifest]),
             "seed": self.options.seed,
             "epoch_unit": self.options.epoch_unit,
             "random": self.options.random,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -22,10 +21,16 @@ from vidpipe.loader.pool import default_threads
 from vidpipe.models.backbone import own_normalization
 from vidpipe.shards.features import FeatureDtype, FeatureSpec
 from vidpipe.shards.index import write_samples
-from vidpipe.shards.layout import MANIFEST, REJECTS, TEMPORARY_SUFFIX, whole_file
-from vidpipe.shards.manifest import Manifest, ShardEntry, find_split, load_manifest, manifest_if_finished, split_folders
-
-PARTS_FOLDER = ".parts"
+from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS, TEMPORARY_SUFFIX, whole_file
+from vidpipe.shards.manifest import (
+    Manifest,
+    ShardEntry,
+    content_fingerprint,
+    find_split,
+    load_manifest,
+    manifest_if_finished,
+    split_folders,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +164,7 @@ def _make_split(
         dtype=job.dtype,
         size=job.size,
         crops=job.crops,
-        source=hashlib.sha256("".join(entry.sha256 for entry in manifest.shards).encode()).hexdigest()[:16],
+        source=content_fingerprint([manifest]),
     )
     out.mkdir(exist_ok=True)
     with folder_lock(out):

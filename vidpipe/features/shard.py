@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vidpipe.errors import ShardError
+from vidpipe.errors import BadSampleError, ShardError
 from vidpipe.loader.augment import Drawn
 from vidpipe.loader.index import make_index
-from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.reader import ClipReader, open_shard_file
 from vidpipe.loader.transform import ClipTransform
 from vidpipe.loader.views import Views
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.features import FeatureFormat, FeatureSpec
 from vidpipe.shards.index import SamplesFile
-from vidpipe.shards.layout import FORMAT_VERSION, label_bytes
+from vidpipe.shards.layout import FORMAT_VERSION, label_bytes, sample_key, video_of, write_errors
 from vidpipe.shards.manifest import ShardEntry, load_manifest
 from vidpipe.shards.tar import TarWriter, open_shard
 
@@ -99,29 +100,34 @@ class ShardMaker:
         """
         first = sum(other.samples for other in self.manifest.shards[: self.manifest.shards.index(entry)])
         rows = self._table.slice(first, entry.samples).to_pylist()
+        descriptions = self._descriptions(entry, rows)
         clips = self._clips(range(first, first + entry.samples))
         features = in_batches(clips, self._batch_size, self._run)
         made: list[Row] = []
-        try:
-            with (self._folder / entry.name).open("rb") as source, open_shard(self._out / entry.name) as writer:
-                for row in rows:
-                    source.seek(row["json_offset"])
-                    description = json.loads(source.read(row["json_size"]))
-                    for crop in range(self._spec.crops):
-                        made.append(self._write(writer, row, description, crop=crop, features=next(features)))
-        except OSError as error:
-            raise ShardError(
-                f"{self._out / entry.name}: can't be written: {error.strerror}; finished shards are kept: "
-                "make room and run the same command again"
-            ) from error
+        with write_errors(self._out / entry.name), open_shard(self._out / entry.name) as writer:
+            for row, description in zip(rows, descriptions, strict=True):
+                for crop in range(self._spec.crops):
+                    made.append(self._write(writer, row, description, crop=crop, features=next(features)))
         return ShardPart(self.plan(entry), writer.summary.bytes, writer.summary.sha256, made)
+
+    def _descriptions(self, entry: ShardEntry, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """What a shard of clips says of its samples."""
+        texts = []
+        with open_shard_file(self._folder / entry.name, entry.bytes) as file:
+            for row in rows:
+                texts.append(os.pread(file.descriptor, row["json_size"], row["json_offset"]))
+                if crc32(texts[-1]) != row["json_crc32"]:
+                    raise BadSampleError(
+                        entry.name, row["key"], "its description differs from what was written (CRC-32)"
+                    )
+        return [json.loads(text) for text in texts]
 
     def _write(
         self, writer: TarWriter, row: Row, description: dict[str, Any], *, crop: int, features: NDArray[np.float32]
     ) -> Row:
         """Add one sample; the source's row, with what is otherwise here."""
         number = row["clip"] * self._spec.crops + crop
-        key = f"{row['key'].partition('-')[0]}-{number:03d}"
+        key = sample_key(int(video_of(row["key"])), number)
         try:
             payload, checksums = self._format.encode(features)
         except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,6 +22,7 @@ from vidpipe.loader.window import FrameWindow, frame_window
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.index import SamplesFile
+from vidpipe.shards.manifest import content_fingerprint
 
 FETCH_THREADS = 4
 JOIN_SECONDS = 1.0  # for which closing waits for them
@@ -90,8 +90,7 @@ class Source:
     @property
     def identity(self) -> str:
         """Fingerprint of the shards' content."""
-        content = "".join(entry.sha256 for split in self.splits for entry in split.manifest.shards)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return content_fingerprint(split.manifest for split in self.splits)
 
     def split_number(self, sample: int) -> int:
         """Which split a sample is of."""

@@ -14,7 +14,7 @@ from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import Listing, in_words
 from vidpipe.prep.estimate import VideoCost, estimate, schedule_seconds
 from vidpipe.prep.header_sample import HeaderSample, sample_headers
-from vidpipe.prep.plan import SplitPlan, make_plan
+from vidpipe.prep.plan import SplitPlan, make_plan, slice_of
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.run import PrepJob
 from vidpipe.prep.split_work import SplitWork
@@ -156,6 +156,7 @@ def forecast(job: PrepJob, listing: Listing) -> Forecast:
         todo = [task.shard for task in SplitWork(plan, job.out / plan.split).refresh()]
         left |= {(plan.split, shard.name): costs.together([video.path for video in shard.videos]) for shard in todo}
         splits[plan.split] = _split_forecast(plan, listing, costs.together(paths[plan.split]), len(todo))
+    ours = [(shard.split, shard.name) for shard in slice_of(plans, job.task)]
     cores = job.workers or usable_cores()
     return Forecast(
         out=str(job.out),
@@ -167,7 +168,7 @@ def forecast(job: PrepJob, listing: Listing) -> Forecast:
         bytes=sum(split.bytes for split in splits.values()),
         bytes_left=round(sum(cost.bytes for cost in left.values())),
         free_bytes=shutil.disk_usage(_existing(job.out)).free,
-        seconds=schedule_seconds([left[key].seconds for key in _slice(plans, job.task) if key in left], cores),
+        seconds=schedule_seconds([left[key].seconds for key in ours if key in left], cores),
         workers=cores,
     )
 
@@ -187,11 +188,6 @@ def _split_forecast(plan: SplitPlan, listing: Listing, cost: VideoCost, num_left
         bytes=round(cost.bytes),
         payload_bytes=round(cost.payload_bytes),
     )
-
-
-def _slice(plans: list[SplitPlan], task: tuple[int, int]) -> list[tuple[str, str]]:
-    number, count = task
-    return [(plan.split, shard.name) for plan in plans for shard in plan.shards][number - 1 :: count]
 
 
 class _Costs:

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vidpipe.errors import ShardError
+from vidpipe.shards.layout import PARTS_FOLDER
 
-PARTS_FOLDER = ".parts"
 _GUARD = "guard"
 _RUNS = "runs"
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from vidpipe.errors import ShardError
-from vidpipe.prep.locks import PARTS_FOLDER
 from vidpipe.prep.plan import ShardPlan
 from vidpipe.shards.index import SamplesFile
-from vidpipe.shards.layout import MANIFEST, REJECTS, whole_file
+from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS, whole_file
 from vidpipe.shards.manifest import ChannelSums, Manifest
 
 

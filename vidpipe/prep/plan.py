@@ -118,6 +118,12 @@ def _plan_split(recipe: PrepRecipe, listing: Listing, split: str, limit: int | N
     return SplitPlan(split, listing.classes, spec, tuple(shards))
 
 
+def slice_of(plans: Sequence[SplitPlan], task: tuple[int, int]) -> list[ShardPlan]:
+    """The shards of slice k of n, where `task` is (k, n); slices are cut from all shards, so that they are the same on every run."""
+    number, count = task
+    return [shard for plan in plans for shard in plan.shards][number - 1 :: count]
+
+
 def shuffle(videos: Iterable[Video], seed: int) -> list[Video]:
     """Order by a keyed hash of seed and path: adding a video moves no other relative to the rest."""
     key = f"vidpipe-shuffle-{seed}".encode()

@@ -18,13 +18,13 @@ from vidpipe.errors import DatasetError, UsageError
 from vidpipe.prep.finish import drop_leftovers, finish_split, resolved_recipe, write_rejects
 from vidpipe.prep.local import run_local
 from vidpipe.prep.locks import locked, present
-from vidpipe.prep.plan import ShardPlan, make_plan, output_hash
+from vidpipe.prep.plan import ShardPlan, make_plan, output_hash, slice_of
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.result import OverBudgetError, PrepResult, SplitResult
-from vidpipe.prep.shard_job import ShardTask, VideoDone, write_errors
+from vidpipe.prep.shard_job import ShardTask, VideoDone
 from vidpipe.prep.split_work import SplitWork
 from vidpipe.recipes import nearest
-from vidpipe.shards.layout import MANIFEST
+from vidpipe.shards.layout import MANIFEST, write_errors
 
 FINISH_LOCK = "finish"
 
@@ -157,10 +157,8 @@ class _Work:
         return [task for split in self.splits for task in split.refresh()]
 
     def _slice_of(self, todo: Sequence[ShardTask]) -> list[ShardTask]:
-        """The tasks of one slice; slices are cut from all shards, so that they are the same on every run."""
-        number, count = self.job.task
-        all_shards = [(split.plan.split, shard.name) for split in self.splits for shard in split.plan.shards]
-        ours = set(all_shards[number - 1 :: count])
+        """The tasks of this run's slice."""
+        ours = {(shard.split, shard.name) for shard in slice_of([split.plan for split in self.splits], self.job.task)}
         return [item for item in todo if (item.shard.split, item.shard.name) in ours]
 
     def _make(self, tasks: Sequence[ShardTask]) -> int:

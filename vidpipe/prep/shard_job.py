@@ -6,12 +6,12 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vidpipe.errors import ShardError, VideoError
+from vidpipe.errors import VideoError
 from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
 from vidpipe.prep.decoder_process import ClipResult, Job
 from vidpipe.prep.locks import locked
@@ -20,7 +20,7 @@ from vidpipe.prep.plan import PlannedVideo, ShardPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.index import SampleRow
-from vidpipe.shards.layout import label_bytes, sample_key
+from vidpipe.shards.layout import label_bytes, sample_key, write_errors
 from vidpipe.shards.manifest import ChannelSums, manifest_if_finished
 from vidpipe.shards.tar import Member, TarWriter, open_shard
 from vidpipe.video.spec import ClipSpec
@@ -102,18 +102,6 @@ def _is_in_manifest(task: ShardTask) -> bool:
     return manifest is not None and any(
         entry.name == task.shard.name and entry.plan == task.shard.fingerprint for entry in manifest.shards
     )
-
-
-@contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing `path` into a ShardError."""
-    try:
-        yield
-    except OSError as error:
-        raise ShardError(
-            f"{path}: can't be written: {error.strerror}; finished shards are kept: "
-            "make room and run the same command again"
-        ) from error
 
 
 def _write_videos(

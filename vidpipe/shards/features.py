@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from vidpipe.shards.checksum import crc32
-from vidpipe.shards.codecs.base import Buffer
+from vidpipe.shards.checksum import Buffer, crc32
 from vidpipe.shards.codecs.tensor import HEADER_BYTES, npy_header
 
 FeatureDtype = Literal["float16", "float32"]

@@ -8,10 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from vidpipe.errors import ShardError
+
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 SAMPLES = "samples.parquet"
 REJECTS = "rejects.jsonl"
+PARTS_FOLDER = ".parts"  # in a split folder, of what is finished while the split isn't
 TEMPORARY_SUFFIX = ".tmp"
 UNLABELLED = -1
 BUFFER_BYTES = 1 << 16
@@ -75,6 +78,18 @@ def whole_file(path: Path, *, is_huge: bool = False) -> Iterator[IO[bytes]]:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into a ShardError."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(
+            f"{path}: can't be written: {error.strerror}; finished shards are kept: "
+            "make room and run the same command again"
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

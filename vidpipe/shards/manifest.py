@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,12 @@ class Manifest(_Frozen):
         """Write it as `manifest.json`, whole or not at all."""
         with whole_file(folder / MANIFEST) as stream:
             stream.write((json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def content_fingerprint(manifests: Iterable[Manifest]) -> str:
+    """16 hexadecimal digits that tell the shards of some splits, in this order, from any others."""
+    content = "".join(entry.sha256 for manifest in manifests for entry in manifest.shards)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from vidpipe.shards.checksum import Buffer
 from vidpipe.shards.layout import index_name, whole_file
 
 BLOCK = 512
-Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)

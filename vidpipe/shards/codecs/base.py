@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from vidpipe.shards.checksum import Buffer
 from vidpipe.video.probe import VideoInfo
 from vidpipe.video.spec import ClipSpec
 
 Frames = NDArray[np.uint8]
-Buffer = bytes | bytearray | memoryview
 
 
 class CodecSpec(BaseModel):

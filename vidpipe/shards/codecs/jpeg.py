@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 import simplejpeg
 
-from vidpipe.shards.checksum import crc32
-from vidpipe.shards.codecs.base import Buffer, Codec, EncodedClip, EncodedMember, Frames, Part
+from vidpipe.shards.checksum import Buffer, crc32
+from vidpipe.shards.codecs.base import Codec, EncodedClip, EncodedMember, Frames, Part
 
 DEFAULT_QUALITY = 90
 _END = b"\xff\xd9"  # the marker EOI

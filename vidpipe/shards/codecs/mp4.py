@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from vidpipe.shards.checksum import crc32
-from vidpipe.shards.codecs.base import Buffer, EncodedClip, EncodedMember, EncodedVideo, Frames, Part, VideoCodec
+from vidpipe.shards.checksum import Buffer, crc32
+from vidpipe.shards.codecs.base import EncodedClip, EncodedMember, EncodedVideo, Frames, Part, VideoCodec
 from vidpipe.video.encode import write_h264
 from vidpipe.video.spec import ClipSpec
 from vidpipe.video.stored_video import StoredVideo

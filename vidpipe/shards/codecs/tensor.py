@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import UsageError
-from vidpipe.shards.checksum import crc32
-from vidpipe.shards.codecs.base import Buffer, Codec, CodecSpec, EncodedClip, EncodedMember, Frames, Part
+from vidpipe.shards.checksum import Buffer, crc32
+from vidpipe.shards.codecs.base import Codec, CodecSpec, EncodedClip, EncodedMember, Frames, Part
 
 HEADER_BYTES = 128
 
