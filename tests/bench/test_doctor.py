@@ -141,7 +141,7 @@ def test_storage_counts_cold_unless_the_data_stay_in_memory() -> None:
     verdict = judge(rates(), loader=1000.0, step=1800.0, facts=FACTS)
     assert (verdict.limit, verdict.data_clips_per_second, verdict.idle_share) == ("storage, cold", 900.0, 0.5)
     assert "--codec jpeg" in verdict.advice[0]
-    in_memory = Facts(**{**{f: getattr(FACTS, f) for f in FACTS.__slots__}, "dataset_bytes": 10**9})
+    in_memory = replace(FACTS, dataset_bytes=10**9)
     verdict = judge(rates(), loader=1000.0, step=2000.0, facts=in_memory)
     assert (verdict.limit, verdict.idle_share) == ("augmentation", 0.5)
     assert "nvidia-dali" in verdict.advice[0]

@@ -24,14 +24,10 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _epoch(loader: vidpipe.Loader) -> list[vidpipe.Batch]:
-    return list(loader)
-
-
 def test_an_epoch_gives_every_clip_once_with_its_label(motion_shards: Path, backend: str) -> None:
     with vidpipe.Loader(motion_shards, batch_size=5, size=48, backend=backend) as loader:
         assert loader.backend == backend and loader.num_samples == 32 and len(loader) == 7
-        first, second = _epoch(loader), _epoch(loader)
+        first, second = list(loader), list(loader)
         stats = loader.stats()
     assert [len(batch) for batch in first] == [5] * 6 + [2]
     for batch in first:
@@ -99,9 +95,9 @@ def test_dali_equals_torch(real_shards: Path, augment: str | None) -> None:
 
 def test_batches_stay_as_they_were_given(motion_shards: Path, backend: str) -> None:
     with vidpipe.Loader(motion_shards, batch_size=4, size=48, backend=backend, augment="train") as loader:
-        batches = _epoch(loader)
+        batches = list(loader)
         copies = [batch.video.clone() for batch in batches]
-        _epoch(loader)
+        list(loader)
     assert all(torch.equal(batch.video, copy) for batch, copy in zip(batches, copies, strict=True))
 
 
@@ -115,7 +111,7 @@ def test_resume_is_exact_even_at_another_world_size(motion_shards: Path, backend
         return vidpipe.Loader(motion_shards, size=32, augment="train", backend=backend, seed=7, **options)
 
     with loader(batch_size=4) as whole:
-        clips = {key: video for batch in _epoch(whole) for key, video in zip(batch.key, batch.video, strict=True)}
+        clips = {key: video for batch in whole for key, video in zip(batch.key, batch.video, strict=True)}
     with loader(batch_size=4) as begun:
         iterator = iter(begun)
         seen = [key for _ in range(3) for key in next(iterator).key]

@@ -48,7 +48,6 @@ def test_a_clips_logits_do_not_depend_on_its_neighbours(model: VideoModel) -> No
 
 def test_every_frame_and_every_corner_counts(model: VideoModel) -> None:
     clips = random_clips(model, 1).requires_grad_()
-    mask = torch.ones(1, 3, *model.clip_shape)
     output_of(model, clips).square().sum().backward()
     if model.family == "videomae-pretrain":  # hidden tubelets aren't read
         assert 0 < (clips.grad != 0).float().mean() < 0.2
@@ -59,7 +58,7 @@ def test_every_frame_and_every_corner_counts(model: VideoModel) -> None:
         model(features).square().sum().backward()
         assert (features.grad != 0).any(dim=2).all()
     else:
-        assert (clips.grad != 0).float().mean() > 0.99 * mask.mean()
+        assert (clips.grad != 0).float().mean() > 0.99
 
 
 def test_eval_is_deterministic_and_weights_survive_a_file(model_name: str, model: VideoModel, tmp_path: Path) -> None:

@@ -10,16 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import RunCommand
+from file_tree import contents
 
 from vidpipe.loader.index import load_index
 from vidpipe.loader.reader import ClipReader
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
 from vidpipe.video.ffmpeg import run_ffmpeg
-
-
-def _tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_rotated_is_upright_av1_is_decoded_and_short_is_padded(real_shards: Path) -> None:
@@ -103,7 +100,7 @@ def test_workers_do_not_change_a_byte(motion_shards: Path, tmp_path: Path, vidpi
         assert vidpipe(*command, "--workers", workers).code == 0
     assert len(list((tmp_path / "1" / "train").glob("*.tar"))) > 1
     for split in ("train", "val"):
-        assert _tree(tmp_path / "1" / split) == _tree(tmp_path / "4" / split) == _tree(motion_shards / split)
+        assert contents(tmp_path / "1" / split) == contents(tmp_path / "4" / split) == contents(motion_shards / split)
 
 
 def test_slices_of_a_job_array_give_the_same_bytes(motion_shards: Path, tmp_path: Path, vidpipe: RunCommand) -> None:
@@ -116,12 +113,12 @@ def test_slices_of_a_job_array_give_the_same_bytes(motion_shards: Path, tmp_path
     last = vidpipe(*command, "--task", "2/2")
     assert last.code == 0 and json.loads(last.out)["unfinished_shards"] == 0
     for split in ("train", "val"):
-        assert _tree(tmp_path / "out" / split) == _tree(motion_shards / split)
+        assert contents(tmp_path / "out" / split) == contents(motion_shards / split)
     assert vidpipe(*command, "--task", "3/2").code == 2
 
 
 def test_a_finished_data_set_is_left_alone(motion_shards: Path, vidpipe: RunCommand) -> None:
-    before = _tree(motion_shards)
+    before = contents(motion_shards)
     command = (
         "prep",
         "motion",
@@ -138,7 +135,7 @@ def test_a_finished_data_set_is_left_alone(motion_shards: Path, vidpipe: RunComm
     assert again.code == 0 and json.loads(again.out)["made_shards"] == 0
     other = vidpipe(*command, "--frames", 3)
     assert other.code == 1 and "made from other videos or other options" in other.err
-    assert _tree(motion_shards) == before
+    assert contents(motion_shards) == before
 
 
 def _empty_folder(path: Path) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from command_line import RunCommand
+from file_tree import contents
 
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.run import is_within_budget
@@ -19,10 +20,6 @@ from vidpipe.shards.layout import PARTS_FOLDER
 from vidpipe.shards.manifest import load_manifest
 
 Prep = Callable[..., Any]
-
-
-def _tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_a_damaged_video_is_a_reject_and_the_budget_decides(
@@ -121,12 +118,12 @@ def test_mended_and_arrived_videos_are_taken_in_when_asked(
 
     damaged.write_bytes(whole)
     assert "--retry-rejects" in prep()
-    before = _tree(tmp_path / "out")
+    before = contents(tmp_path / "out")
     assert "made with other options" in prep("--retry-rejects", "--seed", 5)
     (annotated / "right" / "0000.mp4").rename(tmp_path / "right.mp4")
     assert "1 videos of the finished data set are not in the source now, such as right/0000" in prep("--retry-rejects")
     (tmp_path / "right.mp4").rename(annotated / "right" / "0000.mp4")
-    assert _tree(tmp_path / "out") == before
+    assert contents(tmp_path / "out") == before
 
     (tmp_path / "elsewhere.mp4").rename(missing)
     again = prep("--retry-rejects")
@@ -136,7 +133,7 @@ def test_mended_and_arrived_videos_are_taken_in_when_asked(
     assert kept == set(times) - set(shards.values()), "shards without a mended or an arrived video stay"
     assert vidpipe("verify", tmp_path / "out", "--deep").code == 0
     prep(out="whole")
-    assert _tree(tmp_path / "out") == _tree(tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_names_that_print_alike_or_hold_line_separators_are_counted_each(
