@@ -16,6 +16,7 @@ import pytest
 import torch
 from command_line import RunCommand
 from features.backbones import NAME, save_weights
+from file_tree import contents
 from forked import Forked, command
 
 from vidpipe.errors import ShardError
@@ -55,10 +56,6 @@ def stored(split: Path) -> Iterator[tuple[str, np.ndarray, int, dict]]:
             if extension == "npy":
                 array = np.load(io.BytesIO(data), allow_pickle=False)
                 yield key, array, int(files[f"{key}.cls"]), json.loads(files[f"{key}.json"])
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3)])
@@ -131,7 +128,7 @@ def test_verify_and_inspect_know_features(made: Path, vidpipe: RunCommand, tmp_p
     assert "holds features of test_resnet, not frames" in grid.err
 
     damaged = tmp_path / "damaged"
-    for name, data in content(made).items():
+    for name, data in contents(made).items():
         (damaged / name).parent.mkdir(parents=True, exist_ok=True)
         (damaged / name).write_bytes(data)
     shard = damaged / "train/00000.tar"
@@ -164,7 +161,7 @@ def test_an_interrupted_run_goes_on_with_what_is_finished(
     (tmp_path / "out/train/00002.tar.tmp").write_bytes(b"half")
     result = make_features(job(real_shards, tmp_path / "out", weights))
     assert result.splits["train"].reused == 2
-    assert content(tmp_path / "out") == content(made)
+    assert contents(tmp_path / "out") == contents(made)
     again = make_features(job(real_shards, tmp_path / "out", weights))
     assert again.splits["train"].reused == again.splits["train"].shards
 
@@ -172,7 +169,7 @@ def test_an_interrupted_run_goes_on_with_what_is_finished(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda shard: shard.unlink(), r"train/00000\.tar: can't be opened: No such file"),
+        (lambda shard: shard.unlink(), r"train/00000\.tar: can't be read: No such file"),
         (
             lambda shard: shard.write_bytes(shard.read_bytes().replace(b'"clip"', b"'clip'", 1)),
             r"00000\.tar: sample \d+-000: its description differs from what was written",
@@ -216,7 +213,7 @@ def test_a_killed_run_leaves_the_same_bytes(real_shards: Path, weights: Path, ma
         assert len(list(out.glob("*/*.tar"))) == count and list(out.glob("*/*.tar.tmp"))
         assert not (out / "val/manifest.json").exists()
     Forked(command, *arguments).finish()
-    assert content(out) == content(made)
+    assert contents(out) == contents(made)
 
 
 def test_refusals(real_shards: Path, weights: Path, made: Path, vidpipe: RunCommand, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,18 @@ def test_text_and_json_tell_what_became_of_a_mixed_data_set(tmp_path: Path, vidp
         f"  channels  mean {mean}, std {std} (measured)",
         "  labels    3 classes: run (2), walk (1), swim (0)",
     ]
+
+
+def test_a_damaged_description_is_named(motion_shards: Path, vidpipe: RunCommand, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(motion_shards / "val", tmp_path / "val"))
+    shard = folder / "00000.tar"
+    shard.write_bytes(shard.read_bytes().replace(b'"clip"', b"'clip'", 1))
+    shown = vidpipe("inspect", folder, "--grid", tmp_path / "grid.png")
+    assert shown.code == 1 and not (tmp_path / "grid.png").exists()
+    assert (
+        re.search(r"^error: 00000\.tar: sample \d+-000: its description differs", shown.err)
+        and shown.err.count("\n") == 1
+    )
 
 
 def test_splits_without_a_sample_are_left_out_of_the_grid(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vidpipe.errors import BadSampleError, ShardError
+from vidpipe.errors import ShardError
 from vidpipe.loader.augment import Drawn
 from vidpipe.loader.index import make_index
-from vidpipe.loader.reader import ClipReader, open_shard_file
+from vidpipe.loader.reader import ClipReader
 from vidpipe.loader.transform import ClipTransform
 from vidpipe.loader.views import Views
 from vidpipe.shards.checksum import crc32
+from vidpipe.shards.descriptions import read_descriptions
 from vidpipe.shards.features import FeatureFormat, FeatureSpec
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.layout import FORMAT_VERSION, label_bytes, sample_key, video_of, write_errors
@@ -100,7 +100,7 @@ class ShardMaker:
         """
         first = sum(other.samples for other in self.manifest.shards[: self.manifest.shards.index(entry)])
         rows = self._table.slice(first, entry.samples).to_pylist()
-        descriptions = self._descriptions(entry, rows)
+        descriptions = list(read_descriptions(self._folder, rows))
         clips = self._clips(range(first, first + entry.samples))
         features = in_batches(clips, self._batch_size, self._run)
         made: list[Row] = []
@@ -109,18 +109,6 @@ class ShardMaker:
                 for crop in range(self._spec.crops):
                     made.append(self._write(writer, row, description, crop=crop, features=next(features)))
         return ShardPart(self.plan(entry), writer.summary.bytes, writer.summary.sha256, made)
-
-    def _descriptions(self, entry: ShardEntry, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """What a shard of clips says of its samples."""
-        texts = []
-        with open_shard_file(self._folder / entry.name, entry.bytes) as file:
-            for row in rows:
-                texts.append(os.pread(file.descriptor, row["json_size"], row["json_offset"]))
-                if crc32(texts[-1]) != row["json_crc32"]:
-                    raise BadSampleError(
-                        entry.name, row["key"], "its description differs from what was written (CRC-32)"
-                    )
-        return [json.loads(text) for text in texts]
 
     def _write(
         self, writer: TarWriter, row: Row, description: dict[str, Any], *, crop: int, features: NDArray[np.float32]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from vidpipe.loader.index import make_index
 from vidpipe.loader.reader import ClipReader
 from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.shards.codecs import CodecSpec, stores_whole_videos
+from vidpipe.shards.descriptions import COLUMNS, read_descriptions
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.manifest import Manifest, load_manifest, split_folders
 
@@ -110,23 +110,16 @@ def write_grid(folder: Path, path: Path, *, clips: int) -> None:
 def _clip_rows(folder: Path, clips: int) -> Iterator[ClipRow]:
     manifest = load_manifest(folder)
     samples = SamplesFile(folder, manifest.samples_file)
-    index, members = make_index(samples, manifest), samples.read(["shard", "json_offset", "json_size"])
+    index, rows = make_index(samples, manifest), samples.read(COLUMNS)
     with closing(ClipReader(folder, manifest, index)) as reader:
         for sample in np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).astype(int)).tolist():
             stored = int(index.shape[sample, 0])
             frames = np.linspace(0, stored - 1, min(stored, MAX_FRAMES)).round().astype(int)
             label = int(index.label[sample])
-            (member,) = members.slice(sample, 1).to_pylist()
+            (description,) = read_descriptions(folder, rows.slice(sample, 1).to_pylist())
             yield ClipRow(
                 label=manifest.classes[label] if label >= 0 else "no label",
                 details=(f"{manifest.split} {index.key[sample]}", index.video[sample], f"{stored} frames"),
                 frames=reader.read(sample, frames.tolist(), np.empty(len(frames) * index.max_frame_bytes, np.uint8)),
-                times_seconds=np.array(_sample_json(folder, member)["times_seconds"])[frames],
+                times_seconds=np.array(description["times_seconds"])[frames],
             )
-
-
-def _sample_json(folder: Path, member: dict[str, Any]) -> dict[str, Any]:
-    with (folder / member["shard"]).open("rb") as stream:
-        stream.seek(member["json_offset"])
-        content: dict[str, Any] = json.loads(stream.read(member["json_size"]))
-    return content
