@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vidpipe.errors import DatasetError
+from vidpipe.recipes import Section
 
 #: What counts as a video when a folder is searched; a file that an annotation names may have any extension.
 VIDEO_EXTENSIONS = frozenset(
@@ -83,7 +84,7 @@ def in_words(counts: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items() if count)
 
 
-class DatasetFormat(BaseModel, abc.ABC):
+class DatasetFormat(Section, abc.ABC):
     """Base of all formats: a frozen set of options, and `scan`.
 
     Attributes:
@@ -93,7 +94,6 @@ class DatasetFormat(BaseModel, abc.ABC):
             spread over several disks.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     format_name: ClassVar[str | None] = None
 
     classes: str | None = None

@@ -8,6 +8,8 @@ import numpy as np
 
 from vidpipe.loader.order import GlobalOrder, Integers, Order, WindowedOrder
 
+BATCH_SIZE = 32
+
 
 @dataclass(frozen=True, slots=True)
 class ShuffleQuality:
@@ -26,31 +28,30 @@ class ShuffleQuality:
     same_shard: float
 
 
-def shuffle_quality(order: Order, shard_of_unit: Integers, *, epoch: int = 0, batch_size: int = 32) -> ShuffleQuality:
-    """Measure an epoch's order.
+def shuffle_quality(order: Order, shard_of_unit: Integers) -> ShuffleQuality:
+    """Measure the order of the first epoch, in batches of `BATCH_SIZE`.
 
     Args:
         shard_of_unit: int64 [order.size].
-        batch_size: for `same_shard`.
     """
     positions = np.arange(order.size)
-    units = order.units(positions, epoch)
+    units = order.units(positions, 0)
     third = order.size / 3
-    batches = shard_of_unit[units[: order.size // batch_size * batch_size]].reshape(-1, batch_size)
-    pairs = batch_size * (batch_size - 1)
-    alike = [(np.unique(batch, return_counts=True)[1] ** 2).sum() - batch_size for batch in batches]
+    batches = shard_of_unit[units[: order.size // BATCH_SIZE * BATCH_SIZE]].reshape(-1, BATCH_SIZE)
+    pairs = BATCH_SIZE * (BATCH_SIZE - 1)
+    alike = [(np.unique(batch, return_counts=True)[1] ** 2).sum() - BATCH_SIZE for batch in batches]
     return ShuffleQuality(
         displacement=float(np.abs(units - positions).mean() / third),
         neighbour_distance=float(np.abs(np.diff(units)).mean() / third),
-        epoch_correlation=float(np.corrcoef(np.argsort(units), np.argsort(order.units(positions, epoch + 1)))[0, 1]),
+        epoch_correlation=float(np.corrcoef(np.argsort(units), np.argsort(order.units(positions, 1)))[0, 1]),
         same_shard=float(np.mean(alike) / pairs),
     )
 
 
-def main(num_shards: int = 2000, units_of_shard: int = 130) -> None:
-    """Print the table: by default as many units as Kinetics-400 has, in shards of 512 MB."""
-    counts = np.full(num_shards, units_of_shard)
-    shard_of_unit = np.repeat(np.arange(num_shards), counts)
+def main() -> None:
+    """Print the table for as many units as Kinetics-400 has, in shards of 512 MB."""
+    counts = np.full(2000, 130)
+    shard_of_unit = np.repeat(np.arange(len(counts)), counts)
     orders: dict[str, Order] = {
         f"windows of {window}": WindowedOrder(counts, window=window, seed=0) for window in (1, 2, 4, 8, 16, 32)
     }

@@ -7,17 +7,18 @@ from typing import Any, ClassVar
 
 import torch
 import torch.utils.checkpoint
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from vidpipe.errors import ModelError
 from vidpipe.models.positions import PositionAxis
+from vidpipe.recipes import Section
 
 MERGE = (99999,)
 """Ordinal by which timm's `group_matcher` puts parameters into the group before them."""
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Section):
     """Fields that every model's configuration has.
 
     Args:
@@ -25,8 +26,6 @@ class ModelConfig(BaseModel):
         image_size: H and W of the input clip.
         checkpointing: recompute activations of blocks in the backward pass: less memory, about a third more time.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_frames: int = Field(default=16, ge=1)
     image_size: int = Field(default=224, ge=8)
@@ -108,11 +107,11 @@ class VideoModel(nn.Module):
         return ""
 
 
-def init_transformer(module: nn.Module, *, std: float = 0.02) -> None:
+def init_transformer(module: nn.Module) -> None:
     """Initialise linear layers from a truncated normal and norms to the identity, as ViT implementations do."""
     for child in module.modules():
         if isinstance(child, nn.Linear):
-            nn.init.trunc_normal_(child.weight, std=std)
+            nn.init.trunc_normal_(child.weight, std=0.02)
             if child.bias is not None:
                 nn.init.zeros_(child.bias)
         elif isinstance(child, nn.LayerNorm):

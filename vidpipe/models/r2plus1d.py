@@ -135,12 +135,6 @@ TRUNK_GROUPS: dict[str, Any] = {"stem": r"^trunk\.stem", "blocks": r"^trunk\.lay
 TRUNK_GROUPS_COARSE: dict[str, Any] = {"stem": r"^trunk\.stem", "blocks": r"^trunk\.layer(\d+)"}
 
 
-def init_classifier(module: nn.Linear, std: float = 0.01) -> None:
-    """Initialise a classifier as torchvision's video models do."""
-    nn.init.normal_(module.weight, std=std)
-    nn.init.zeros_(module.bias)
-
-
 class R2Plus1D(VideoModel):
     """R(2+1)D classifier. Input [B, 3, T, H, W], logits [B, num_classes]."""
 
@@ -153,7 +147,8 @@ class R2Plus1D(VideoModel):
         self.trunk = R2Plus1DTrunk(config)
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(self.trunk.num_channels, num_classes)
-        init_classifier(self.fc)
+        nn.init.normal_(self.fc.weight, std=0.01)  # as torchvision's video models
+        nn.init.zeros_(self.fc.bias)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Stem, each residual block, head."""

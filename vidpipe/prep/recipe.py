@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vidpipe.datasets import get_format
 from vidpipe.datasets.base import DatasetFormat
 from vidpipe.errors import UsageError
-from vidpipe.recipes import SpelledSize, find_recipe, load_recipe, validate
+from vidpipe.recipes import Section, SpelledSize, find_recipe, load_recipe, validate
 from vidpipe.shards.codecs import CODECS, CodecSpec, stores_whole_videos
 from vidpipe.shards.manifest import Normalization
 from vidpipe.video.spec import MAX_COUNT, ClipSpec, Count, Rate, Sampling, Side
@@ -29,7 +29,7 @@ def _clip_counts(value: object) -> object:
     return value
 
 
-class PrepRecipe(BaseModel):
+class PrepRecipe(Section):
     """What `vidpipe prep` does, apart from the options of the data set's own format.
 
     Attributes:
@@ -53,8 +53,6 @@ class PrepRecipe(BaseModel):
         timeout_seconds: for each video; its decoder is killed after that.
         max_rejects: share of all videos that may be rejected ("1%" or 0.01).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str
     frames: Count = 32

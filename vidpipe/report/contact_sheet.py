@@ -53,14 +53,13 @@ class ClipRow:
 
 
 def write_contact_sheet(
-    clips: Iterable[ClipRow], path: Path, *, title: str = "", frames_per_clip: int = 8, full_size: bool = False
+    clips: Iterable[ClipRow], path: Path, *, frames_per_clip: int = 8, full_size: bool = False
 ) -> None:
     """Write a PNG with a row for each clip: label and details, then frames from the first to the last with their times.
 
     Small frames are enlarged by a whole factor, so that their pixels can be seen.
 
     Args:
-        title: a line above the rows.
         frames_per_clip: frames shown of each clip, evenly spread, fewer where the clip has fewer.
         full_size: large frames are shown as they are instead of reduced.
 
@@ -70,12 +69,10 @@ def write_contact_sheet(
     rows = [_draw_row(clip, frames_per_clip, full_size=full_size) for clip in clips]
     if not rows:
         raise ValueError("a contact sheet needs at least one clip")
-    top = _MARGIN + (30 if title else 0)
+    top = _MARGIN
     width = max(row.width for row in rows) + 2 * _MARGIN
     sheet = Image.new("RGB", (width, top + sum(row.height + _GAP for row in rows) + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.text((_MARGIN, _MARGIN), printable(title), font=load_font(17, bold=True), fill=_INK)
     for row in rows:
         draw.line((_MARGIN, top, width - _MARGIN, top), fill=_RULE)
         sheet.paste(row, (_MARGIN, top + 1))

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from vidpipe.video.ffmpeg import run_ffmpeg
 
+TIMEOUT_SECONDS = 120.0
+
 
 def write_h264(
     path: str | os.PathLike[str],
@@ -18,7 +20,6 @@ def write_h264(
     fps: float,
     crf: int = 20,
     gop: int | None = None,
-    timeout_seconds: float = 120.0,
 ) -> None:
     """Write frames as an H.264 video in MP4: 4:2:0, BT.709, limited range, tagged as such.
 
@@ -51,4 +52,4 @@ def write_h264(
         )
         .overwrite_output()
     )
-    run_ffmpeg(command.get_args(), timeout_seconds=timeout_seconds, stdin=video.tobytes())
+    run_ffmpeg(command.get_args(), timeout_seconds=TIMEOUT_SECONDS, stdin=video.tobytes())

@@ -28,16 +28,16 @@ MEMORY_AFTER_EPOCHS = (1, 10, 50)
 MEMORY_CLIPS = 16
 
 
-def first_batch_of_large_index(setup: ArmSetup, *, shards: int = LARGE_INDEX_SHARDS) -> LargeIndex:
-    """Open the loader, in a process of its own, on so many links to the shards that there are, and take a batch."""
+def first_batch_of_large_index(setup: ArmSetup) -> LargeIndex:
+    """Open the loader, in a process of its own, on `LARGE_INDEX_SHARDS` links to the shards that there are, and take a batch."""
     with tempfile.TemporaryDirectory(prefix="index-", dir=setup.scratch) as temporary:
         folder = Path(temporary)
-        manifest = simulate_shards(setup.folder, folder, shards=shards)
+        manifest = simulate_shards(setup.folder, folder, shards=LARGE_INDEX_SHARDS)
         with started_arms((ARM,), replace(setup, folder=folder)) as ((arm,), _):
             seconds = arm.client.open("train")
             memory = arm.client.usage().memory_bytes
             arm.client.close_batches()
-    return LargeIndex(shards, manifest.num_samples, seconds, memory)
+    return LargeIndex(LARGE_INDEX_SHARDS, manifest.num_samples, seconds, memory)
 
 
 def memory_over_epochs(setup: ArmSetup) -> EpochMemory | None:
