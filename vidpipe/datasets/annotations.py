@@ -17,6 +17,9 @@ from typing import Any, Protocol
 
 from vidpipe.errors import DatasetError
 
+DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
+"""Those that may be given by name."""
+
 
 class Findings(Protocol):
     """Who is told what annotation files are like."""

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from pydantic import field_validator
 
-from vidpipe.datasets.annotations import read_csv
+from vidpipe.datasets.annotations import DELIMITERS, read_csv
 from vidpipe.datasets.base import DatasetFormat, Listing, split_name
 from vidpipe.datasets.listing import ListingBuilder
 from vidpipe.datasets.tree import SourceTree
 
 _WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
-_NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
 
 
 class Csv(DatasetFormat):
@@ -30,7 +29,7 @@ class Csv(DatasetFormat):
     @field_validator("delimiter")
     @classmethod
     def _one_character(cls, value: str) -> str:
-        value = _NAMED_DELIMITERS.get(value, value)
+        value = DELIMITERS.get(value, value)
         if len(value) != 1 or value in '"\r\n':
             raise ValueError("expected one character, or tab")
         return value

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from vidpipe.datasets.annotations import clean_label, read_lines
+from vidpipe.datasets.annotations import DELIMITERS, clean_label, read_lines
 from vidpipe.datasets.base import DatasetFormat, Listing, split_name
 from vidpipe.datasets.listing import ListingBuilder
 from vidpipe.datasets.tree import SourceTree
@@ -40,7 +40,7 @@ class ListFile(DatasetFormat):
     @field_validator("separator")
     @classmethod
     def _named(cls, value: str) -> str:
-        return {"tab": "\t", "\\t": "\t", "comma": ",", "space": " "}.get(value, value)
+        return DELIMITERS.get(value, value)
 
     def scan(self, source: Path) -> Listing:
         """Read the lists."""

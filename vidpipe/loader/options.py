@@ -1,4 +1,4 @@
-"""How a loader is set up beyond its arguments, and what none of it may be."""
+"""How a loader is set up beyond its arguments, and which values are refused."""
 
 from __future__ import annotations
 

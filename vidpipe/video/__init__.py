@@ -1,1 +1,1 @@
-"""From a video file to clips of frames: probing, temporal sampling, decoding with decord or ffmpeg."""
+"""From a video file to clips of frames: probing, temporal sampling, decoding with PyAV, decord or ffmpeg."""

@@ -1,6 +1,6 @@
 """Decoding with the ffmpeg program: raw frames on a pipe, with the time of each, stopping at the first sign of damage.
 
-For codecs, containers and pictures that decord can't be trusted with, or by choice.
+For codecs, containers and pictures that the libraries can't be trusted with, or by choice.
 """
 
 from __future__ import annotations

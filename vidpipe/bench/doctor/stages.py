@@ -280,7 +280,7 @@ def _choose_clips(
     samples = np.flatnonzero(np.isin(index.shard, [index.shards.index(name) for name in shards]))
     for sample in samples[permute(np.arange(len(samples)), size=len(samples), seed=0, epoch=0)].tolist():
         frames = window(sample)
-        room -= len(frames) * int(index.shape[sample, 1]) * int(index.shape[sample, 2]) * 3
+        room -= len(frames) * index.frame_bytes(sample)
         if room < 0 and chosen:
             break
         chosen.append((sample, frames))
