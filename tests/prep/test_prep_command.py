@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from file_tree import contents
 
 from vidpipe.loader.index import load_index
 from vidpipe.loader.reader import ClipReader
+from vidpipe.prep.parts import ShardPart, save_part
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
 from vidpipe.video.ffmpeg import run_ffmpeg
@@ -115,6 +119,28 @@ def test_slices_of_a_job_array_give_the_same_bytes(motion_shards: Path, tmp_path
     for split in ("train", "val"):
         assert contents(tmp_path / "out" / split) == contents(motion_shards / split)
     assert vidpipe(*command, "--task", "3/2").code == 2
+
+
+def test_a_shard_that_cant_be_written_costs_no_other(
+    motion_shards: Path, tmp_path: Path, vidpipe: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not the one that is decoded while it goes to the disk."""
+    failing = ["00000.tar"]
+
+    def save(out: Path, part: ShardPart, rows: Iterable[dict[str, Any]]) -> None:
+        if part.name in failing:
+            failing.clear()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save_part(out, part, rows)
+
+    monkeypatch.setattr("vidpipe.prep.shard_job.save_part", save)
+    counts = ("--set", "train_videos=4", "--set", "val_videos=2", "--shard-size-mb", 2, "--split", "train")
+    command = ("prep", "motion", "--source", motion_shards / "videos", "--out", tmp_path / "out", *counts)
+    failed = vidpipe(*command, "--workers", 1)
+    assert failed.code == 1 and "00000.tar: can't be written: No space left on device" in failed.err
+    out = tmp_path / "out/train"
+    assert [path.name for path in out.glob(".parts/*.json")] == ["00001.tar.json"] and not list(out.rglob("*.tmp"))
+    assert vidpipe(*command).code == 0 and contents(out) == contents(motion_shards / "train")
 
 
 def test_a_finished_data_set_is_left_alone(motion_shards: Path, vidpipe: RunCommand) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.cache import ShardCache, cache_errors
+from vidpipe.loader.cache import PATIENCE_SECONDS, ShardCache, cache_errors
 from vidpipe.loader.open_file import OpenFile, folder_lock
 from vidpipe.loader.reader import open_shard_file
 from vidpipe.loader.remote import RemoteFolder
@@ -147,7 +147,7 @@ class RemoteSplit(Split):
 
     def open_shard(self, name: str) -> OpenFile:
         """Fetch the shard if it isn't in the cache, and check it."""
-        return self._open(name, patience_seconds=60)
+        return self._open(name, patience_seconds=PATIENCE_SECONDS)
 
     def is_near(self, name: str) -> bool:
         """Whether a shard is in the cache."""

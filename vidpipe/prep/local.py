@@ -96,9 +96,9 @@ class _Pool:
                     finish = begin_shard(
                         task, recipe=self._recipe, root=self._root, decoder=decoder, on_video=self._report
                     )
-                    if written is not None:
-                        written.result()
-                    written = disk.submit(finish) if finish else None
+                    before, written = written, disk.submit(finish) if finish else None
+                    if before is not None:
+                        before.result()  # if that failed, what was decoded meanwhile is written all the same
                     made += finish is not None
                 if written is not None:
                     written.result()
