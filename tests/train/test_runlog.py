@@ -37,6 +37,22 @@ def test_a_step_has_one_row_across_flushes_and_resumes(tmp_path: Path) -> None:
     assert events(tmp_path, "val/loss") == [(2, 2.5)] and events(tmp_path, "val/top1") == [(2, 0.5)]
 
 
+def test_a_row_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
+    """Wherever that was; what goes on from the row before writes over it."""
+    with RunLog(tmp_path, step=0, tensorboard=False) as log:
+        for step, top5 in ((1, 0.5), (2, 1.5e-05)):
+            log.add(step, epoch=0, values={"loss": 1.0, "val_top5": top5})
+    whole = (tmp_path / METRICS).read_bytes()
+    first = {"step": 1, "epoch": 0, "loss": 1.0, "val_top5": 0.5}
+    last = whole.splitlines(keepends=True)[-1]
+    for lost in range(1, len(last) + 1):
+        (tmp_path / METRICS).write_bytes(whole[:-lost])
+        assert read_metrics(tmp_path) == [first], lost
+    with RunLog(tmp_path, step=1, tensorboard=False) as log:
+        log.add(2, epoch=0, values={"loss": 1.0, "val_top5": 1.5e-05})
+    assert (tmp_path / METRICS).read_bytes() == whole
+
+
 def test_a_run_that_is_begun_anew_leaves_no_trace_of_the_one_before(tmp_path: Path) -> None:
     for loss in (3.0, 2.0):
         with RunLog(tmp_path, step=0, tensorboard=True) as log:

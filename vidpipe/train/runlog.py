@@ -107,9 +107,8 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     path = folder / METRICS
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if None not in row and None not in row.values()]
-    return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+    whole = path.read_bytes().rpartition(b"\n")[0].decode()
+    return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(whole.splitlines())]
 
 
 def _line(row: Mapping[str, float | str]) -> str:
