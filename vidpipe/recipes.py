@@ -45,7 +45,7 @@ PixelSize = Annotated[tuple[int, int], SpelledSize]
 """Width and height in pixels."""
 
 Displaced = Callable[[Mapping[str, Any]], Iterable[str]]
-"""Which inherited keys give way to those that are written over them, for fields that exclude each other."""
+"""Which inherited keys, `key` or `key.sub`, give way to those that are written over them, for fields that exclude each other."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -107,10 +107,12 @@ def load_recipe(
             of the lower layer that are dropped for it.
     """
     raw = _read(kind, find_recipe(kind, name), seen=(), displaced=displaced)
-    parsed = [_parsed(item) for item in overrides]
-    raw = _without(raw, displaced({parts[0]: value for parts, value in parsed if len(parts) == 1}))
-    for item, (parts, value) in zip(overrides, parsed, strict=True):
-        _override(raw, item, parts, value)
+    written: dict[str, Any] = {}
+    for item in overrides:
+        _override(written, item)
+    raw = _without(raw, displaced(written))
+    for item in overrides:
+        _override(raw, item)
     return raw
 
 
@@ -136,7 +138,12 @@ def _read(kind: Kind, path: Path, *, seen: tuple[Path, ...], displaced: Displace
 
 def _without(raw: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     dropped = set(keys)
-    return {key: value for key, value in raw.items() if key not in dropped}
+    kept = {}
+    for key, value in raw.items():
+        if key not in dropped:
+            below = [name.removeprefix(f"{key}.") for name in dropped if name.startswith(f"{key}.")]
+            kept[key] = _without(value, below) if isinstance(value, dict) else value
+    return kept
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +166,9 @@ def _parsed(item: str) -> tuple[list[str], Any]:
         raise UsageError(f"--set {item}: the value is not valid YAML") from error
 
 
-def _override(raw: dict[str, Any], item: str, parts: Sequence[str], value: Any) -> None:
+def _override(raw: dict[str, Any], item: str) -> None:
+    """Set what `key.sub=value` says."""
+    parts, value = _parsed(item)
     node = raw
     for part in parts[:-1]:
         child = node.setdefault(part, {})

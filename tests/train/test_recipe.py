@@ -63,7 +63,9 @@ def test_options_override_the_recipe_and_set_overrides_too() -> None:
 def test_a_length_in_steps_replaces_the_recipes_epochs_and_the_other_way_round() -> None:
     by_steps = load_train_recipe("vivit", ["schedule.steps=7", "schedule.warmup_steps=2"])
     assert (by_steps.schedule.steps, by_steps.schedule.epochs, by_steps.schedule.warmup_epochs) == (7, None, None)
-    assert load_train_recipe("vivit", ["schedule.steps=7"], epochs=3).schedule.epochs == 3
+    assert load_train_recipe("vivit-tiny", epochs=3).schedule.epochs == 3
+    with pytest.raises(UsageError, match=r"give one of epochs and steps, got epochs 3\.0 and steps 7"):
+        load_train_recipe("vivit", ["schedule.steps=7"], epochs=3)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,9 @@ def test_a_recipe_can_extend_another(tmp_path: Path) -> None:
     path.write_text("extends: vivit\nsummary: short\nschedule: {epochs: 3}\n")
     recipe = load_train_recipe(str(path))
     assert (recipe.schedule.epochs, recipe.optim.lr, recipe.summary) == (3, 0.05, "short")
+    path.write_text("extends: vivit\nschedule: {steps: 300, warmup_steps: 9}\n")
+    schedule = load_train_recipe(str(path)).schedule
+    assert (schedule.steps, schedule.epochs, schedule.warmup_steps, schedule.warmup_epochs) == (300, None, 9, None)
     path.write_text("extends: vivitt\n")
     with pytest.raises(UsageError, match=r"short\.yaml: extends: no train recipe 'vivitt'; did you mean .*vivit"):
         load_train_recipe(str(path))

@@ -6,7 +6,7 @@ Unknown keys are refused everywhere but in `model`, whose further keys are check
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -289,18 +289,13 @@ def load_train_recipe(
         items.append(f"schedule.epochs={epochs}")
     options = {"batch_size": batch_size, "frames": frames, "stride": stride, "size": size}
     items += [f"data.{key}={value}" for key, value in options.items() if value is not None]
-    raw = load_recipe("train", name, _length_in_one_unit(items))
+    raw = load_recipe("train", name, items, displaced=_displaced)
     return validate(TrainRecipe, raw, where=f"recipe {name}")
 
 
-def _length_in_one_unit(items: Sequence[str]) -> list[str]:
-    """Setting `schedule.steps` takes the recipe's `epochs` back and the other way round; likewise for the warm-up."""
+def _displaced(written: Mapping[str, Any]) -> Iterator[str]:
+    """A length in steps takes the place of one in epochs and the other way round; likewise for the warm-up."""
     other = {"steps": "epochs", "epochs": "steps", "warmup_steps": "warmup_epochs", "warmup_epochs": "warmup_steps"}
-    result: list[str] = []
-    for item in items:
-        key, _, value = item.partition("=")
-        section, _, name = key.strip().partition(".")
-        if section == "schedule" and name in other and value.strip() not in ("", "null", "~"):
-            result.append(f"schedule.{other[name]}=null")
-        result.append(item)
-    return result
+    schedule = written.get("schedule")
+    if isinstance(schedule, Mapping):
+        yield from (f"schedule.{other[name]}" for name in other if schedule.get(name) is not None)
