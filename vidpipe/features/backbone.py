@@ -104,5 +104,5 @@ def check_backbone(module: nn.Module, spec: FeatureSpec, *, model: str) -> None:
 def _spec(folder: Path) -> FeatureSpec:
     spec = load_manifest(folder).features
     if spec is None:
-        raise ShardError(f"{folder}: holds frames, not features")
+        raise ShardError(f"{folder}: holds frames, not features; make some with `vidpipe features`")
     return spec
