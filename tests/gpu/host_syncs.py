@@ -17,7 +17,11 @@ def host_syncs(device: torch.device) -> Iterator[list[str]]:
     found: list[str] = []
 
     def show(message: object, *_: object, **__: object) -> None:
-        if threading.current_thread() is threading.main_thread():
+        # Switching the mode on warns, too, the first time.
+        if (
+            "called a synchronizing CUDA operation" in str(message)
+            and threading.current_thread() is threading.main_thread()
+        ):
             frames = [frame for frame in traceback.extract_stack() if "vidpipe" in frame.filename]
             found.append(f"{message}: {frames[-1].filename}:{frames[-1].lineno}" if frames else str(message))
 

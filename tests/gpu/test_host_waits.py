@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from gpu.device_copies import META, HostWaits
+from gpu.host_syncs import host_syncs
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import CPUAccelerator
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
@@ -136,6 +138,18 @@ def test_each_kind_of_waiting_is_found(offence: Callable[[Tensor], object], mess
     except (RuntimeError, NotImplementedError):
         pass  # what needs content ends here, after it was noted
     assert any(message in found for found in waits.found)
+
+
+def test_on_a_gpu_only_synchronising_calls_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch warns of the mode itself, too, when it is switched on for the first time."""
+
+    def switch(mode: str) -> None:
+        warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", switch)
+    with host_syncs(torch.device("cuda")) as waits:
+        warnings.warn("called a synchronizing CUDA operation (Triggered internally at ...)", stacklevel=1)
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize(

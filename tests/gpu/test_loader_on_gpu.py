@@ -80,6 +80,12 @@ def test_resuming_is_exact(codec_shards: dict[str, Path], cuda: torch.device, co
         )
 
 
+def test_a_wait_for_the_device_is_noticed(true_cuda: torch.device) -> None:
+    with host_syncs(true_cuda) as waits:
+        torch.ones(1, device=true_cuda).item()
+    assert waits
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("codec", ["tensor", "jpeg", "mp4"])
 def test_nothing_waits_for_the_device_in_the_steady_state(

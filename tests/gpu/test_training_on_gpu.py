@@ -72,6 +72,7 @@ def test_a_recipes_steps_wait_for_nothing(motion_shards: Path, cuda: torch.devic
     assert not waits, "\n".join(dict.fromkeys(waits))
 
 
+@pytest.mark.timeout(900)
 def test_the_benchmark_has_every_row(true_cuda: torch.device, tmp_path: Path) -> None:
     report = run_gpu_benchmark(GpuBenchmark(quick=True, seconds=0.1, batch_size=4, out=tmp_path))
     assert not report.left_out, report.left_out

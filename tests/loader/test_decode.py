@@ -108,6 +108,17 @@ def test_data_sets_with_several_codecs_are_mixed(
 
 
 @pytest.mark.usefixtures("by_dali")
+def test_all_that_dali_makes_is_kept_until_the_device_has_read_it(
+    jpeg_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[object] = []
+    monkeypatch.setattr(SideStream, "keep", lambda self, memory: kept.append(memory))
+    given = batches(jpeg_shards, batch_size=3, frames=5, augment="train")
+    tried = 1  # when the decoder is made
+    assert len(kept) == tried + 2 * len(given) and {type(memory).__name__ for memory in kept} == {"TensorListCPU"}
+
+
+@pytest.mark.usefixtures("by_dali")
 def test_resuming_is_exact(jpeg_shards: Path) -> None:
     expected = batches(jpeg_shards, batch_size=2, augment="train")
     with vidpipe.Loader(jpeg_shards, size=48, backend="dali", seed=3, batch_size=2, augment="train") as loader:

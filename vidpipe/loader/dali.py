@@ -161,6 +161,7 @@ class DaliEngine(Engine):
             self._pipeline.feed_input(name, values)
         (output,) = self._pipeline.run(self._stream.cuda)
         batch: Tensor = torch.utils.dlpack.from_dlpack(output.as_tensor())
+        self._stream.keep(output)  # DALI would use its memory again while it is being copied
         return batch.to(self._setup.dtype, copy=self._on_gpu)
 
     def _parameters(self, drawn: list[Drawn]) -> dict[str, NDArray[Any]]:

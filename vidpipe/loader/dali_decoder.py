@@ -86,8 +86,10 @@ class DeviceDecoder:
         except RuntimeError as error:
             self._pipeline = self._built()  # DALI calls one that has failed no longer valid
             raise ValueError(_reason(error)) from error
-        videos = [video.view(sample.shape) for video, sample in zip(torch.split(levels, sizes), samples, strict=True)]
-        return videos if self._color is None else [_recolored(video, self._color) for video in videos]
+        self._stream.keep(output)  # DALI would use its memory again while it is being read
+        if self._color is not None:
+            levels = _recolored(levels, self._color)
+        return [video.view(sample.shape) for video, sample in zip(torch.split(levels, sizes), samples, strict=True)]
 
     def close(self) -> None:
         """Free the decoder."""
@@ -151,9 +153,10 @@ def _mp4_pipeline(*, decoder: str) -> Any:
 _PIPELINES: dict[str, Callable[..., Any]] = {"jpeg": _jpeg_pipeline, "mp4": _mp4_pipeline}
 
 
-def _recolored(video: Tensor, change: Tensor) -> Tensor:
-    pixels = torch.addmm(change[3], video.reshape(-1, 3).float(), change[:3])
-    return pixels.round_().clamp_(0, 255).to(torch.uint8).view(video.shape)
+def _recolored(levels: Tensor, change: Tensor) -> Tensor:
+    """Pixels in other colours, all of a batch at once."""
+    pixels = torch.addmm(change[3], levels.view(-1, 3).float(), change[:3])
+    return pixels.round_().clamp_(0, 255).to(torch.uint8).view(levels.shape)
 
 
 def _tried_clip(codec_name: str, video: Frames) -> tuple[Stored, Frames]:

@@ -54,6 +54,7 @@ class SideStream:
         if device.type == "cuda":
             self.cuda = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._under_way: deque[tuple[torch.cuda.Event, object]] = deque()
+        self._kept: list[object] = []
 
     @contextmanager
     def queue(self) -> Iterator[None]:
@@ -66,13 +67,23 @@ class SideStream:
             with torch.cuda.stream(self.cuda):
                 yield
 
+    def keep(self, memory: object) -> None:
+        """Hold on to something that is read by what is queued, until the end that is marked next.
+
+        Memory of torch's own needs that only where another stream takes it next; memory of another library always does, as
+        that library knows nothing of the work on this stream.
+        """
+        if self.cuda is not None:
+            self._kept.append(memory)
+
     def mark(self, reads: object) -> torch.cuda.Event | None:
         """The end of what was queued so far, for others to wait for; what it `reads` is kept until then."""
         if self.cuda is None:
             return None
+        kept, self._kept = self._kept, []
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # a thread that waits for it sleeps
         event.record(self.cuda)
-        self._under_way.append((event, reads))
+        self._under_way.append((event, (reads, kept)))
         return event
 
     def close(self) -> None:
