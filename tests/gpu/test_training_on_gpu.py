@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from vidpipe.bench.gpu.run import run_gpu_benchmark
 from vidpipe.bench.train_step import TrainStep
 from vidpipe.loader import Batch
 from vidpipe.train.objective import Shown, objective_for
+from vidpipe.train.step import StepResult
+from vidpipe.train.step_numbers import StepNumbers
 
 pytestmark = pytest.mark.gpu
 
@@ -70,6 +73,26 @@ def test_a_recipes_steps_wait_for_nothing(motion_shards: Path, cuda: torch.devic
                 step(batch)
         step.wait()
     assert not waits, "\n".join(dict.fromkeys(waits))
+
+
+def test_a_steps_numbers_dont_wait_for_the_next_step(true_cuda: torch.device) -> None:
+    values = torch.arange(4, device=true_cuda)
+    numbers = StepNumbers(
+        StepResult(
+            loss=values[1] / 2,
+            correct=values[2],
+            clips=values[3],
+            grad_norm=values[0].float(),
+            keys=("a",),
+            left_out=False,
+        )
+    )
+    torch.cuda._sleep(2_000_000_000)  # cycles: about a second
+    begin = time.perf_counter()
+    assert (numbers.loss, numbers.correct, numbers.clips, numbers.grad_norm) == (0.5, 2, 3, 0.0)
+    waited = time.perf_counter() - begin
+    torch.cuda.synchronize(true_cuda)
+    assert waited < (time.perf_counter() - begin) / 2
 
 
 @pytest.mark.timeout(900)

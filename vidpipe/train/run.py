@@ -24,7 +24,7 @@ from vidpipe.train.run_pictures import RunPictures
 from vidpipe.train.runlog import RunLog
 from vidpipe.train.scores import Evaluation, ReconstructionScore
 from vidpipe.train.state import RunState
-from vidpipe.train.step import StepResult
+from vidpipe.train.step_numbers import StepNumbers
 from vidpipe.train.stop import StopRequest
 from vidpipe.train.writer import CheckpointWriter
 
@@ -64,7 +64,7 @@ class Run:
         self.loss: float | None = None
         self.evaluation: Evaluation | ReconstructionScore | None = None
         self.mistakes: Mistakes | None = None
-        self.pending: deque[tuple[int, StepResult]] = deque()
+        self.pending: deque[tuple[int, StepNumbers]] = deque()
         loaders = (self.state.loader, self.eval_loader)
         self.bad_samples = BadSamples(self.out / BAD_SAMPLES, [loader for loader in loaders if loader is not None])
         self.guard = Guard(
@@ -126,7 +126,7 @@ class Run:
             result = self.learner.take_step(parts, step=state.step, epoch=epoch)
         state.step += 1
         state.changed = True
-        self.pending.append((state.step, result))
+        self.pending.append((state.step, StepNumbers(result)))
         row_due = state.step % recipe.log.every_steps == 0
         # On a GPU the step before is looked at while this one is computed; on the CPU there is nothing to overlap.
         self._settle(keep=0 if row_due or self.fabric.device.type == "cpu" else 1)
@@ -145,15 +145,13 @@ class Run:
         """Take note of results, all but the newest `keep`; a loss that is not finite ends the run or is left out."""
         while len(self.pending) > keep:
             step, result = self.pending.popleft()
-            loss = float(result.loss)
-            grad_norm = float(result.grad_norm)
+            loss, grad_norm = result.loss, result.grad_norm
             # The scaler of fp16 tries how large gradients may get, and leaves out what overflows.
             norm = None if self.recipe.precision == "fp16" and not math.isfinite(grad_norm) else grad_norm
             windows = (self.state.window, self.total)
             if self.guard.accepts(step=step, loss=loss, grad_norm=norm, keys=result.keys, left_out=result.left_out):
-                correct = None if result.correct is None else int(result.correct)
                 for window in windows:
-                    window.add(loss=loss, clips=int(result.clips), correct=correct, grad_norm=norm)
+                    window.add(loss=loss, clips=result.clips, correct=result.correct, grad_norm=norm)
             else:
                 for window in windows:
                     window.skipped_steps += 1

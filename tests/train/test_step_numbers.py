@@ -1,0 +1,28 @@
+"""What is looked at of a step, once its numbers are on the host; that nothing else is waited for is a GPU's test."""
+
+from __future__ import annotations
+
+import torch
+
+from vidpipe.train.step import StepResult
+from vidpipe.train.step_numbers import StepNumbers
+
+
+def test_the_numbers_are_those_of_the_step() -> None:
+    result = StepResult(
+        loss=torch.tensor(0.25),
+        correct=torch.tensor(3),
+        clips=torch.tensor(7),
+        grad_norm=torch.tensor(2.0),
+        keys=("a", "b"),
+        left_out=True,
+    )
+    numbers = StepNumbers(result)
+    assert (numbers.loss, numbers.correct, numbers.clips, numbers.grad_norm) == (0.25, 3, 7, 2.0)
+    assert numbers.keys == ("a", "b") and numbers.left_out
+
+
+def test_where_labels_are_mixed_nothing_is_correct() -> None:
+    one = torch.tensor(1.0)
+    numbers = StepNumbers(StepResult(loss=one, correct=None, clips=one, grad_norm=one, keys=(), left_out=False))
+    assert numbers.correct is None
