@@ -155,6 +155,7 @@ def _measured(
         rate=rate,
         gpu_seconds_per_clip=gpu_seconds,
         host_bytes=host,
+        pinned_bytes=device.pinned_bytes(),
         first_batch_seconds=first_seconds,
         largest_difference=difference,
     )

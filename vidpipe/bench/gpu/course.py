@@ -20,7 +20,8 @@ from vidpipe.bench.progress import Progress
 from vidpipe.bench.reports import LeftOut
 from vidpipe.errors import VidpipeError
 
-ROW_SECONDS = 120.0
+ROW_SECONDS = 150.0
+GRACE_SECONDS = 25.0  # that the last row may take beyond the deadline
 _MESSAGE_ENDS = 160
 _PRELOADED = (
     "torch",
@@ -35,7 +36,8 @@ class Course:
     """Runs the rows; a context manager.
 
     Args:
-        deadline: on `time.monotonic`'s clock; what has not begun by then is left out.
+        deadline: on `time.monotonic`'s clock; what has not begun by then is left out, and what takes much longer is ended.
+        progress: is told what each row gave, too, so that a run that is ended from outside has not been in vain.
     """
 
     def __init__(self, *, deadline: float, progress: Progress) -> None:
@@ -59,11 +61,15 @@ class Course:
             self.left_out.append(LeftOut(name, "the time that the run may take was over"))
             return None
         self._progress(name)
+        begin = time.monotonic()
         try:
-            return self._isolated(work)
+            value = self._isolated(work)
         except VidpipeError as error:
             self.left_out.append(LeftOut(name, str(error)))
+            self._progress(f"left out after {time.monotonic() - begin:.1f} s: {error}")
             return None
+        self._progress(f"{time.monotonic() - begin:.1f} s: {value}")
+        return value
 
     def _isolated(self, work: Callable[[], T]) -> T:
         context = multiprocessing.get_context("forkserver")
@@ -74,8 +80,9 @@ class Course:
         assert process.pid is not None
         self._guard.add(process.pid)
         try:
-            if not ours.poll(ROW_SECONDS):
-                raise VidpipeError(f"no result within {ROW_SECONDS:g} s")
+            seconds = min(ROW_SECONDS, max(0.0, self._deadline + GRACE_SECONDS - time.monotonic()))
+            if not ours.poll(seconds):
+                raise VidpipeError(f"no result within {seconds:.0f} s")
             succeeded, result = ours.recv()
         except EOFError as error:
             process.join()

@@ -10,20 +10,17 @@ from vidpipe.bench.gpu.options import GpuBenchmark
 from vidpipe.bench.selection import find_shards
 from vidpipe.errors import UsageError
 from vidpipe.prep.command import RunOptions, run_prep
-from vidpipe.shards.codecs import CODECS
+from vidpipe.prep.plan import NOMINAL_FRAMES
+from vidpipe.shards.codecs import CODECS, make_codec
+from vidpipe.shards.codecs.base import CodecSpec
 from vidpipe.shards.manifest import Manifest, find_split, load_manifest
 
-# Like Kinetics: ten seconds, short side 256. Two clips of each are stored, long enough for every model here.
-_GENERATED = (
-    "video_size=340x256",
-    "video_frames=300",
-    "video_fps=30",
-    "train_videos=8",
-    "frames=32",
-    "stride=2",
-    "clips=2",
-)
-_QUICK = ("video_size=128x96", "video_frames=80", "video_fps=30", "train_videos=1", "frames=32", "stride=2", "clips=2")
+# Like Kinetics: ten seconds, short side 256. Four clips of each are stored, long enough for every model here.
+_GENERATED = ("video_size=340x256", "video_frames=300", "train_videos=4")
+_QUICK = ("video_size=128x96", "video_frames=80", "train_videos=1")
+_FRAMES, _STRIDE, _CLIPS, _HEIGHT, _WIDTH = 32, 2, 4, 240, 320
+_VIDEOS_IN_A_SHARD = 4  # each shard is one worker's, and made anew for every codec: few, so that many are at work
+_ORDER = ("tensor", "jpeg", "mp4")  # what matters most comes first, should the time be over before the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +45,9 @@ class Shards:
 def find_or_make_shards(options: GpuBenchmark, scratch: Path) -> dict[str, Shards]:
     """The shards by codec.
 
+    Returns:
+        those whose rows matter most first.
+
     Raises:
         UsageError: there are none where they should be, or two with one codec.
         ShardError: they are unfinished or damaged.
@@ -61,7 +61,7 @@ def find_or_make_shards(options: GpuBenchmark, scratch: Path) -> dict[str, Shard
         if not manifest.num_samples:
             raise UsageError(f"{folder}: holds no clips; all its videos were rejected, see rejects.jsonl")
         found[shards.codec] = shards
-    return found
+    return dict(sorted(found.items(), key=lambda item: [item[0] != name for name in _ORDER]))
 
 
 def _named(options: GpuBenchmark) -> Iterator[tuple[Path, Path | None]]:
@@ -72,16 +72,18 @@ def _named(options: GpuBenchmark) -> Iterator[tuple[Path, Path | None]]:
 
 def _generated(options: GpuBenchmark, scratch: Path) -> Iterator[tuple[Path, Path | None]]:
     videos = scratch / "videos"
-    made = (
-        *(_QUICK if options.quick else _GENERATED),
-        "val_videos=0",
-        "shard_size_mb=256",
-        "height=240",
-        "crop=320x240",
-    )
+    size = (f"height={_HEIGHT}", f"crop={_WIDTH}x{_HEIGHT}", f"frames={_FRAMES}", f"stride={_STRIDE}")
+    made = (*(_QUICK if options.quick else _GENERATED), "val_videos=0", "video_fps=30", *size)
     run = RunOptions(splits=["train"], workers=options.workers)
     for codec in CODECS:
-        out = scratch / codec
-        own = ("clips=1",) if CODECS[codec].whole_videos else ()
-        run_prep("motion", (*made, *own, f"codec={codec}"), source=videos, out=out, run=run)
+        out, clips = scratch / codec, 1 if CODECS[codec].whole_videos else _CLIPS
+        own = (f"codec={codec}", f"clips={clips}", f"shard_size_mb={_shard_megabytes(codec, clips)}")
+        run_prep("motion", (*made, *own), source=videos, out=out, run=run)
         yield find_split(out, "train"), videos
+
+
+def _shard_megabytes(codec: str, clips: int) -> float:
+    """The size by which prep deals `_VIDEOS_IN_A_SHARD` to each shard."""
+    frames = NOMINAL_FRAMES if CODECS[codec].whole_videos else _FRAMES
+    video_bytes = make_codec(CodecSpec(name=codec)).nominal_bytes(frames, _HEIGHT, _WIDTH) * clips
+    return _VIDEOS_IN_A_SHARD * video_bytes / 1e6

@@ -71,15 +71,11 @@ def _jpeg(folder: Path, device: Device, wanted: Wanted, *, strips: bool, hardwar
         return fn.decoders.image(encoded, output_type=types.RGB)
 
     built = _build(pipeline, device, batch_size=wanted.batch_size * files, threads=wanted.workers)
-    batches = _cycle(clips, wanted.batch_size)
 
-    def work() -> int:
-        batch = next(batches)
+    def feed(batch: list[list[Any]]) -> None:
         built.feed_input("encoded", [file for clip in batch for file in clip])
-        built.run()
-        return len(batch)
 
-    return measure(work, device, seconds=wanted.seconds)
+    return _rate(built, feed, clips, device, wanted)
 
 
 def _mp4(folder: Path, device: Device, wanted: Wanted) -> Rate:
@@ -98,12 +94,24 @@ def _mp4(folder: Path, device: Device, wanted: Wanted) -> Rate:
         return fn.decoders.video(encoded, device="mixed" if device.on_gpu else "cpu", frames=numbers)
 
     built = _build(pipeline, device, batch_size=wanted.batch_size, threads=wanted.workers)
+
+    def feed(batch: list[list[Any]]) -> None:
+        built.feed_input("encoded", [encoded for encoded, _ in batch])
+        built.feed_input("frames", [frames for _, frames in batch])
+
+    return _rate(built, feed, clips, device, wanted)
+
+
+def _rate(
+    built: Any, feed: Callable[[list[list[Any]]], None], clips: Sequence[list[Any]], device: Device, wanted: Wanted
+) -> Rate:
+    """Of a pipeline that always has a batch to go on with while the one before is taken."""
     batches = _cycle(clips, wanted.batch_size)
+    feed(next(batches))
 
     def work() -> int:
         batch = next(batches)
-        built.feed_input("encoded", [encoded for encoded, _ in batch])
-        built.feed_input("frames", [frames for _, frames in batch])
+        feed(batch)
         built.run()
         return len(batch)
 
@@ -115,7 +123,7 @@ def _build(pipeline: Any, device: Device, *, batch_size: int, threads: int) -> A
         batch_size=batch_size,
         num_threads=threads,
         device_id=device.torch.index if device.on_gpu else None,
-        prefetch_queue_depth=1,
+        prefetch_queue_depth=2,
         exec_dynamic=True,
     )
     built.build()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -34,9 +35,12 @@ class Device:
             torch.cuda.synchronize(self.torch)
 
     def clear(self) -> None:
-        """Give back what torch keeps, and begin to count memory anew."""
+        """Give back what torch and DALI keep, and begin to count memory anew."""
         if self.on_gpu:
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # or in a new process there is nothing yet whose statistics could be reset
             torch.cuda.empty_cache()
+            if "nvidia.dali" in sys.modules:
+                sys.modules["nvidia.dali"].backend.ReleaseUnusedMemory()
             torch.cuda.reset_peak_memory_stats(self.torch)
             self._before = self._used()
 
@@ -47,6 +51,10 @@ class Device:
     def tensor_bytes(self) -> int | None:
         """Most that torch's tensors took since `clear`; None without a GPU."""
         return torch.cuda.max_memory_allocated(self.torch) if self.on_gpu else None
+
+    def pinned_bytes(self) -> int | None:
+        """Most page-locked memory of torch's since the process began, in its powers of two; None without a GPU."""
+        return int(torch.cuda.host_memory_stats()["allocated_bytes.peak"]) if self.on_gpu else None
 
     def _used(self) -> int:
         free, total = torch.cuda.mem_get_info(self.torch)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+
+import torch
 
 from vidpipe.bench.gpu.batches import EPOCH_CLIPS, Wanted
 from vidpipe.bench.gpu.course import Course
@@ -62,57 +64,70 @@ def measure_models(
     Args:
         narrow: of a few narrow blocks, for a rehearsal.
     """
-    for model in MODELS:
-        for codec in CODECS:
-            if codec in shards:
-                row = course.row(
-                    f"training: {model.recipe}, {codec}",
-                    partial(_measured, model, shards[codec], device, wanted, narrow=narrow),
-                )
-                if row is not None:
-                    yield row
+    feeds = [shards[codec] for codec in CODECS if codec in shards]
+    for model in MODELS if feeds else ():
+        work = partial(_measured, model, feeds, device, wanted, narrow=narrow)
+        yield from course.row(f"training: {model.recipe}", work) or ()
 
 
-def _measured(model: _Model, shards: Shards, device: Device, wanted: Wanted, *, narrow: bool) -> ModelRow:
-    frames, stride = _geometry(model, shards.manifest)
+def _measured(
+    model: _Model, feeds: Sequence[Shards], device: Device, wanted: Wanted, *, narrow: bool
+) -> tuple[ModelRow, ...]:
+    """A row for each of the shards; with half the clips a batch, and again half, where the device's memory demands it."""
     batch_size = model.batch_scale * wanted.batch_size
+    while True:
+        try:
+            return tuple(_rows(model, feeds, device, wanted, batch_size=batch_size, narrow=narrow))
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+        batch_size //= 2  # not while the error is being handled, which holds on to what was in memory
+
+
+def _rows(
+    model: _Model, feeds: Sequence[Shards], device: Device, wanted: Wanted, *, batch_size: int, narrow: bool
+) -> Iterator[ModelRow]:
+    manifest = feeds[0].manifest
+    frames, stride = _geometry(model, manifest)
     overrides = [f"data.frames={frames}", f"data.stride={stride}", f"data.size={model.size}"]
     overrides += [*(model.narrow if narrow else ()), f"data.threads={wanted.workers}", "data.epoch_unit=clip"]
     device.clear()
     step = TrainStep(
         model.recipe,
         overrides,
-        shards.manifest,
+        manifest,
         device="cuda" if device.on_gpu else "cpu",
         batch_size=batch_size,
     )
     section = step.recipe.data
-    with Loader(
-        long_epoch(shards.folder, clips=EPOCH_CLIPS),
-        batch_size=batch_size,
-        frames=section.frames,
-        stride=section.stride,
-        size=section.size,
-        augment=section.augment,
-        device=device.torch,
-        options=loader_options(section),
-        rank=0,
-        world_size=1,
-    ) as loader:
-        batches = _endless(loader)
-        cached = _cached(step, next(batches), device, seconds=wanted.seconds)
-        end_to_end, wait_share = _end_to_end(step, batches, device, seconds=wanted.seconds)
-    return ModelRow(
-        model=f"{model.recipe} (narrow)" if narrow else model.recipe,
-        clip=f"{frames} frames{'' if stride is None else f' x {stride}'}, {section.size} pixels",
-        codec=shards.codec,
-        batch_size=batch_size,
-        parameters=step.parameters,
-        cached=cached,
-        end_to_end=end_to_end,
-        wait_share=wait_share,
-        gpu_bytes=device.tensor_bytes(),
-    )
+    cached: Rate | None = None
+    for shards in feeds:
+        with Loader(
+            long_epoch(shards.folder, clips=EPOCH_CLIPS),
+            batch_size=batch_size,
+            frames=section.frames,
+            stride=section.stride,
+            size=section.size,
+            augment=section.augment,
+            device=device.torch,
+            options=loader_options(section),
+            rank=0,
+            world_size=1,
+        ) as loader:
+            batches = _endless(loader)
+            cached = cached or _cached(step, next(batches), device, seconds=wanted.seconds)
+            end_to_end, wait_share = _end_to_end(step, batches, device, seconds=wanted.seconds)
+        yield ModelRow(
+            model=f"{model.recipe} (narrow)" if narrow else model.recipe,
+            clip=f"{frames} frames{'' if stride is None else f' x {stride}'}, {section.size} pixels",
+            codec=shards.codec,
+            batch_size=batch_size,
+            parameters=step.parameters,
+            cached=cached,
+            end_to_end=end_to_end,
+            wait_share=wait_share,
+            gpu_bytes=device.tensor_bytes(),
+        )
 
 
 def _geometry(model: _Model, manifest: Manifest) -> tuple[int, int | str]:

@@ -23,7 +23,7 @@ class GpuBenchmark:
         frames: of a batch's clips, at the stored stride.
         size: side of the model's input in pixels.
         batch_size: clips a batch; 32, or 4 if quick.
-        seconds: least length of each measurement; 4, or 0.3 if quick.
+        seconds: least length of each measurement; 3, or 0.3 if quick.
         minutes: what is not begun by then, from the start of the run, is left out.
         workers: threads of the loader and processes of what decodes on the fly; by default one a core.
         out: folder that the JSON and the plot go to, as `gpu.*`, or `gpu-quick.*`.
@@ -57,4 +57,4 @@ class GpuBenchmark:
     @property
     def measured_seconds(self) -> float:
         """Least length of each measurement."""
-        return self.seconds or (0.3 if self.quick else 4.0)
+        return self.seconds or (0.3 if self.quick else 3.0)

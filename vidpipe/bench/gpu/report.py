@@ -120,12 +120,24 @@ def _batches(rows: tuple[BatchRow, ...]) -> list[tuple[str, ...]]:
             "" if row.gpu_seconds_per_clip is None else f"{row.gpu_seconds_per_clip * 1e3:.3f} ms",
             _megabytes(row.rate.gpu_bytes),
             _megabytes(row.host_bytes),
+            _megabytes(row.pinned_bytes),
             f"{row.first_batch_seconds:.2f} s",
             "" if row.largest_difference is None else f"{row.largest_difference:.3f}",
         )
         for row in rows
     ]
-    return [("", "clips/s", "CPU/clip", "GPU/clip", "GPU memory", "host memory", "first batch", "difference"), *cells]
+    heads = (
+        "",
+        "clips/s",
+        "CPU/clip",
+        "GPU/clip",
+        "GPU memory",
+        "host memory",
+        "page-locked",
+        "first batch",
+        "difference",
+    )
+    return [heads, *cells]
 
 
 def _models(rows: tuple[ModelRow, ...]) -> list[tuple[str, ...]]:

@@ -55,6 +55,7 @@ class BatchRow:
     Attributes:
         gpu_seconds_per_clip: time of all kernels and copies on the device; None where it couldn't be profiled.
         host_bytes: of the row's processes, without mapped files; None where the system doesn't tell.
+        pinned_bytes: page-locked memory of torch's, which the system may or may not count among that; None without a GPU.
         first_batch_seconds: from opening to the first batch.
         largest_difference: to the reference on the CPU, in normalised units, but for a frame of 2 pixels; None where the clips
             are not the same.
@@ -64,6 +65,7 @@ class BatchRow:
     rate: Rate
     gpu_seconds_per_clip: float | None
     host_bytes: int | None
+    pinned_bytes: int | None
     first_batch_seconds: float
     largest_difference: float | None
 
