@@ -148,8 +148,8 @@ def _measured(
         ):  # what the workers have begun when the clock starts, they have begun when it stops
             next(iterator)
         rate = measure(lambda: len(next(iterator)), device, seconds=wanted.seconds)
+        host = host_bytes()  # before the profiler takes memory of its own
         gpu_seconds = profiled_gpu_seconds(iterator, device)
-        host = host_bytes()
     return BatchRow(
         name=name,
         rate=rate,
