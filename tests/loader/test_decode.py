@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from vidpipe.loader.affine import Affine
 from vidpipe.loader.augment import Drawn
 from vidpipe.loader.color import ColorJitter
 from vidpipe.loader.engine import EngineSetup
+from vidpipe.loader.order import Share
 from vidpipe.loader.pool import ReadPool
 from vidpipe.loader.region import Region
 from vidpipe.loader.request import Request, Take, make_request
@@ -116,6 +118,26 @@ def test_all_that_dali_makes_is_kept_until_the_device_has_read_it(
     given = batches(jpeg_shards, batch_size=3, frames=5, augment="train")
     tried = 1  # when the decoder is made
     assert len(kept) == tried + 2 * len(given) and {type(memory).__name__ for memory in kept} == {"TensorListCPU"}
+
+
+@pytest.mark.usefixtures("by_dali")
+def test_frames_arrive_before_the_batch_in_front_of_them_is_asked_for(
+    jpeg_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = threading.Semaphore(0)
+    whole = dali_decoder.DeviceDecoder.decode
+
+    def decode(self: dali_decoder.DeviceDecoder, samples: Sequence[Stored]) -> list[torch.Tensor]:
+        videos = whole(self, samples)
+        arrived.release()
+        return videos
+
+    with vidpipe.Loader(jpeg_shards, size=48, backend="dali", batch_size=3) as loader:
+        share = Share(loader.num_samples, consumed=0, rank=0, world_size=1)
+        monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", decode)
+        started = [loader._engine.start(loader._requests(share, number, 0)) for number in range(2)]
+        assert all(arrived.acquire(timeout=60) for _ in started)
+        assert [len(loader._engine.finish(one).video) for one in started] == [3, 3]
 
 
 @pytest.mark.usefixtures("by_dali")

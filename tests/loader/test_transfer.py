@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,6 +46,17 @@ def test_memory_is_held_until_the_work_that_reads_it_has_ended(monkeypatch: pyte
     stream.close()
     gc.collect()
     assert all(reference() is None for pair in held for reference in pair)
+
+
+def test_one_stream_goes_on_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[object] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(wait_event=followed.append))
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
+    first, second = (SideStream(torch.device("cuda", 0)) for _ in range(2))
+    event = first.mark(None)
+    second.follow(event)
+    second.follow(None)
+    assert followed == [event]
 
 
 def test_without_a_gpu_nothing_is_held() -> None:

@@ -1,14 +1,16 @@
 """The DALI backend: clips are read by our threads; DALI crops, resizes, mirrors, recolours, normalises and lays out.
 
-The same pipeline runs on the CPU (`device_id=None`) and on a GPU. DALI is imported nowhere else in the loader but by its
-decoders. It draws nothing: all parameters are fed to it, and steps for which there can't be any are left out of the pipeline.
+The same pipeline runs on the CPU (`device_id=None`) and on a GPU, to which frames come, copied or decoded there, while those of the
+batch before are transformed. DALI is imported nowhere else in the loader but by its decoders. It draws nothing: all parameters are fed to it, and steps for which there can't be any are left out of the pipeline.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,10 +38,21 @@ _SAME_COLORS = np.eye(3, 4, dtype=np.float32)
 logger = logging.getLogger("vidpipe.loader")
 
 
+_Read = list[tuple[Request, Frames | Stored]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """Frames on the device: uint8 [T, H, W, 3] of each sample, and after which event they are whole there."""
+
+    read: _Read
+    videos: list[Tensor]
+    whole: torch.cuda.Event | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Started:
-    requests: Sequence[Request]
-    reading: Reading[Frames] | Reading[Frames | Stored]
+    arrived: Callable[[], _Arrived]  # waits
 
 
 class DaliEngine(Engine):
@@ -55,12 +68,15 @@ class DaliEngine(Engine):
     def __init__(self, pool: ReadPool, setup: EngineSetup, decoding: DeviceDecoding | None = None) -> None:
         self._pool, self._setup, self._decoding = pool, setup, decoding
         self._on_gpu = setup.device.type == "cuda"
-        self._stream = SideStream(setup.device)
+        self._stream, self._arrivals = SideStream(setup.device), SideStream(setup.device)
+        self._ahead: ThreadPoolExecutor | None = None
+        if self._on_gpu or decoding is not None:
+            self._ahead = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-frames")
         self._refused = 0
         self._decoders: dict[str, DeviceDecoder] = {}
         if decoding is not None:
             self.decodes = decoding.codecs
-            with self._stream.queue():
+            with self._arrivals.queue():
                 self._decoders = {codec: self._decoder(codec, decoding.num_frames) for codec in decoding.codecs}
         self._pipeline: Any = _clip_pipeline(
             setup=setup,
@@ -73,34 +89,41 @@ class DaliEngine(Engine):
         self._pipeline.build()
 
     def start(self, requests: Sequence[Request]) -> _Started:
-        """Read a batch's clips in the pool's threads."""
+        """Read a batch's clips in the pool's threads, and bring them to a GPU in one of the engine's."""
         decoding = self._decoding
-        if decoding is None:
-            return _Started(requests, self._pool.read(requests))
-        reading = self._pool.read_with(decoding.read, requests, into_buffer=not decoding.of_everything)
-        return _Started(requests, reading)
+        reading: Reading[Frames] | Reading[Frames | Stored] = (
+            self._pool.read(requests)
+            if decoding is None
+            else self._pool.read_with(decoding.read, requests, into_buffer=not decoding.of_everything)
+        )
+        if self._ahead is None:
+            return _Started(partial(self._arrive, reading, requests))
+        return _Started(self._ahead.submit(self._arrive, reading, requests).result)
 
     def finish(self, started: object) -> Made:
-        """Wait for what is read, and run the pipelines on it.
+        """Wait for the frames, and run the pipeline on them.
 
         On the CPU the result is DALI's own memory, which it doesn't use again; on a GPU a copy, as torch's streams know nothing
         of DALI's memory.
         """
         assert isinstance(started, _Started)
-        read: list[tuple[Request, Frames | Stored]] = [*started.reading.results()]
+        arrived = started.arrived()
         with self._stream.queue():
-            videos = self._decoded(read, started.requests)
-            served = [request for request, _ in read]
+            self._stream.follow(arrived.whole)
+            served = [request for request, _ in arrived.read]
             clips = [
                 (_frames_at(video, places_of(take, request)), take.drawn)
-                for request, video in zip(served, videos, strict=True)
+                for request, video in zip(served, arrived.videos, strict=True)
                 for take in request.takes
             ]
             batch = self._transformed([clip for clip, _ in clips], [drawn for _, drawn in clips])
-            return Made(served, batch, self._stream.mark((read, videos, clips)))
+            return Made(served, batch, self._stream.mark((arrived, clips)))
 
     def close(self) -> None:
-        """Free the pipelines."""
+        """End the thread, and free the pipelines."""
+        if self._ahead is not None:
+            self._ahead.shutdown(wait=True, cancel_futures=True)
+        self._arrivals.close()
         self._stream.close()
         self._pipeline = None
         for decoder in self._decoders.values():
@@ -113,10 +136,17 @@ class DaliEngine(Engine):
             threads=self._setup.threads,
             max_samples=self._setup.max_batch_size,
             max_frames=self._setup.max_batch_size * num_frames,
-            stream=self._stream,
+            stream=self._arrivals,
         )
 
-    def _decoded(self, read: list[tuple[Request, Frames | Stored]], wanted: Sequence[Request]) -> list[Tensor]:
+    def _arrive(self, reading: Reading[Frames] | Reading[Frames | Stored], wanted: Sequence[Request]) -> _Arrived:
+        """Wait for what is read, and have it on the device."""
+        read: _Read = [*reading.results()]
+        with self._arrivals.queue():
+            videos = self._decoded(read, wanted)
+            return _Arrived(read, videos, self._arrivals.mark((read, videos)))
+
+    def _decoded(self, read: _Read, wanted: Sequence[Request]) -> list[Tensor]:
         """All frames on the device: uint8 [T, H, W, 3] of each sample. Those that the CPU had to decode change in `read`."""
         decoded: dict[int, Tensor] = {}
         for codec, decoder in self._decoders.items():

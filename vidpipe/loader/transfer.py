@@ -86,6 +86,11 @@ class SideStream:
         self._under_way.append((event, (reads, kept)))
         return event
 
+    def follow(self, event: torch.cuda.Event | None) -> None:
+        """Let what is queued from now on begin after an event of another stream; None is nothing to wait for."""
+        if self.cuda is not None and event is not None:
+            self.cuda.wait_event(event)
+
     def close(self) -> None:
         """Wait for all that was queued."""
         while self._under_way:
