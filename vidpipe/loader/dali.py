@@ -117,7 +117,7 @@ class DaliEngine(Engine):
                 for take in request.takes
             ]
             batch = self._transformed([clip for clip, _ in clips], [drawn for _, drawn in clips])
-            return Made(served, batch, self._stream.mark((arrived, clips)))
+            return Made(served, batch, self._stream.mark((arrived.videos, clips)))
 
     def close(self) -> None:
         """End the thread, and free the pipelines."""

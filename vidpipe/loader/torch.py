@@ -60,7 +60,7 @@ class TorchEngine(Engine):
 
 
 class TorchDeviceEngine(Engine):
-    """Frames are copied to the device as they were read, all of a batch at once, and transformed there.
+    """Frames are copied to the device as they were read, all of a batch at once, while those before are transformed there.
 
     The threads read into memory that the device can fetch from by itself; it is used again only after that copy has ended.
     """
@@ -69,7 +69,7 @@ class TorchDeviceEngine(Engine):
         self._pool = pool
         self._size, self._dtype, self._device = setup.size, setup.dtype, setup.device
         self._transform = ClipTransform(size=setup.size, normalization=setup.normalization, device=setup.device)
-        self._stream = SideStream(setup.device)
+        self._stream, self._arrivals = SideStream(setup.device), SideStream(setup.device)
 
     def start(self, requests: Sequence[Request]) -> Reading[Frames]:
         """Read a batch's frames in the pool's threads."""
@@ -81,8 +81,11 @@ class TorchDeviceEngine(Engine):
         results = started.results()
         requests = [request for request, _ in results]
         first = _first_clips(requests)
-        with self._stream.queue():
+        with self._arrivals.queue():
             frames = torch.from_numpy(started.buffer).to(self._device, non_blocking=True)
+            whole = self._arrivals.mark(results)
+        with self._stream.queue():
+            self._stream.follow(whole)
             batch = torch.empty(_batch_shape(requests, self._size), dtype=self._dtype, device=self._device)
             for (request, read), start, place in zip(results, started.starts, first, strict=True):
                 if np.may_share_memory(read, started.buffer):
@@ -91,10 +94,11 @@ class TorchDeviceEngine(Engine):
                     video = torch.from_numpy(read).to(self._device)
                 for clip, take in enumerate(request.takes, start=place):
                     self._transform(video[places_of(take, request)], take.drawn, out=batch[clip])
-        return Made(requests, batch, self._stream.mark(results))
+            return Made(requests, batch, self._stream.mark(frames))
 
     def close(self) -> None:
         """Wait for what is queued, which reads memory of ours."""
+        self._arrivals.close()
         self._stream.close()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vidpipe.errors import UsageError
 
-MAX_UNDER_WAY = 2  # batches on the side stream: one is copied while the one before is transformed
+MAX_UNDER_WAY = 2  # batches on a stream: one is worked on while the next is queued
 
 
 def find_device(name: str | torch.device) -> torch.device:
