@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import vidpipe
 from vidpipe.cores import usable_cores
 
-PACKAGES = ("vidpipe", "torch", "torchvision", "timm", "numpy", "simplejpeg", "decord2", "decord", "av")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "simplejpeg", "decord2", "decord", "av")
 _PEERS = ("webdataset", "litdata", "mosaicml-streaming", "torchcodec")
 _DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 
@@ -25,7 +26,7 @@ class Machine:
     Attributes:
         cores: that this process may use.
         memory_bytes: of the machine; None where the system doesn't tell.
-        gpu: names of the GPUs that `nvidia-smi` lists.
+        gpu: the GPUs that `nvidia-smi` lists, each with its driver's version.
         load: mean number of running processes in the minute before; well above 0: others were at work.
     """
 
@@ -58,7 +59,7 @@ def describe_machine() -> Machine:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of what the arms use; packages that aren't installed are left out."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "vidpipe": vidpipe.__version__}
     for name in (*PACKAGES, *_DALI, *_PEERS):
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
@@ -79,11 +80,12 @@ def _gpu_names() -> tuple[str, ...]:
         return ()
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
-            [program, "--query-gpu=name", "--format=csv,noheader"],
+            [program, "--query-gpu=name,driver_version", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=20,
             check=True,
         )
-        return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+        rows = (line.rpartition(", ") for line in done.stdout.splitlines() if line.strip())
+        return tuple(f"{name} (driver {version})" for name, _, version in rows)
     return ()

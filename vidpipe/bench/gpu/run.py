@@ -6,6 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from vidpipe.bench.clips import StoredClips
 from vidpipe.bench.gpu.batches import Wanted, measure_loader, measure_on_the_fly, measure_video_reader
 from vidpipe.bench.gpu.copies import measure_copies
@@ -71,7 +73,7 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress = to_stderr) 
             quick=options.quick,
             device=name,
             machine=machine,
-            versions=package_versions(),
+            versions={**package_versions(), "CUDA of torch": torch.version.cuda or "none"},
             shards=tuple(_describe(one) for one in shards.values()),
             frames=wanted.frames,
             size=options.size,
