@@ -28,7 +28,7 @@ class _Memory:
 
 
 def test_memory_is_held_until_the_work_that_reads_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: object())
     monkeypatch.setattr(torch.cuda, "Event", _Event)
     stream = SideStream(torch.device("cuda", 0))
     held = []
@@ -50,7 +50,7 @@ def test_memory_is_held_until_the_work_that_reads_it_has_ended(monkeypatch: pyte
 
 def test_one_stream_goes_on_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     followed: list[object] = []
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(wait_event=followed.append))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: SimpleNamespace(wait_event=followed.append))
     monkeypatch.setattr(torch.cuda, "Event", _Event)
     first, second = (SideStream(torch.device("cuda", 0)) for _ in range(2))
     event = first.mark(None)

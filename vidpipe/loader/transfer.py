@@ -52,7 +52,8 @@ class SideStream:
     def __init__(self, device: torch.device) -> None:
         self.cuda: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            self.cuda = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            # Before the model's: these are many short kernels, each of which would wait for one of the model's to end.
+            self.cuda = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._under_way: deque[tuple[torch.cuda.Event, object]] = deque()
         self._kept: list[object] = []
 
