@@ -21,7 +21,7 @@ from vidpipe.loader.affine import Affine
 from vidpipe.loader.augment import Drawn
 from vidpipe.loader.color import ColorJitter
 from vidpipe.loader.engine import EngineSetup
-from vidpipe.loader.order import Share
+from vidpipe.loader.place import Spot
 from vidpipe.loader.pool import ReadPool
 from vidpipe.loader.region import Region
 from vidpipe.loader.request import Request, Take, make_request
@@ -115,7 +115,7 @@ def test_all_that_dali_makes_is_kept_until_the_device_has_read_it(
 ) -> None:
     kept: list[object] = []
     monkeypatch.setattr(SideStream, "keep", lambda self, memory: kept.append(memory))
-    given = batches(jpeg_shards, batch_size=3, frames=5, augment="train")
+    given = batches(jpeg_shards, batch_size=3, frames=5)
     tried = 1  # when the decoder is made
     assert len(kept) == tried + 2 * len(given) and {type(memory).__name__ for memory in kept} == {"TensorListCPU"}
 
@@ -133,9 +133,8 @@ def test_frames_arrive_before_the_batch_in_front_of_them_is_asked_for(
         return videos
 
     with vidpipe.Loader(jpeg_shards, size=48, backend="dali", batch_size=3) as loader:
-        share = Share(loader.num_samples, consumed=0, rank=0, world_size=1)
         monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", decode)
-        started = [loader._engine.start(loader._requests(share, number, 0)) for number in range(2)]
+        started = [loader._engine.start(loader._requests(Spot(0, consumed))) for consumed in (0, 3)]
         assert all(arrived.acquire(timeout=60) for _ in started)
         assert [len(loader._engine.finish(one).video) for one in started] == [3, 3]
 

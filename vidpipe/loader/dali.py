@@ -1,7 +1,8 @@
 """The DALI backend: clips are read by our threads; DALI crops, resizes, mirrors, recolours, normalises and lays out.
 
 The same pipeline runs on the CPU (`device_id=None`) and on a GPU, to which frames come, copied or decoded there, while those of the
-batch before are transformed. DALI is imported nowhere else in the loader but by its decoders. It draws nothing: all parameters are fed to it, and steps for which there can't be any are left out of the pipeline.
+batch before are transformed. DALI is imported nowhere else in the loader but by its decoders. It draws nothing: all parameters are
+fed to it, and steps for which there can't be any are left out of the pipeline.
 """
 
 from __future__ import annotations
