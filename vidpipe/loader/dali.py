@@ -36,10 +36,9 @@ MAX_REFUSED = 3  # batches in a row that the device's decoder refuses and the CP
 
 _SAME_COLORS = np.eye(3, 4, dtype=np.float32)
 
-logger = logging.getLogger("vidpipe.loader")
-
-
 _Read = list[tuple[Request, Frames | Stored]]
+
+logger = logging.getLogger("vidpipe.loader")
 
 
 @dataclass(frozen=True, slots=True)
