@@ -52,6 +52,13 @@ def test_a_layout_that_could_be_either_is_refused(make_files: Make) -> None:
     assert Folder(layout="split").scan(source).splits == ("train", "more")
 
 
+def test_splits_without_class_folders_are_not_taken_for_classes(make_files: Make) -> None:
+    source = make_files("train/a.mp4", "val/b.mp4")
+    with pytest.raises(DatasetError, match=r"train, val look like splits.*SPLIT/CLASS/video.mp4.*layout to class"):
+        Folder().scan(source)
+    assert Folder(layout="class").scan(source).classes == ("train", "val")
+
+
 def test_videos_outside_class_folders_are_counted_and_named(make_files: Make) -> None:
     listing = Folder().scan(make_files("run/a.mp4", "stray.mp4"))
     assert len(listing.videos) == 1
@@ -103,6 +110,7 @@ def test_links_are_followed_inside_the_source_and_refused_outside(make_files: Ma
     assert "jump/b.mp4" in paths
     assert "run/again.mp4" in paths
     assert len(paths) < 10
+    assert not any("loop" in path for path in paths)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.mp4").touch()
@@ -119,6 +127,21 @@ def test_links_are_followed_inside_the_source_and_refused_outside(make_files: Ma
     (source / "elsewhere").symlink_to(tmp_path)
     with pytest.raises(DatasetError, match="elsewhere"):
         allowed.scan(source)
+
+
+def test_links_that_lead_nowhere_are_missing_videos_and_never_go_unsaid(make_files: Make) -> None:
+    source = make_files("run/a.mp4", "jump/b.mp4")
+    (source / "run/gone.mp4").symlink_to("/unmounted/gone.mp4")
+    (source / "run/self.mp4").symlink_to("self.mp4")
+    (source / "run/notes.txt").symlink_to("/unmounted/notes.txt")
+    listing = Folder().scan(source)
+    assert [video.path for video in listing.videos] == ["jump/b.mp4", "run/a.mp4"]
+    assert [video.path for video in listing.missing] == ["run/gone.mp4", "run/self.mp4"]
+    assert (listing.counts["missing"], listing.counts["broken_links"]) == (2, 1)
+    assert any("links lead nowhere" in note and "run/notes.txt" in note for note in listing.notes)
+    (source / "swim").symlink_to("/unmounted/swim")
+    with pytest.raises(DatasetError, match=r"'swim' is a link to /unmounted/swim.*bring it back"):
+        Folder().scan(source)
 
 
 def test_file_names_that_are_not_utf8_survive(make_files: Make) -> None:

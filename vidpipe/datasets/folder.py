@@ -24,7 +24,7 @@ class Folder(DatasetFormat):
     def scan(self, source: Path) -> Listing:
         """Find the videos; the labels are the names of the class folders."""
         tree = SourceTree(source, self.link_targets)
-        if not tree.videos:
+        if not tree.named_videos:
             raise DatasetError(
                 f"source {tree.root}: no video files in it; expected CLASS/video.mp4 or train/CLASS/video.mp4"
             )
@@ -40,14 +40,15 @@ def list_folders(tree: SourceTree, *, layout: Literal["auto", "split", "class"],
     depth = 2 if _has_splits(tree, layout) else 1
     builder = ListingBuilder(tree, classes=classes)
     stray: list[str] = []
-    for path in tree.videos:
+    videos = tree.named_videos
+    for path in videos:
         parts = path.split("/")
         if len(parts) <= depth:
             stray.append(path)
             continue
         split = split_name(parts[0], where=f"folder {parts[0]!r}") if depth == 2 else "train"
         builder.add(path, parts[depth - 1], split=split, where=f"folder {'/'.join(parts[:depth])!r}")
-    if len(stray) == len(tree.videos):
+    if len(stray) == len(videos):
         expected = "SPLIT/CLASS/video.mp4" if depth == 2 else "CLASS/video.mp4"
         raise DatasetError(
             f"source {tree.root}: its videos lie in no class folder, for instance {stray[0]!r}; expected {expected}, "
@@ -63,12 +64,17 @@ def list_folders(tree: SourceTree, *, layout: Literal["auto", "split", "class"],
 def _has_splits(tree: SourceTree, layout: str) -> bool:
     if layout != "auto":
         return layout == "split"
-    paths = [path.split("/") for path in tree.videos if "/" in path]
+    paths = [path.split("/") for path in tree.named_videos if "/" in path]
     tops = {parts[0] for parts in paths}
     splits = {top for top in tops if known_split(top)}
     deep = {parts[0] for parts in paths if len(parts) > 2}
     if splits and splits == tops:
-        return bool(deep)
+        if not deep:
+            raise DatasetError(
+                f"source {tree.root}: its folders {', '.join(sorted(splits))} look like splits, but hold videos instead of class "
+                "folders; expected SPLIT/CLASS/video.mp4; if they are classes, set layout to class"
+            )
+        return True
     if splits & deep:
         raise DatasetError(
             f"source {tree.root}: folders {', '.join(sorted(splits))} look like splits, "

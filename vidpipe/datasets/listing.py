@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +138,16 @@ class ListingBuilder:
             self.note(f"there are {len(names)} classes, but {expected_classes} were expected")
         self._count_files(videos)
         self._counts["missing"] = len(missing)
+        annotated = {video.path for video in missing}
+        broken = [path for path in self._tree.broken_links if path not in annotated]
+        self._counts["broken_links"] = len(broken)
         return Listing(
             root=self._tree.root,
             videos=found,
             missing=missing,
             classes=names,
             counts={name: number for name, number in self._counts.items() if number or name in _ALWAYS_SHOWN},
-            notes=tuple(clean_label(note) for note in (*self._notes, *self._sentences(missing))),
+            notes=tuple(clean_label(note) for note in (*self._notes, *self._sentences(missing, broken))),
         )
 
     def _classes(self, given: Iterable[str] | None, sort_key: Callable[[str], Any] | None) -> tuple[str, ...]:
@@ -170,9 +173,11 @@ class ListingBuilder:
             if path not in used:
                 self._counts["extra_videos" if is_video(path) else "other_files"] += 1
 
-    def _sentences(self, missing: tuple[Video, ...]) -> Iterable[str]:
+    def _sentences(self, missing: Sequence[Video], broken: Sequence[str]) -> Iterable[str]:
         if missing:
             yield f"{len(missing)} annotated videos are not in the folder, the first is {missing[0].path!r}"
+        if broken:
+            yield f"{len(broken)} links lead nowhere and are left out, the first is {broken[0]!r}"
         if self._counts["bad_rows"]:
             yield f"{self._counts['bad_rows']} rows can't be read and are left out, the first is {self._first_bad_row}"
         if self._counts["duplicates"]:

@@ -53,7 +53,7 @@ class MSRDailyActivity3D(DatasetFormat):
         tree = SourceTree(source, self.link_targets)
         builder = ListingBuilder(tree, classes=self.classes)
         clips: set[str] = set()
-        for path in tree.videos:
+        for path in tree.named_videos:
             name = PurePosixPath(path).name
             match = _FILE.fullmatch(name)
             if match is None:

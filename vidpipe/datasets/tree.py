@@ -35,6 +35,7 @@ class SourceTree:
         self._names = (str(self.root), str(root.absolute()))
         self._inside = [str(self.root), *(os.path.realpath(target) for target in link_targets)]
         self._outside: dict[str, str] = {}
+        self._broken: dict[str, str] = {}
         self._files: set[str] = set(self._walk("", ancestors=(str(self.root),)))
 
     def __contains__(self, path: str) -> bool:
@@ -45,16 +46,33 @@ class SourceTree:
         """Relative paths of all files, sorted."""
         return sorted(self._files)
 
+    @property
+    def broken_links(self) -> list[str]:
+        """Relative paths of the links that lead nowhere, sorted."""
+        return sorted(self._broken)
+
+    @property
+    def named_videos(self) -> list[str]:
+        """`videos`, and the links that are named like one but lead to no file, sorted: what formats take that go by the files."""
+        return sorted((*self.videos, *filter(is_video, self._broken)))
+
     @functools.cached_property
     def videos(self) -> list[str]:
         """Relative paths of the files that have a video's extension, sorted.
 
         Raises:
-            DatasetError: a video, or a folder, is a link that leaves the source folder.
+            DatasetError: a video, or a folder, is a link that leaves the source folder, or what may be a folder is one that
+                leads nowhere.
         """
         for path, target in sorted(self._outside.items()):
             if is_video(path) or Path(target).is_dir():
                 raise self._leaves(path, where="source")
+        for path, target in sorted(self._broken.items()):
+            if not posixpath.splitext(path)[1]:
+                raise DatasetError(
+                    f"source: {path!r} is a link to {target}, which isn't there: if it is a folder, all videos in it would be left "
+                    "out; bring it back (is its disk mounted?), or remove the link"
+                )
         return [path for path in self.files if is_video(path)]
 
     def relative(self, text: str, *, where: str) -> str:
@@ -150,9 +168,11 @@ class SourceTree:
         for entry in children:
             path = f"{folder}/{entry.name}" if folder else entry.name
             real = os.path.realpath(entry.path) if entry.is_symlink() else f"{ancestors[-1]}/{entry.name}"
-            if real in ancestors or (entry.is_symlink() and not Path(real).exists()):
+            if real in ancestors:
                 continue
-            if not any(real == folder or _is_below(real, folder) for folder in self._inside):
+            if entry.is_symlink() and not Path(real).exists():
+                self._broken[path] = real
+            elif not any(real == folder or _is_below(real, folder) for folder in self._inside):
                 self._outside[path] = real
             elif entry.is_dir():
                 yield from self._walk(path, ancestors=(*ancestors, real))
