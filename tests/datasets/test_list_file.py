@@ -46,14 +46,36 @@ def test_named_labels_separator_and_prefix(make_files: Make) -> None:
 def test_quotes_as_pandas_writes_them(make_files: Make) -> None:
     source = make_files("a b.mp4", 'say "hi" you.mp4', '"literal".mp4', "c.mp4", "d e.mp4")
     (source / "train.csv").write_text(
-        '"a b.mp4" 0\n"say ""hi"" you.mp4" "1"\n"literal".mp4 1\nc.mp4 "riding ""a"" bike"\nd e.mp4 1\nc.mp4\n'
+        '"a b.mp4" x\n"say ""hi"" you.mp4" "y"\n"literal".mp4 y\nc.mp4 "riding ""a"" bike"\nd e.mp4 y\nc.mp4\n'
     )
     listing = ListFile(lists={"train": "train.csv"}).scan(source)
     assert {video.path: video.label for video in listing.videos} == {
-        **{"a b.mp4": "0", 'say "hi" you.mp4': "1", '"literal".mp4': "1", "c.mp4": 'riding "a" bike', "d e.mp4": "1"}
+        **{"a b.mp4": "x", 'say "hi" you.mp4': "y", '"literal".mp4': "y", "c.mp4": 'riding "a" bike', "d e.mp4": "y"}
     }
     assert (listing.counts["quoted_values"], listing.counts["bad_rows"]) == (4, 1)
-    assert listing.classes == ("0", "1", 'riding "a" bike')
+    assert listing.classes == ('riding "a" bike', "x", "y")
+
+
+def test_minus_one_is_no_label_and_leaves_the_numbers_as_they_are(make_files: Make) -> None:
+    source = make_files("a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    (source / "train.csv").write_text("a.mp4 2\nb.mp4 10\nc.mp4 -1\n")
+    (source / "test.csv").write_text("d.mp4 -1\n")
+    listing = ListFile(lists={"train": "train.csv", "test": "test.csv"}).scan(source)
+    assert listing.classes == tuple(str(number) for number in range(11))
+    assert Video("d.mp4", None, "test") in listing.videos
+    assert "c.mp4" not in {video.path for video in listing.videos}
+    assert listing.counts["bad_rows"] == 1 and any("train.csv line 3" in note for note in listing.notes)
+
+
+def test_numbers_beside_names_are_refused_as_they_would_lose_their_places(make_files: Make) -> None:
+    source = make_files("a.mp4", "b.mp4")
+    (source / "train.csv").write_text("path label\na.mp4 2\nb.mp4 10\n")
+    with pytest.raises(DatasetError, match=r"line 1: label 'label' is no number.*2 in train.csv line 2.*header"):
+        ListFile(lists={"train": "train.csv"}).scan(source)
+    (source / "names.txt").write_text("walk\nrun\n")
+    (source / "train.csv").write_text("a.mp4 1\nb.mp4 walk\n")
+    listing = ListFile(lists={"train": "train.csv"}, classes="names.txt").scan(source)
+    assert [video.label for video in listing.videos] == ["run", "walk"]
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,15 @@ from vidpipe.datasets.tree import SourceTree
 from vidpipe.errors import DatasetError
 
 _MOST_CLASSES = 100_000
+_NO_LABEL = "-1"
 _QUOTED = r'"((?:[^"]|"")*)"'
 
 
 class ListFile(DatasetFormat):
     """Lists with a line `path label` for each video and no header, as VideoMAE and SlowFast read them; a file per split.
 
-    Labels may be numbers: then they index the class list, or, without one, are the names themselves. Paths and labels may
-    stand in quotes, as pandas writes those with spaces.
+    Labels may be numbers: then they index the class list, or, without one, are the names themselves, and all have to be numbers;
+    -1 is no label. Paths and labels may stand in quotes, as pandas writes those with spaces.
 
     Attributes:
         lists: split to file; the files are relative to the source folder, as are the paths in them.
@@ -47,6 +48,7 @@ class ListFile(DatasetFormat):
         tree = SourceTree(source, self.link_targets)
         builder = ListingBuilder(tree, classes=self.classes)
         class_list = builder.class_list
+        first_of: dict[bool, tuple[str, str]] = {}  # the first label that is a number, and the first that is none
         for name, value in self.lists.items():
             if value is None:
                 continue
@@ -60,9 +62,14 @@ class ListFile(DatasetFormat):
                     problem = f"{line!r}: expected a path, {self.separator!r} and a label; see `separator`"
                     builder.bad_row(where, problem)
                     continue
+                if label != _NO_LABEL:
+                    first_of.setdefault(label.isdecimal(), (label, where))
                 if class_list is not None and label.isdecimal():
                     label = _class_name(int(label), class_list, where=where)
-                builder.add(tree.relative(path, where=where), label, split=split, where=where)
+                given = None if label == _NO_LABEL else label
+                builder.add(tree.relative(path, where=where), given, split=split, where=where)
+        if class_list is None and len(first_of) > 1:
+            raise _numbers_and_names(number=first_of[True], name=first_of[False])
         labels = builder.labels
         if class_list is None and all(label.isdecimal() for label in labels):
             last = max((int(label) for label in labels), default=-1)
@@ -87,6 +94,13 @@ class ListFile(DatasetFormat):
 
 def _number(label: str) -> str:
     return str(int(label)) if label.isdecimal() else label
+
+
+def _numbers_and_names(*, number: tuple[str, str], name: tuple[str, str]) -> DatasetError:
+    return DatasetError(
+        f"{name[1]}: label {name[0]!r} is no number from 0 on, but {number[0]} in {number[1]} is: without a class list numbers are "
+        "the classes' places, so all labels have to be numbers, or none; remove the line if it is a header, or set `classes`"
+    )
 
 
 def _class_name(number: int, classes: tuple[str, ...], *, where: str) -> str:
