@@ -22,6 +22,7 @@ from vidpipe.models import create_model
 from vidpipe.train.checkpoint import build_model, find_checkpoint, read_checkpoint
 from vidpipe.train.evaluate import Tally, evaluate, score
 from vidpipe.train.loop import train
+from vidpipe.train.pictures import draw_confusion
 from vidpipe.train.runlog import read_metrics
 from vidpipe.train.scores import Evaluation, ReconstructionScore, summarize
 
@@ -100,6 +101,20 @@ def test_accuracies_are_by_video_and_by_class() -> None:
     assert result.scores[0].probability == pytest.approx(0.6)
     assert result.confusion == ((1, 0, 0), (1, 0, 0), (0, 0, 0))
     assert [(score.videos, score.top1) for score in result.classes] == [(1, 1.0), (1, 0.0), (0, None)]
+
+
+def test_class_names_are_shown_as_they_are_whatever_is_in_them(tmp_path: Path) -> None:
+    result = summarize(
+        split="val",
+        class_names=["win $5 or $\\frac{$", "two\nlines"],
+        videos=["x", "y"],
+        labels=[0, 1],
+        probabilities=torch.tensor([[0.6, 0.4], [0.8, 0.2]]),
+        clips=2,
+        mean_loss=1.0,
+    )
+    assert min(Image.open(draw_confusion(result, tmp_path / "c.png")).size) >= 200
+    assert [row.split("  ")[0] for row in result.table()] == ["two\\nlines", "win $5 or $\\frac{$"]
 
 
 def test_shuffled_frames_are_the_same_shuffle_every_time(run: Path, toy_shards: Path) -> None:

@@ -40,6 +40,23 @@ def test_a_loss_that_is_not_finite_names_the_clips(toy_shards: Path, tmp_path: P
     assert len(json.loads(lines[0])["keys"]) == 8
 
 
+def test_what_failed_runs_wrote_down_is_none_of_the_next_ones(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with pytest.raises(TrainingError):
+        train(toy_recipe(**WILD), shards=toy_shards, out=out, device="cpu", quiet=True)
+    (out / "bad-samples.jsonl").write_text("{}\n")
+    assert (out / "bad-batches.jsonl").exists()
+    train(toy_recipe(schedule={"steps": 3}), shards=toy_shards, out=out, device="cpu", quiet=True)
+    assert not list(out.glob("*.jsonl"))
+    lines = [json.dumps({"step": step, "keys": []}) for step in (2, 4)]
+    (out / "gradient-spikes.jsonl").write_text("\n".join(lines))
+    train(toy_recipe(schedule={"steps": 5}), shards=toy_shards, out=out, resume=True, device="cpu", quiet=True)
+    assert (out / "gradient-spikes.jsonl").read_text() == f"{lines[0]}\n"
+
+
 def test_steps_that_are_left_out_are_counted_and_no_loss_is_made_up(
     toy_shards: Path, tmp_path: Path, vidpipe: RunCommand
 ) -> None:

@@ -307,6 +307,10 @@ def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, vidp
     rename_classes(tmp_path / "other/val", ("blue", "green", "grey", "teal"))
     shown = vidpipe(*toy_command(tmp_path / "other", {}), "--out", out, "--resume")
     assert shown.code == 1 and "class 3 is 'red' in the checkpoint, 'teal' in the shards" in shown.err
+    for split in ("train", "val"):
+        rename_classes(tmp_path / "other" / split, ("red",))
+    shown = vidpipe(*toy_command(tmp_path / "other", {}), "--out", tmp_path / "x")
+    assert shown.code == 2 and "got the classes ['red'], expected two or more" in shown.err
 
 
 def test_a_longer_run_may_go_on_from_a_shorter_one(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:

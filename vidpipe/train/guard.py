@@ -9,10 +9,31 @@ from pathlib import Path
 from typing import Literal
 
 from vidpipe.errors import TrainingError
+from vidpipe.shards.layout import whole_file
 
 BAD_BATCHES = "bad-batches.jsonl"
 SPIKES = "gradient-spikes.jsonl"
 _SPIKE = 10.0  # times the usual gradient norm that is worth a line
+
+
+def forget_steps_after(folder: Path, step: int) -> None:
+    """Take out of a run folder what was written down about later steps than the one that a run begins or goes on at."""
+    for path in (folder / BAD_BATCHES, folder / SPIKES):
+        if not path.is_file():
+            continue
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        if not kept:
+            path.unlink()
+            continue
+        with whole_file(path) as stream:
+            stream.write("".join(f"{line}\n" for line in kept).encode())
+
+
+def _step_of(line: str) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):  # torn, as by a full disk
+        return math.inf
 
 
 class Guard:

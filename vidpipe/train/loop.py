@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
+from torch import nn
 
 from vidpipe.errors import UsageError
 from vidpipe.loader.splits import Folder, Shards, read_manifest
@@ -14,6 +15,7 @@ from vidpipe.models.frozen import frozen_part, write_frozen
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 from vidpipe.shards.layout import whole_file
 from vidpipe.shards.manifest import Manifest
+from vidpipe.train.bad_samples import BAD_SAMPLES
 from vidpipe.train.checkpoint import class_difference
 from vidpipe.train.data import (
     ClipLoader,
@@ -26,6 +28,7 @@ from vidpipe.train.data import (
 )
 from vidpipe.train.device import Device, make_fabric, resolve_precision
 from vidpipe.train.features import start_from_features
+from vidpipe.train.guard import forget_steps_after
 from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.optim import run_length
 from vidpipe.train.parts import check_parts
@@ -93,6 +96,7 @@ def train(
         views = read_manifest(evaluated, recipe.eval.split) if evaluated else None
         preprocessing = preprocessing_of(loader.manifest, recipe.data, views=views)
         built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=point is None)
+        _check_classes(built.module, preprocessing.classes, shards=shards)
         start_from_features(recipe, built.module, loader.manifest, shards=shards, views=views)
         for report in (*other_splits(shards), *built.loaded):
             progress.say(report)
@@ -108,7 +112,7 @@ def train(
         if point is not None:
             state.restore(point.path)
         _introduce(progress, state, total_steps=length.total, out=out, resumed=point is not None, resume=resume)
-        log = _open_folder(out, state, stack) if fabric.is_global_zero else None
+        log = _open_folder(out, state, stack, anew=point is None) if fabric.is_global_zero else None
         if fabric.is_global_zero and not is_dealt_out(learner.module):
             state.frozen = write_frozen(frozen_part(learner.module), out)
         draws = log is not None and recipe.log.pictures
@@ -164,6 +168,15 @@ def _eval_loader(state: RunState, shards: Shards, stack: ExitStack) -> ClipLoade
     return loader
 
 
+def _check_classes(module: nn.Module, classes: Sequence[str], *, shards: Shards) -> None:
+    """Refuse to train a classifier that has nothing to tell apart."""
+    if len(classes) < 2 and not isinstance(module, VideoMAEPretrain):
+        raise UsageError(
+            f"{shards}: got the classes {list(classes)}, expected two or more to tell apart; prepare them from a --source whose "
+            "class folders, or annotations, name more"
+        )
+
+
 def _check_alike(manifest: Manifest, state: RunState) -> None:
     """Refuse to evaluate on clips whose labels or pixels mean something else than those that are learned from."""
     learned, what = state.preprocessing, None
@@ -175,10 +188,17 @@ def _check_alike(manifest: Manifest, state: RunState) -> None:
         raise UsageError(f"{what}; prepare both splits alike, or train with eval.every_epochs=0")
 
 
-def _open_folder(out: Path, state: RunState, stack: ExitStack) -> RunLog:
-    """Make the run folder, write the resolved recipe into it, and open its log."""
+def _open_folder(out: Path, state: RunState, stack: ExitStack, *, anew: bool) -> RunLog:
+    """Make the run folder, write the resolved recipe into it, and open its log.
+
+    Args:
+        anew: what a run that failed there before its first checkpoint has written down is none of this one's.
+    """
     recipe = state.learner.recipe
     out.mkdir(parents=True, exist_ok=True)
+    forget_steps_after(out, state.step)
+    if anew:
+        (out / BAD_SAMPLES).unlink(missing_ok=True)
     with whole_file(out / RECIPE) as stream:
         stream.write(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
     return stack.enter_context(RunLog(out, step=state.step, tensorboard=recipe.log.tensorboard))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vidpipe.loader import Batch
 from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
+from vidpipe.report.fonts import printable
 from vidpipe.shards.layout import whole_file
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.runlog import read_metrics
@@ -74,9 +75,9 @@ def draw_confusion(evaluation: Evaluation, path: Path) -> Path:
     axes.set_ylabel("is")
     axes.set_title(evaluation.line(), fontsize=8)
     if num_classes <= _NAMED_CLASSES:
-        names = [score.name for score in evaluation.classes]
-        axes.set_xticks(range(num_classes), names, rotation=90)
-        axes.set_yticks(range(num_classes), names)
+        names = [printable(score.name) for score in evaluation.classes]
+        axes.set_xticks(range(num_classes), names, rotation=90, parse_math=False)  # a $ is a $, and no formula
+        axes.set_yticks(range(num_classes), names, parse_math=False)
         for row, column in counts.nonzero().tolist():
             shade = "white" if shares[row, column] > 0.5 else "black"
             number = int(counts[row, column])

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
+from vidpipe.report.fonts import printable
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -82,10 +84,10 @@ class Evaluation:
 
     def table(self) -> list[str]:
         """One line for each class, the worst first; classes without a video are left out."""
-        width = max(len(score.name) for score in self.classes)
+        width = max(len(printable(score.name)) for score in self.classes)
         known = [(score.top1, score) for score in self.classes if score.top1 is not None]
         ranked = sorted(known, key=lambda pair: (pair[0], pair[1].name))
-        return [f"{score.name:<{width}}  {top1:6.1%}  {score.videos:5d} videos" for top1, score in ranked]
+        return [f"{printable(score.name):<{width}}  {top1:6.1%}  {score.videos:5d} videos" for top1, score in ranked]
 
 
 @dataclass(frozen=True)
