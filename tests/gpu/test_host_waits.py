@@ -72,6 +72,7 @@ def empty_batch() -> Batch:
         video=torch.empty(CLIPS, 3, 8, 64, 64, device=META),
         label=of(torch.int64),
         key=[*"wxyz"],
+        clip_key=[*"wxyz"],
         video_path=[*"wxyz"],
         is_padding=of(torch.bool),
         view=of(torch.int64),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities import move_data_to_device
 
 import vidpipe
 from vidpipe.errors import ShardError, UsageError
@@ -104,6 +105,32 @@ def test_batches_stay_as_they_were_given(motion_shards: Path, backend: str) -> N
 def test_it_can_be_iterated_in_inference_mode(motion_shards: Path, backend: str) -> None:
     with vidpipe.Loader(motion_shards, batch_size=8, size=32, backend=backend) as loader, torch.inference_mode():
         assert sum(len(batch) for batch in loader) == 32
+
+
+def test_torchs_default_device_is_the_consumers_alone(motion_shards: Path, backend: str) -> None:
+    torch.set_default_device("meta")  # as a script sets it to cuda; anything that is made there has no values
+    try:
+        with vidpipe.Loader(motion_shards, batch_size=4, size=32, backend=backend, augment="train") as loader:
+            normalization = loader.manifest.normalization
+            batch = next(iter(loader))
+        drawn = {"keys": batch.clip_key, "seed": 0, "epoch": 0}
+        policy, mixing = vidpipe.RandAugment(ops=4, prob=1), vidpipe.Mixing(mixup=0.8, cutmix=1.0, erase=1.0)
+        video = vidpipe.rand_augment(batch.video, policy=policy, normalization=normalization, **drawn)
+        video, target = vidpipe.mix_batch(video, batch.label, num_classes=8, mixing=mixing, **drawn)
+    finally:
+        torch.set_default_device(None)
+    tensors = (batch.video, batch.label, batch.is_padding, batch.view, batch.dataset, video, target)
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    assert target.sum(dim=1).allclose(torch.ones(4)) and bool(video.isfinite().all())
+
+
+def test_batches_can_be_moved_by_those_who_move_batches(motion_shards: Path) -> None:
+    with vidpipe.Loader(motion_shards, batch_size=4, size=32) as loader:
+        batch = next(iter(loader))
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert isinstance(moved, vidpipe.Batch) and moved.key == batch.key
+    tensors = (moved.video, moved.label, moved.is_padding, moved.view, moved.dataset)
+    assert {tensor.device.type for tensor in tensors} == {"meta"} and batch.video.device.type == "cpu"
 
 
 def test_resume_is_exact_even_at_another_world_size(motion_shards: Path, backend: str) -> None:

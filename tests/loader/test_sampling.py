@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -74,6 +75,25 @@ def test_a_condition_selects_the_samples_of_an_epoch(motion_shards: Path) -> Non
 def test_a_condition_without_samples_is_refused(motion_shards: Path) -> None:
     with pytest.raises(UsageError, match=r"where: 'label > 100' holds for none of the 32 samples"):
         loader(motion_shards, where="label > 100")
+
+
+def test_each_clip_of_an_epoch_has_a_name_of_its_own_whatever_the_batches(motion_shards: Path) -> None:
+    sets = {motion_shards / "train": 1, motion_shards / "val": 9}  # the same keys in both, and val's several times
+    names = []
+    for batch_size, world_size in ((8, 1), (2, 1), (4, 2)):
+        clips: dict[str, tuple[str, ...]] = {}
+        for rank in range(world_size):
+            with vidpipe.Loader(
+                sets, batch_size=batch_size, size=32, frames=2, augment="train", rank=rank, world_size=world_size
+            ) as loader:
+                for batch in loader:
+                    pixels = [hashlib.sha256(clip.numpy().tobytes()).hexdigest() for clip in batch.video]
+                    for name, *clip, padding in zip(
+                        batch.clip_key, batch.video_key, pixels, batch.is_padding, strict=True
+                    ):
+                        assert padding or clips.setdefault(name, tuple(clip)) == tuple(clip)
+        names.append(clips)
+    assert len(names[0]) == loader.num_samples and names[0] == names[1] == names[2]
 
 
 def test_data_sets_without_weights_are_taken_whole(motion_shards: Path) -> None:

@@ -191,10 +191,12 @@ class FeatureLoader:
         samples = self._sampling.samples(self._sampling.draw(positions, epoch), epoch, random=self.options.random)
         features = torch.from_numpy(np.stack([self._read(int(sample), epoch) for sample in samples]))
         none = torch.zeros(len(samples), dtype=torch.int64, device=self._device)
+        keys = [self._index.key[sample] for sample in samples.tolist()]
         return Batch(
             video=features.to(self._device),
             label=torch.from_numpy(self._index.label[samples]).to(self._device),
-            key=[self._index.key[sample] for sample in samples.tolist()],
+            key=keys,
+            clip_key=keys,
             video_path=[self._index.video[sample] for sample in samples.tolist()],
             is_padding=torch.from_numpy(padding).to(self._device),
             view=none,

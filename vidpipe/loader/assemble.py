@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from vidpipe.loader.batch import Batch, RawBatch
+from vidpipe.loader.batch import Batch, RawBatch, clip_names
 from vidpipe.loader.engine import Made
 from vidpipe.loader.request import Request, places_of
 from vidpipe.loader.source import Source
@@ -20,14 +20,16 @@ def make_batch(source: Source, made: Made) -> Batch:
     """A batch of the model's input; all but the clips is on the host."""
     takes = [(request, take) for request in made.requests for take in request.takes]
     samples = [request.sample for request, _ in takes]
+    keys, datasets = source.index.key.take(samples), source.split_numbers(samples)
     return Batch(
         video=made.video,
         label=torch.from_numpy(source.index.label[samples]),
-        key=source.index.key.take(samples),
+        key=keys,
+        clip_key=clip_names(keys, datasets=datasets.tolist(), numbers=[take.number for _, take in takes]),
         video_path=source.index.video.take(samples),
-        is_padding=torch.tensor([request.is_padding for request, _ in takes]),
-        view=torch.tensor([take.view for _, take in takes]),
-        dataset=torch.from_numpy(source.split_numbers(samples)),
+        is_padding=torch.tensor([request.is_padding for request, _ in takes], device="cpu"),
+        view=torch.tensor([take.view for _, take in takes], device="cpu"),
+        dataset=torch.from_numpy(datasets),
     )
 
 

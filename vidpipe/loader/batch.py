@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class Batch:
         video: [B, C, T, H, W] of the loader's dtype, normalised with the manifest's mean and std.
         label: int64 [B]; -1 where the data set has no label.
         key: the samples' keys.
+        clip_key: names of the clips, by which things are drawn for them: no other clip of the epoch has the same, and neither the
+            batch size nor the number of ranks matters to it (see `clip_names`).
         video_path: path of each sample's source video, relative to the data set's root.
         is_padding: bool [B]; True for samples that are repeated so that all ranks take the same number of steps, and for
             those that stand in for damaged ones. Metrics leave them out.
@@ -31,20 +34,11 @@ class Batch:
     video: Tensor
     label: Tensor
     key: list[str]
+    clip_key: list[str]
     video_path: list[str]
     is_padding: Tensor
     view: Tensor
     dataset: Tensor
-
-    @property
-    def clip_key(self) -> list[str]:
-        """Names for what is drawn clip by clip: a sample's key, with a number from its second clip in the batch on."""
-        seen: Counter[str] = Counter()
-        names = []
-        for key in self.key:
-            names.append(f"{key}/{seen[key]}" if seen[key] else key)
-            seen[key] += 1
-        return names
 
     @property
     def video_key(self) -> list[str]:
@@ -52,8 +46,29 @@ class Batch:
         pairs = zip(self.dataset.tolist(), self.video_path, strict=True)
         return [f"{dataset}:{path}" if dataset else path for dataset, path in pairs]
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch with its tensors on a device, as those want it who move batches about, such as Lightning."""
+        return replace(
+            self,
+            video=self.video.to(device, non_blocking=non_blocking),
+            label=self.label.to(device, non_blocking=non_blocking),
+            is_padding=self.is_padding.to(device, non_blocking=non_blocking),
+            view=self.view.to(device, non_blocking=non_blocking),
+            dataset=self.dataset.to(device, non_blocking=non_blocking),
+        )
+
     def __len__(self) -> int:
         return len(self.key)
+
+
+def clip_names(keys: Iterable[str], *, datasets: Iterable[int], numbers: Iterable[int]) -> list[str]:
+    """Names for clips: their samples' keys, in front of them, from the second data set on, its number, and behind them, from
+    a sample's second clip in the epoch on, the clip's.
+    """
+    named = zip(keys, datasets, numbers, strict=True)
+    return [
+        f"{f'{dataset}:' if dataset else ''}{key}{f'/{number}' if number else ''}" for key, dataset, number in named
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,7 @@ class BufferPool:
         memory = self._used_before(size)
         if memory is None:
             # numpy asks for huge pages where the system has them, torch doesn't: they are written to a third faster.
-            memory = (
-                torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy() if self._pinned else aligned_array(size)
-            )
+            memory = _pinned_array(size) if self._pinned else aligned_array(size)
         lease = np.frombuffer(memory.data, np.uint8)
         weakref.finalize(lease, self._free.append, memory)
         return lease[:size]
@@ -53,6 +51,11 @@ class BufferPool:
                 if memory.nbytes >= size:
                     return memory
         return None
+
+
+def _pinned_array(size: int) -> NDArray[np.uint8]:
+    memory: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True).numpy()
+    return memory
 
 
 def aligned_array(size: int) -> NDArray[np.uint8]:
@@ -76,9 +79,9 @@ class ThreadMemory(threading.local):
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
     ) -> Tensor:
-        """A contiguous tensor with arbitrary content; of a name, always of the same type and device."""
+        """A contiguous tensor with arbitrary content, on the CPU unless told; of a name, always of the same type and device."""
         size = math.prod(shape)
         held = self._held.get(name)
         if held is None or held.numel() < size:
-            held = self._held[name] = torch.empty(size, dtype=dtype, device=device)
+            held = self._held[name] = torch.empty(size, dtype=dtype, device=device or "cpu")
         return held[:size].view(shape)

@@ -118,7 +118,7 @@ def mix_batch(
     height, width = video.shape[-2:]
     draws = [draw_clip(mixing, key, seed=seed, epoch=epoch, height=height, width=width) for key in keys]
     partner = video.roll(-clips_per_sample, dims=0)
-    blends = torch.tensor([1.0 if draw.cut else draw.keep for draw in draws], dtype=video.dtype)
+    blends = torch.tensor([1.0 if draw.cut else draw.keep for draw in draws], dtype=video.dtype, device="cpu")
     blend = to_device(blends, video.device)
     mixed = torch.lerp(partner, video, blend.view(-1, 1, 1, 1, 1))
     for index, draw in enumerate(draws):
@@ -128,12 +128,14 @@ def mix_batch(
         if draw.erased is not None:
             top, left, bottom, right = draw.erased
             box = mixed[index, :, :, top:bottom, left:right]
-            noise = torch.randn(box[:, 0].shape, generator=torch.Generator().manual_seed(draw.noise_seed))
+            drawing = torch.Generator("cpu").manual_seed(draw.noise_seed)
+            noise = torch.randn(box[:, 0].shape, generator=drawing, device="cpu")
             box.copy_(to_device(noise, box.device).unsqueeze(1).expand_as(box))
     if not mixing.is_soft:
         return mixed, label
     own = F.one_hot(label, num_classes).to(video.dtype)
-    keep = to_device(torch.tensor([draw.keep for draw in draws], dtype=video.dtype), video.device).unsqueeze(1)
+    kept = torch.tensor([draw.keep for draw in draws], dtype=video.dtype, device="cpu")
+    keep = to_device(kept, video.device).unsqueeze(1)
     return mixed, own * keep + own.roll(-clips_per_sample, dims=0) * (1 - keep)
 
 

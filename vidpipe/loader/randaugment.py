@@ -67,7 +67,7 @@ def _affine(
     x = torch.linspace((1 - width) / 2, (width - 1) / 2, width, device=frames.device)
     y = torch.linspace((1 - height) / 2, (height - 1) / 2, height, device=frames.device)[:, None]
     grid = torch.stack(((a * x + b * y + x0) * (2 / width), (c * x + d * y + y0) * (2 / height)), dim=-1)
-    grey = to_device(torch.tensor(_GREY), frames.device).view(3, 1, 1)
+    grey = to_device(torch.tensor(_GREY, device="cpu"), frames.device).view(3, 1, 1)
     moved = F.grid_sample(frames - grey, grid.expand(len(frames), -1, -1, -1), align_corners=False) + grey
     return moved.round_().clamp_(0, 255).to(torch.uint8)
 
@@ -133,7 +133,8 @@ def rand_augment(
         float [B, 3, T, H, W], normalised.
     """
     mean, std = (
-        to_device(torch.tensor(v), video.device).view(3, 1, 1, 1) for v in (normalization.mean, normalization.std)
+        to_device(torch.tensor(values, device="cpu"), video.device).view(3, 1, 1, 1)
+        for values in (normalization.mean, normalization.std)
     )
     clips = []
     for clip, key in zip(video, keys, strict=True):

@@ -17,12 +17,14 @@ class Take:
     Attributes:
         frames: of the stored clip.
         drawn: what is done to them.
-        view: its number among the clips of its video or sample.
+        view: its number among the clips of its video, or of one read of its sample.
+        number: among all clips of its sample in the epoch.
     """
 
     frames: Sequence[int]
     drawn: Drawn
     view: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

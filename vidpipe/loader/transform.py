@@ -31,8 +31,8 @@ BLOCK_FRAMES = 4
 
 def normalization_tables(normalization: Normalization) -> tuple[Tensor, Tensor]:
     """Scale and shift, float32 [3, 1, 1, 1], such that normalised = u8 * scale + shift."""
-    mean = torch.tensor(normalization.mean, dtype=torch.float64)
-    std = torch.tensor(normalization.std, dtype=torch.float64)
+    mean = torch.tensor(normalization.mean, dtype=torch.float64, device="cpu")
+    std = torch.tensor(normalization.std, dtype=torch.float64, device="cpu")
     scale, shift = 1 / (255 * std), -mean / std
     return scale.float().view(3, 1, 1, 1), shift.float().view(3, 1, 1, 1)
 

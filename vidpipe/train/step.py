@@ -36,7 +36,7 @@ class StepResult:
         correct: number of this process's clips whose label got the highest logit; None where labels are mixed.
         clips: number of this process's clips, without padding, a scalar.
         grad_norm: norm of all gradients before clipping.
-        keys: the clips' keys.
+        keys: the clips' names.
         left_out: the weights were left as they are, on all processes, for a loss or gradients that are not finite on one.
     """
 
@@ -94,7 +94,7 @@ class Learner:
                 self.fabric.backward(loss)
             losses.append(loss.detach())
             corrects.append(self.objective.correct(output, shown))
-        keys = tuple(key for batch in batches for key in batch.key)
+        keys = tuple(key for batch in batches for key in batch.clip_key)
         loss = torch.stack(losses).sum()
         grad_norm, left_out = self._update(loss, step=step, before=before)
         known = [correct for correct in corrects if correct is not None]

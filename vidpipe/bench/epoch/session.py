@@ -178,6 +178,7 @@ class EpochSession:
             video=video.to(self._device, non_blocking=True),
             label=label.to(self._device),
             key=list(batch.keys),
+            clip_key=list(batch.keys),
             video_path=list(batch.keys),
             is_padding=none.bool(),
             view=none,

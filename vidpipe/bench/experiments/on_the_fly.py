@@ -102,7 +102,16 @@ class OnTheFlyLoader:
 
 def _batch(video: torch.Tensor, label: torch.Tensor, paths: list[str]) -> Batch:
     none = torch.zeros_like(label)
-    return Batch(video=video, label=label, key=paths, video_path=paths, is_padding=none.bool(), view=none, dataset=none)
+    return Batch(
+        video=video,
+        label=label,
+        key=paths,
+        clip_key=paths,
+        video_path=paths,
+        is_padding=none.bool(),
+        view=none,
+        dataset=none,
+    )
 
 
 class _Videos(Dataset[_Item]):
