@@ -33,6 +33,11 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert "HEAVY []" in result.stdout
 
 
+def test_the_version_is_the_packages(vidpipe: RunCommand) -> None:
+    shown = vidpipe("--version")
+    assert (shown.code, shown.out) == (0, f"vidpipe {package.__version__}\n")
+
+
 def test_the_packages_names_are_there() -> None:
     assert package.__all__ == sorted(package.__all__)
     assert all(getattr(package, name) for name in package.__all__)

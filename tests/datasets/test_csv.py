@@ -109,7 +109,11 @@ def test_other_delimiters_and_a_table_elsewhere(make_files: Make, tmp_path: Path
     ("text", "message"),
     [
         ("", "empty; expected a header"),
-        ("a.mp4,run\n", "lacks path, label"),
+        ("a.mp4,run\n", "lacks path, label.*a row already.*recipe list"),
+        ("path\tlabel\na.mp4\trun\n", "lacks path, label.*delimiter=tab"),
+        ("Path; Label\na.mp4; run\n", "lacks path, label.*delimiter=semicolon"),
+        ('"path"; "label"\na.mp4,run\n', "line 1: not valid CSV.*parted by ','"),
+        ("video,label\na.mp4,run\n", "lacks path;.*rename its columns"),
         ("path,split\na.mp4,train\n", "lacks label"),
         ("path,label,label\n", "twice in the header"),
         ("path,label\n", "no video is annotated"),

@@ -198,6 +198,12 @@ BAD_INPUT: list[tuple[str, Callable[[Path], list[object]], int, str]] = [
         2,
         "clips: got {'val': 0}",
     ),
+    (
+        "clips of a split that isn't there",
+        lambda p: ["folder", "--source", _unlabelled(p / "v"), "--set", "clips={trian: 3}"],
+        2,
+        "clips.trian: no such split; did you mean train?",
+    ),
     ("endless rate", lambda p: ["folder", "--source", p, "--fps", "inf"], 2, "fps: got 'Infinity'"),
     ("endless shards", lambda p: ["folder", "--source", p, "--shard-size-mb", "inf"], 2, "shard_size_mb"),
     ("no time", lambda p: ["folder", "--source", p, "--timeout", 0], 2, "timeout_seconds: got 0"),

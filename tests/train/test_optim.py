@@ -128,5 +128,5 @@ def test_wrong_settings_are_usage_errors() -> None:
     plateau = ScheduleSection(name="plateau", epochs=1, metric="top1")
     with pytest.raises(UsageError, match=r"schedule\.metric=loss"):
         Schedule(one_weight(), plateau, RunLength(1, 1, 0)).evaluated(loss=1.0, top1=None)
-    with pytest.raises(UsageError, match="warm-up"):
+    with pytest.raises(UsageError, match=r"warm-up \(10 steps\).*smaller schedule.warmup_epochs, or a longer run"):
         run_length(ScheduleSection(steps=5, warmup_epochs=1), steps_per_epoch=10)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from vidpipe import __version__
 from vidpipe.errors import UsageError
 
 app = typer.Typer(
@@ -25,6 +26,22 @@ bench_app = typer.Typer(
     no_args_is_help=True, help="Measure, side by side with the alternatives.", rich_markup_mode=None
 )
 app.add_typer(bench_app, name="bench")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vidpipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[  # its callback acts on it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")

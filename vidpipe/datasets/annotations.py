@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from vidpipe.datasets.tree import is_video
 from vidpipe.errors import DatasetError
 
 DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
@@ -98,6 +99,7 @@ def _csv_rows(path: Path, findings: Findings, delimiter: str) -> Iterator[tuple[
         text, num_quoted = _tight_quotes(text, delimiter)
         findings.count("quoted_values", num_quoted)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    num_rows = 0
     while True:
         where = f"{path.name} line {reader.line_num + 1}"
         before = reader.line_num
@@ -105,6 +107,8 @@ def _csv_rows(path: Path, findings: Findings, delimiter: str) -> Iterator[tuple[
             row = next(reader, None)
         except csv.Error as error:
             problem = f"not valid CSV: {error}; check its quotes"
+            if not num_rows:
+                raise DatasetError(f"{where}: {problem}, and that its values are parted by {delimiter!r}") from error
             if reader.line_num > before + 1:
                 raise DatasetError(f"{where}: {problem}, which don't end in this line") from error
             findings.bad_row(where, problem)
@@ -112,6 +116,7 @@ def _csv_rows(path: Path, findings: Findings, delimiter: str) -> Iterator[tuple[
         if row is None:
             return
         if any(value.strip() for value in row):
+            num_rows += 1
             yield where, row
 
 
@@ -127,12 +132,22 @@ def _header(row: list[str], *, path: Path, required: Sequence[str], delimiter: s
     if lacking:
         raise DatasetError(
             f"{path}: the header line lacks {', '.join(lacking)}; expected columns {delimiter.join(required)}, "
-            f"got {delimiter.join(row)!r}"
+            f"got {delimiter.join(row)!r}; {_header_advice(row, required=required, delimiter=delimiter)}"
         )
     named = [name for name in header if name]
     if len(set(named)) < len(named):
         raise DatasetError(f"{path}: a column stands twice in the header {delimiter.join(row)!r}")
     return header
+
+
+def _header_advice(row: Sequence[str], *, required: Sequence[str], delimiter: str) -> str:
+    line = delimiter.join(row).lower()
+    for name, other in DELIMITERS.items():
+        if other != delimiter and set(required) <= {column.strip(' "') for column in line.split(other)}:
+            return f"its columns are parted by {name}: set delimiter={name} (recipe csv), or part them by {delimiter!r}"
+    if any(is_video(value.strip()) for value in row):
+        return "the first line is a row already: put a header line before it, or use the recipe list, which takes none"
+    return "rename its columns"
 
 
 def read_json(path: Path, findings: Findings) -> Any:

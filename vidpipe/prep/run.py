@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from vidpipe.cores import usable_cores
-from vidpipe.datasets.base import DatasetFormat, Listing
+from vidpipe.datasets.base import DatasetFormat, Listing, known_split
 from vidpipe.errors import DatasetError, UsageError
 from vidpipe.prep.finish import drop_leftovers, finish_split, resolved_recipe, write_rejects
 from vidpipe.prep.local import run_local
@@ -110,6 +110,9 @@ def check_splits(listing: Listing, job: PrepJob) -> None:
     for split in job.splits:
         if split not in listing.splits:
             raise UsageError(f"--split {split}: no such split{nearest(split, listing.splits)}")
+    for split in () if isinstance(job.recipe.clips, int) else job.recipe.clips:
+        if split not in listing.splits and known_split(split) != split:  # a recipe may count on train, val and test
+            raise UsageError(f"clips.{split}: no such split{nearest(split, listing.splits)}")
 
 
 def _drop_leftovers(splits: Sequence[SplitWork]) -> None:

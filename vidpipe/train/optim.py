@@ -94,7 +94,11 @@ def run_length(section: ScheduleSection, *, steps_per_epoch: int) -> RunLength:
     total = section.steps if section.steps is not None else max(1, round((section.epochs or 0) * steps_per_epoch))
     warmup = float(section.warmup_steps or 0) + (section.warmup_epochs or 0.0) * steps_per_epoch
     if warmup >= total:
-        raise UsageError(f"schedule: the warm-up ({warmup:g} steps) is not shorter than the run ({total} steps)")
+        name = "warmup_steps" if section.warmup_steps else "warmup_epochs"
+        raise UsageError(
+            f"schedule: the warm-up ({warmup:g} steps) is not shorter than the run ({total} steps); set a smaller "
+            f"schedule.{name}, or a longer run (--epochs; an epoch has {steps_per_epoch} steps)"
+        )
     return RunLength(total=total, per_epoch=steps_per_epoch, warmup=warmup)
 
 
