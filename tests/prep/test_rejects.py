@@ -48,6 +48,8 @@ def test_a_damaged_video_is_a_reject_and_the_budget_decides(
     train = told["splits"]["train"]
     assert (train["videos"], train["written"], train["rejects_by_reason"]) == (8, 7, {"damaged": 1})
     assert not list((tmp_path / "x").glob("*/manifest.json"))
+    asked = vidpipe("inspect", tmp_path / "x" / "train")
+    assert asked.code == 1 and "rejects.jsonl" in asked.err and "larger --max-rejects" in asked.err
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "x").glob("*/*.tar")}
     assert len(before) == 2
 

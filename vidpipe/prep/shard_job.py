@@ -25,7 +25,7 @@ from vidpipe.shards.manifest import ChannelSums, manifest_if_finished
 from vidpipe.shards.tar import Member, TarWriter, open_shard
 from vidpipe.video.spec import ClipSpec
 
-MISSING = "named by the annotations, but there is no such file"
+MISSING = "named by the annotations, or by a link, but there is no such file"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vidpipe.errors import ShardError
 from vidpipe.shards.codecs import CodecSpec
 from vidpipe.shards.features import FeatureSpec
-from vidpipe.shards.layout import FORMAT_VERSION, MANIFEST, whole_file
+from vidpipe.shards.layout import FORMAT_VERSION, MANIFEST, REJECTS, whole_file
 from vidpipe.video.spec import ClipSpec
 
 
@@ -165,7 +165,13 @@ def load_manifest(folder: Path) -> Manifest:
         raise ShardError(f"{folder}: no such folder; prepare it with `vidpipe prep`, or name another with --shards")
     if not path.is_file():
         if any(folder.glob("*.tar*")):
-            raise ShardError(f"{folder}: preparation is unfinished (no {MANIFEST}); run the same `vidpipe prep` again")
+            over = (folder / REJECTS).is_file() and (folder / REJECTS).stat().st_size
+            hint = (
+                f"; if it ended with exit code 3, mend the videos in {REJECTS} first, or allow a larger --max-rejects"
+            )
+            raise ShardError(
+                f"{folder}: preparation is unfinished (no {MANIFEST}); run the same `vidpipe prep` again{hint if over else ''}"
+            )
         raise ShardError(f"{folder}: no shards here (no {MANIFEST}); expected a split folder written by `vidpipe prep`")
     return parse_manifest(path.read_bytes(), str(path))
 
@@ -216,7 +222,8 @@ def split_folders(folder: Path) -> dict[str, Path]:
     """
     if (folder / MANIFEST).is_file():
         return {load_manifest(folder).split: folder}
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()} if folder.is_dir() else {}
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {path.name: path for path in inside if path.is_dir() and not path.name.startswith(".")}
     finished = {name: path for name, path in found.items() if (path / MANIFEST).is_file()}
     if finished:
         return finished
