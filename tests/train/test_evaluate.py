@@ -99,8 +99,25 @@ def test_accuracies_are_by_video_and_by_class() -> None:
     )
     assert (result.videos, result.clips, result.top1, result.top5) == (2, 3, 0.5, 1.0)
     assert result.scores[0].probability == pytest.approx(0.6)
-    assert result.confusion == ((1, 0, 0), (1, 0, 0), (0, 0, 0))
+    assert result.confusion().tolist() == result.to_json()["confusion"] == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert [(score.videos, score.top1) for score in result.classes] == [(1, 1.0), (1, 0.0), (0, None)]
+
+
+def test_of_thousands_of_classes_no_matrix_of_all_their_pairs_is_made(tmp_path: Path) -> None:
+    count = 6_000
+    result = summarize(
+        split="val",
+        class_names=[str(number) for number in range(count)],
+        videos=["x", "y", "z"],
+        labels=[0, 5_999, 3_000],
+        probabilities=torch.nn.functional.one_hot(torch.tensor([0, 5_999, 5_998]), count).float(),
+        clips=3,
+        mean_loss=1.0,
+    )
+    assert result.top1 == pytest.approx(2 / 3) and result.classes[3_000].top1 == 0.0
+    assert len(json.dumps(result.to_json())) < 1e6
+    assert result.confusion(classes_per_cell=2_000).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
+    assert min(Image.open(draw_confusion(result, tmp_path / "c.png")).size) >= 200
 
 
 def test_class_names_are_shown_as_they_are_whatever_is_in_them(tmp_path: Path) -> None:

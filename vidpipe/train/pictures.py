@@ -23,6 +23,7 @@ INPUT = "input.png"
 _CLIPS = 8
 FRAMES = 6
 _NAMED_CLASSES = 60  # more names than these can't be read
+_MOST_CELLS = 1000  # on a side of the confusion matrix: of more classes, neighbours share one
 
 
 def draw_curves(folder: Path) -> Path | None:
@@ -64,13 +65,14 @@ def draw_confusion(evaluation: Evaluation, path: Path) -> Path:
     """Draw which classes were taken for which: rows are labels, columns what the model said, shades the row's shares."""
     from matplotlib.figure import Figure
 
-    counts = torch.tensor(evaluation.confusion, dtype=torch.float64)
-    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     num_classes = len(evaluation.classes)
+    counts = evaluation.confusion(classes_per_cell=-(-num_classes // _MOST_CELLS)).double()
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     side = min(20.0, 2.5 + 0.35 * num_classes)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
+    end = num_classes - 0.5
+    axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues", extent=(-0.5, end, end, -0.5))
     axes.set_xlabel("said")
     axes.set_ylabel("is")
     axes.set_title(evaluation.line(), fontsize=8)

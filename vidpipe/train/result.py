@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class TrainResult:
     def to_json(self) -> dict[str, Any]:
         """Plain containers for `--json`."""
         pace = {"clips_per_second": self.clips_per_second, "exit_code": self.exit_code}
-        return {**asdict(self), "out": str(self.out), **pace}
+        evaluation = self.evaluation and self.evaluation.to_json()
+        return {**asdict(replace(self, evaluation=None)), "evaluation": evaluation, "out": str(self.out), **pace}
 
     def line(self) -> str:
         """One line for people."""

@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from vidpipe.report.fonts import printable
+
+#: Of more classes a matrix of all pairs is too large to be of use: 20,000 would take gigabytes, nearly all of it zeros.
+MOST_MATRIX_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,6 @@ class Evaluation:
         loss: mean cross entropy over clips.
         top1, top5: share of the videos whose label is the first, or among the first five, classes.
         classes: for each class.
-        confusion: confusion[label][predicted], numbers of videos.
         shuffled: whether the frames of each clip were put into a random order first.
         views: windows and crops of each video; None if they were the centres of its stored clips.
         scores: for each video, in the order of their paths.
@@ -56,15 +58,25 @@ class Evaluation:
     top1: float
     top5: float
     classes: tuple[ClassScore, ...]
-    confusion: tuple[tuple[int, ...], ...]
     shuffled: bool
     views: tuple[int, int] | None
     scores: tuple[VideoScore, ...]
     bad_samples: int = 0
 
+    def confusion(self, *, classes_per_cell: int = 1) -> Tensor:
+        """Numbers of videos by label and prediction, int64 [n, n].
+
+        Args:
+            classes_per_cell: so many neighbouring classes are counted together, for both.
+        """
+        size = -(-len(self.classes) // classes_per_cell)
+        cells = [score.label // classes_per_cell * size + score.predicted // classes_per_cell for score in self.scores]
+        return torch.tensor(cells, dtype=torch.int64).bincount(minlength=size * size).view(size, size)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain containers for `--json`."""
-        return asdict(self)
+        """Plain containers for `--json`: the fields and, of up to MOST_MATRIX_CLASSES classes, `confusion[label][predicted]`."""
+        matrix = self.confusion().tolist() if len(self.classes) <= MOST_MATRIX_CLASSES else None
+        return {**asdict(self), "confusion": matrix}
 
     def line(self) -> str:
         """One line for people."""
@@ -134,9 +146,8 @@ def summarize(
     """
     label, count = torch.tensor(labels), len(class_names)
     probability, predicted = probabilities.max(dim=1)
-    confusion = multiclass_confusion_matrix(predicted, label, num_classes=count)
-    of_class = confusion.sum(dim=1).tolist()
-    by_class = multiclass_accuracy(predicted, label, num_classes=count, average="none").tolist()
+    of_class = label.bincount(minlength=count).tolist()
+    right = label[predicted == label].bincount(minlength=count).tolist()
     return Evaluation(
         split=split,
         videos=len(videos),
@@ -145,10 +156,9 @@ def summarize(
         top1=float(multiclass_accuracy(predicted, label, num_classes=count, average="micro")),
         top5=float(multiclass_accuracy(probabilities, label, num_classes=count, average="micro", top_k=min(5, count))),
         classes=tuple(
-            ClassScore(name, number, accuracy if number else None)
-            for name, number, accuracy in zip(class_names, of_class, by_class, strict=True)
+            ClassScore(name, number, correct / number if number else None)
+            for name, number, correct in zip(class_names, of_class, right, strict=True)
         ),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
         shuffled=shuffled,
         views=views,
         scores=tuple(
