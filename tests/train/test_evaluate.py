@@ -163,7 +163,7 @@ def test_a_checkpoint_is_plain_data_and_makes_its_model_anew(run: Path, toy_shar
 def test_checkpoints_that_do_not_fit_are_one_line(run: Path, toy_shards: Path, tmp_path: Path) -> None:
     state = torch.load(run / "last.ckpt", weights_only=True)
     (tmp_path / "cut.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:-5000])
-    refused(tmp_path / "cut.ckpt", "damaged or not a checkpoint")
+    refused(tmp_path / "cut.ckpt", "damaged or not a checkpoint: no zip archive")
     torch.save({"format": Path("code")}, tmp_path / "code.ckpt")
     refused(tmp_path / "code.ckpt", "damaged or not a checkpoint")
     renamed = dict(state, weights={"x" + name: weight for name, weight in state["weights"].items()})

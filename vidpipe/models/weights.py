@@ -175,6 +175,10 @@ def _load_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def _load_pickle(path: Path) -> Any:
+    with path.open("rb") as stream:
+        begin = stream.read(2)
+    if begin != b"PK" and begin[:1] != b"\x80":  # a zip archive, or a pickle, which torch wrote before 1.6
+        raise ValueError("is neither of torch.save's formats, .safetensors or Flax's msgpack")
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -7,6 +7,7 @@ model was dealt out among processes it is a folder with the same content (`vidpi
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ def read_checkpoint(
         if is_sharded(path):
             state = read_sharded(path, layout=layout) if tensors else read_plain(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            state = _read_file(path)
     except Exception as error:  # torch raises whatever its unpickler and zip reader do
         raise CheckpointError(f"{path}: damaged or not a checkpoint: {one_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -180,6 +181,12 @@ def read_checkpoint(
         )
     except (KeyError, TypeError, AttributeError, ValueError, ValidationError) as error:
         raise CheckpointError(f"{path}: damaged: {one_line(error)}") from error
+
+
+def _read_file(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):  # torch's own words are about other ways to save
+        raise ValueError("no zip archive, as `vidpipe train` writes them, or its end is missing")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _with_frozen_part(state: dict[str, Any], folder: Path) -> dict[str, Any]:
