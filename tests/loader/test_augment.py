@@ -213,7 +213,7 @@ def test_the_frames_of_all_clips_are_read_once(motion_shards: Path) -> None:
     """At most what is stored, however many windows of it are taken."""
     read = []
     for clips in (1, 8):
-        options = vidpipe.LoaderOptions(clips_per_sample=clips, threads=1)
+        options = vidpipe.LoaderOptions(clips_per_sample=clips, threads=1, prefetch_across_epochs=False)
         with vidpipe.Loader(
             motion_shards, batch_size=8, size=32, augment="train", backend="torch", options=options
         ) as loader:
