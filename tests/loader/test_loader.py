@@ -186,6 +186,8 @@ def test_unfinished_and_missing_shards_are_refused(tmp_path: Path, motion_shards
         vidpipe.Loader(tmp_path / "absent")
     with pytest.raises(ShardError, match="no split 'test'; there are: train, val"):
         vidpipe.Loader(motion_shards, split="test")
+    with pytest.raises(UsageError, match=r"split: got 'val', but .*train is the split 'train' itself; ask for that"):
+        vidpipe.Loader([motion_shards, motion_shards / "train"], split="val")
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "00000.tar").touch()
     with pytest.raises(ShardError, match="unfinished"):

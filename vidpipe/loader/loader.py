@@ -55,7 +55,7 @@ class Loader:
         shards: a data-set folder with splits, or a split's own: a path or any URL that fsspec knows, such as
             s3://bucket/kinetics400. Several at once, as a sequence, are united by class name; as a mapping from folder to
             weight, the weights are their shares of every epoch.
-        split: which one.
+        split: which one; by default `train`, or whichever one a split's own folder is.
         batch_size: clips a batch, for each rank.
         frames, stride: of the clips given, within those stored (see `frame_window`); as stored by default. `stride` is in
             native source frames.
@@ -80,7 +80,7 @@ class Loader:
         self,
         shards: Shards,
         *,
-        split: str = "train",
+        split: str | None = None,
         batch_size: int = 32,
         frames: int | None = None,
         stride: int | None = None,

@@ -46,7 +46,7 @@ class Source:
         UsageError: the options don't fit the splits, or these don't fit together.
     """
 
-    def __init__(self, shards: Shards, split: str, *, options: LoaderOptions) -> None:
+    def __init__(self, shards: Shards, split: str | None, *, options: LoaderOptions) -> None:
         folders, self.weights = named_folders(shards)
         max_bytes = int(options.cache_gb * 1e9)
         self.splits = tuple(

@@ -19,6 +19,7 @@ from vidpipe.shards.manifest import FileEntry, Manifest, find_split, load_manife
 
 # Linux reads no more for one advice than the device's window, of which this is the usual size.
 READ_AHEAD_BYTES = 128 << 10
+DEFAULT_SPLIT = "train"
 
 Folder = str | os.PathLike[str]
 Shards = Folder | Sequence[Folder] | Mapping[str, float]
@@ -49,12 +50,15 @@ def unite_manifests(manifests: Sequence[Manifest]) -> Manifest:
     return manifests[0].model_copy(update={"classes": classes, "horizontal_flip": flip})
 
 
-def read_manifest(shards: Shards, split: str) -> Manifest:
+def read_manifest(shards: Shards, split: str | None) -> Manifest:
     """What a loader of a split will say about all its data sets; nothing but manifests is read.
+
+    Args:
+        split: as `open_split` takes it.
 
     Raises:
         ShardError: a split is absent, unfinished or can't be read.
-        UsageError: there is no folder, or no such kind of URL.
+        UsageError: there is no folder, or that of another split, or no such kind of URL.
     """
     return unite_manifests([_read_manifest(folder, split) for folder in named_folders(shards)[0]])
 
@@ -175,21 +179,35 @@ class RemoteSplit(Split):
         )
 
 
-def open_split(folder: Folder, split: str, *, cache_dir: Folder | None, max_bytes: int) -> Split:
+def open_split(folder: Folder, split: str | None, *, cache_dir: Folder | None, max_bytes: int) -> Split:
     """One split of a data-set folder, or a split's own folder: a path or an fsspec URL.
 
     Args:
+        split: its name; None for `train`, or whichever one a split's own folder is.
         cache_dir: of remote shards; by default $VIDPIPE_CACHE, else ~/.cache/vidpipe.
         max_bytes: of all remote shards there.
 
     Raises:
         ShardError: it is absent, unfinished or can't be read.
+        UsageError: the folder is another split's own, or there is no such kind of URL.
     """
     local = local_folder(folder)
+    opened: Split
     if local is not None:
-        return Split(find_split(local, split))
-    files = _find_remote_split(RemoteFolder(os.fspath(folder)), split)
-    return RemoteSplit(files, Path(cache_dir or _default_cache_dir()), max_bytes=max_bytes)
+        opened = Split(find_split(local, split or DEFAULT_SPLIT))
+    else:
+        files = _find_remote_split(RemoteFolder(os.fspath(folder)), split or DEFAULT_SPLIT)
+        opened = RemoteSplit(files, Path(cache_dir or _default_cache_dir()), max_bytes=max_bytes)
+    _check_split(opened.manifest, split, folder)
+    return opened
+
+
+def _check_split(manifest: Manifest, split: str | None, folder: Folder) -> None:
+    if split not in (None, manifest.split):
+        raise UsageError(
+            f"split: got {split!r}, but {folder} is the split {manifest.split!r} itself; ask for that, or give the "
+            "data set's folder"
+        )
 
 
 def _default_cache_dir() -> Path:
@@ -216,12 +234,15 @@ def _remote_splits(files: RemoteFolder) -> tuple[str, ...]:
     return tuple(name for name in files.folders() if files.below(name).has(MANIFEST))
 
 
-def _read_manifest(folder: Folder, split: str) -> Manifest:
+def _read_manifest(folder: Folder, split: str | None) -> Manifest:
     local = local_folder(folder)
     if local is not None:
-        return load_manifest(find_split(local, split))
-    files = _find_remote_split(RemoteFolder(os.fspath(folder)), split)
-    return parse_manifest(files.read(MANIFEST), f"{files.url}/{MANIFEST}")
+        manifest = load_manifest(find_split(local, split or DEFAULT_SPLIT))
+    else:
+        files = _find_remote_split(RemoteFolder(os.fspath(folder)), split or DEFAULT_SPLIT)
+        manifest = parse_manifest(files.read(MANIFEST), f"{files.url}/{MANIFEST}")
+    _check_split(manifest, split, folder)
+    return manifest
 
 
 def _mirror(files: RemoteFolder, folder: Path) -> Path:

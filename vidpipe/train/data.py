@@ -11,7 +11,7 @@ from vidpipe.features.loader import FeatureLoader, FeatureOptions
 from vidpipe.loader import Batch, Loader, LoaderOptions
 from vidpipe.loader.affine import Affine
 from vidpipe.loader.color import ColorJitter
-from vidpipe.loader.splits import Folder, Shards, local_folder, named_folders, read_manifest, split_names
+from vidpipe.loader.splits import DEFAULT_SPLIT, Folder, Shards, local_folder, named_folders, read_manifest, split_names
 from vidpipe.shards.manifest import Manifest
 from vidpipe.train.checkpoint import Preprocessing
 from vidpipe.train.recipe_data import DataSection
@@ -137,7 +137,6 @@ def open_train_loader(
             shards, section, batch_size=batch_size, device=device, seed=seed, rank=rank, world_size=world_size
         ) or Loader(
             shards,
-            split="train",
             batch_size=batch_size,
             frames=section.frames,
             stride=section.stride,
@@ -173,7 +172,7 @@ def _open_train_features(
     shards: Shards, section: DataSection, *, batch_size: int, device: str, seed: int, rank: int, world_size: int
 ) -> FeatureLoader | None:
     """The loader of features to train from; None where the shards hold frames."""
-    if not _holds_features(shards, "train"):
+    if not _holds_features(shards, None):
         return None
     options = FeatureOptions(
         frames=section.frames,
@@ -185,10 +184,12 @@ def _open_train_features(
         rank=rank,
         world_size=world_size,
     )
-    return FeatureLoader(features_folder(shards), split="train", batch_size=batch_size, device=device, options=options)
+    return FeatureLoader(
+        features_folder(shards), split=DEFAULT_SPLIT, batch_size=batch_size, device=device, options=options
+    )
 
 
-def _holds_features(shards: Shards, split: str) -> bool:
+def _holds_features(shards: Shards, split: str | None) -> bool:
     return read_manifest(shards, split).features is not None
 
 
@@ -213,7 +214,7 @@ def steps_per_epoch(loader: ClipLoader, *, accumulate: int, drop_last: bool) -> 
 def open_eval_loader(
     shards: Shards,
     *,
-    split: str,
+    split: str | None,
     preprocessing: Preprocessing,
     batch_size: int,
     device: str,
@@ -226,6 +227,7 @@ def open_eval_loader(
 
     Args:
         shards: of several data sets, each clip counts once.
+        split: as `Loader` takes it.
         section: how clips are fetched, read and decoded, and what is done about damage; which ones is said by
             `preprocessing` and `views`.
         views: windows of each video and crops of each window; by default the centre of every stored clip.
@@ -246,7 +248,11 @@ def open_eval_loader(
             world_size=world_size,
         )
         return FeatureLoader(
-            features_folder(shards), split=split, batch_size=batch_size, device=device, options=options
+            features_folder(shards),
+            split=split or DEFAULT_SPLIT,
+            batch_size=batch_size,
+            device=device,
+            options=options,
         )
     return Loader(
         named_folders(shards)[0],
@@ -279,9 +285,11 @@ def open_eval_loader(
 
 def other_splits(shards: Shards) -> list[str]:
     """A sentence for each folder to train from that is a split itself, and another one than `train`."""
-    splits = {folder: read_manifest(folder, "train").split for folder in named_folders(shards)[0]}
+    splits = {folder: read_manifest(folder, None).split for folder in named_folders(shards)[0]}
     return [
-        f"{folder}: is the split {split!r} itself: trained on" for folder, split in splits.items() if split != "train"
+        f"{folder}: is the split {split!r} itself: trained on"
+        for folder, split in splits.items()
+        if split != DEFAULT_SPLIT
     ]
 
 

@@ -213,7 +213,7 @@ def _reconstructions(
         return None
     with open_eval_loader(
         evaluated or shards,
-        split=learner.recipe.eval.split if evaluated else "train",
+        split=learner.recipe.eval.split if evaluated else None,
         preprocessing=state.preprocessing,
         batch_size=CLIPS,
         device=str(fabric.device),

@@ -53,7 +53,7 @@ def examine(what: Examination) -> Diagnosis:
     device = pick_device(what.device)
     section = _section(what, device)
     cache_bytes = int(section.cache_gb * 1e9)
-    split = open_split(what.shards, "train", cache_dir=section.cache_dir, max_bytes=cache_bytes)
+    split = open_split(what.shards, None, cache_dir=section.cache_dir, max_bytes=cache_bytes)
     threads = section.threads or default_threads()
     with (
         torch.inference_mode(),
