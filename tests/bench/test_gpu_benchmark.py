@@ -82,12 +82,12 @@ def test_rows_that_fail_take_no_other_with_them() -> None:
 def test_what_rows_gave_is_told_at_once_and_none_takes_much_longer_than_there_is_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(course_module, "GRACE_SECONDS", 0.5)
     told: list[str] = []
-    with Course(deadline=time.monotonic() + 10, progress=told.append) as course:
+    with Course(deadline=time.monotonic() + 600, progress=told.append) as course:
         assert course.row("sound", partial(int, "7")) == 7
         assert told[0] == "sound" and told[1].endswith(" s: 7")
-    with Course(deadline=time.monotonic() + 1, progress=told.append) as course:
+    monkeypatch.setattr(course_module, "GRACE_SECONDS", -598.0)
+    with Course(deadline=time.monotonic() + 600, progress=told.append) as course:
         assert course.row("hangs", partial(time.sleep, 60)) is None
     (row,) = course.left_out
     assert row.reason.startswith("no result within")

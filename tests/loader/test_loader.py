@@ -188,6 +188,10 @@ def test_unfinished_and_missing_shards_are_refused(tmp_path: Path, motion_shards
         vidpipe.Loader(motion_shards, split="test")
     with pytest.raises(UsageError, match=r"split: got 'val', but .*train is the split 'train' itself; ask for that"):
         vidpipe.Loader([motion_shards, motion_shards / "train"], split="val")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "test").symlink_to(motion_shards / "val")  # a data set's own name for it
+    with vidpipe.Loader(tmp_path / "linked", split="test") as loader:
+        assert loader.manifest.split == "val"
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "00000.tar").touch()
     with pytest.raises(ShardError, match="unfinished"):

@@ -164,6 +164,27 @@ def test_a_finished_data_set_is_left_alone(motion_shards: Path, vidpipe: RunComm
     assert contents(motion_shards) == before
 
 
+def test_a_finished_data_set_on_a_read_only_file_system_counts_as_done(
+    motion_shards: Path, tmp_path: Path, vidpipe: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    videos = motion_shards / "videos" / "val"
+    command = ("prep", "folder", "--source", videos, "--out", tmp_path, "--frames", 2, "--crop", "32x32")
+    assert vidpipe(*command).code == 0
+    before = contents(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr("vidpipe.prep.locks._make_folder", refuse)
+    again = vidpipe(*command, "--json")
+    report = json.loads(again.out)
+    assert again.code == 0 and report["made_shards"] == 0 and report["splits"]["train"]["written"] == 16
+    (tmp_path / "train" / "manifest.json").unlink()  # not finished after all
+    refused = vidpipe(*command)
+    assert refused.code == 1 and "can't be used: Read-only file system" in refused.err
+    assert {**contents(tmp_path), "train/manifest.json": before["train/manifest.json"]} == before
+
+
 def _empty_folder(path: Path) -> Path:
     path.mkdir()
     return path

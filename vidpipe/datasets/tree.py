@@ -170,7 +170,7 @@ class SourceTree:
             real = os.path.realpath(entry.path) if entry.is_symlink() else f"{ancestors[-1]}/{entry.name}"
             if real in ancestors:
                 continue
-            if entry.is_symlink() and not Path(real).exists():
+            if entry.is_symlink() and not _exists(real, path=path):
                 self._broken[path] = real
             elif not any(real == folder or _is_below(real, folder) for folder in self._inside):
                 self._outside[path] = real
@@ -178,6 +178,15 @@ class SourceTree:
                 yield from self._walk(path, ancestors=(*ancestors, real))
             elif entry.is_file():
                 yield path
+
+
+def _exists(target: str, *, path: str) -> bool:
+    try:
+        return Path(target).exists()
+    except OSError as error:
+        raise DatasetError(
+            f"source: {path!r} is a link to {target}, which can't be looked at: {error.strerror}; grant access, or remove the link"
+        ) from error
 
 
 def is_video(path: str) -> bool:

@@ -21,8 +21,8 @@ class Batch:
         video: [B, C, T, H, W] of the loader's dtype, normalised with the manifest's mean and std.
         label: int64 [B]; -1 where the data set has no label.
         key: the samples' keys.
-        clip_key: names of the clips, by which things are drawn for them: no other clip of the epoch has the same, and neither the
-            batch size nor the number of ranks matters to it (see `clip_names`).
+        clip_key: names of the clips, by which things are drawn for them: no other clip of the epoch has the same but its
+            repetitions, which `is_padding` marks, and neither the batch size nor the number of ranks matters (see `clip_names`).
         video_path: path of each sample's source video, relative to the data set's root.
         is_padding: bool [B]; True for samples that are repeated so that all ranks take the same number of steps, and for
             those that stand in for damaged ones. Metrics leave them out.

@@ -43,9 +43,9 @@ logger = logging.getLogger("vidpipe.loader")
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """Frames on the device: uint8 [T, H, W, 3] of each sample, and after which event they are whole there."""
+    """Frames on the device: uint8 [T, H, W, 3] of each request that was served, and after which event they are whole there."""
 
-    read: _Read
+    requests: list[Request]
     videos: list[Tensor]
     whole: torch.cuda.Event | None
 
@@ -110,14 +110,13 @@ class DaliEngine(Engine):
         arrived = started.arrived()
         with self._stream.queue():
             self._stream.follow(arrived.whole)
-            served = [request for request, _ in arrived.read]
             clips = [
                 (_frames_at(video, places_of(take, request)), take.drawn)
-                for request, video in zip(served, arrived.videos, strict=True)
+                for request, video in zip(arrived.requests, arrived.videos, strict=True)
                 for take in request.takes
             ]
             batch = self._transformed([clip for clip, _ in clips], [drawn for _, drawn in clips])
-            return Made(served, batch, self._stream.mark((arrived.videos, clips)))
+            return Made(arrived.requests, batch, self._stream.mark((arrived.videos, clips)))
 
     def close(self) -> None:
         """End the thread, and free the pipelines."""
@@ -144,7 +143,7 @@ class DaliEngine(Engine):
         read: _Read = [*reading.results()]
         with self._arrivals.queue():
             videos = self._decoded(read, wanted)
-            return _Arrived(read, videos, self._arrivals.mark((read, videos)))
+            return _Arrived([request for request, _ in read], videos, self._arrivals.mark((read, videos)))
 
     def _decoded(self, read: _Read, wanted: Sequence[Request]) -> list[Tensor]:
         """All frames on the device: uint8 [T, H, W, 3] of each sample. Those that the CPU had to decode change in `read`."""

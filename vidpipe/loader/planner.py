@@ -119,8 +119,10 @@ class Planner:
         stored, height, width = self._index.shape[sample].tolist()
         frames = self._window(sample).pick(rng, stored)
         if self._augmentation is None:
-            return Take(frames, Drawn(center_region(height, width)), number, draw)
-        return Take(frames, self._augmentation.draw(rng, height=height, width=width, size=self._size), number, draw)
+            drawn = Drawn(center_region(height, width))
+        else:
+            drawn = self._augmentation.draw(rng, height=height, width=width, size=self._size)
+        return Take(frames, drawn, view=number, number=draw)
 
     def _view(self, sample: int, view: int) -> Take:
         assert self._views is not None
@@ -128,7 +130,7 @@ class Planner:
         clips = len(units.clips(units.unit_of(sample)))
         stored, height, width = self._index.shape[sample].tolist()
         frames = self._views.frames(view, clips, self._window(sample), stored)
-        return Take(frames, Drawn(self._views.region(view, height, width)), view, view)
+        return Take(frames, Drawn(self._views.region(view, height, width)), view=view, number=view)
 
 
 def make_augmentation(options: LoaderOptions, manifest: Manifest) -> Augmentation:

@@ -194,19 +194,22 @@ def open_split(folder: Folder, split: str | None, *, cache_dir: Folder | None, m
     local = local_folder(folder)
     opened: Split
     if local is not None:
-        opened = Split(find_split(local, split or DEFAULT_SPLIT))
+        found = find_split(local, split or DEFAULT_SPLIT)
+        opened, is_own = Split(found), found == local
     else:
-        files = _find_remote_split(RemoteFolder(os.fspath(folder)), split or DEFAULT_SPLIT)
+        given = RemoteFolder(os.fspath(folder))
+        files = _find_remote_split(given, split or DEFAULT_SPLIT)
         opened = RemoteSplit(files, Path(cache_dir or _default_cache_dir()), max_bytes=max_bytes)
-    _check_split(opened.manifest, split, folder)
+        is_own = files is given
+    if is_own:
+        _check_split(opened.manifest, split, folder)
     return opened
 
 
-def _check_split(manifest: Manifest, split: str | None, folder: Folder) -> None:
+def _check_split(manifest: Manifest, split: str | None, own: Folder) -> None:
     if split not in (None, manifest.split):
         raise UsageError(
-            f"split: got {split!r}, but {folder} is the split {manifest.split!r} itself; ask for that, or give the "
-            "data set's folder"
+            f"split: got {split!r}, but {own} is the split {manifest.split!r} itself; ask for that, or give the data set's folder"
         )
 
 
@@ -237,11 +240,14 @@ def _remote_splits(files: RemoteFolder) -> tuple[str, ...]:
 def _read_manifest(folder: Folder, split: str | None) -> Manifest:
     local = local_folder(folder)
     if local is not None:
-        manifest = load_manifest(find_split(local, split or DEFAULT_SPLIT))
+        found = find_split(local, split or DEFAULT_SPLIT)
+        manifest, is_own = load_manifest(found), found == local
     else:
-        files = _find_remote_split(RemoteFolder(os.fspath(folder)), split or DEFAULT_SPLIT)
-        manifest = parse_manifest(files.read(MANIFEST), f"{files.url}/{MANIFEST}")
-    _check_split(manifest, split, folder)
+        given = RemoteFolder(os.fspath(folder))
+        files = _find_remote_split(given, split or DEFAULT_SPLIT)
+        manifest, is_own = parse_manifest(files.read(MANIFEST), f"{files.url}/{MANIFEST}"), files is given
+    if is_own:
+        _check_split(manifest, split, folder)
     return manifest
 
 

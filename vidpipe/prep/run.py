@@ -6,6 +6,7 @@ finds all shards of a data set finished writes its manifests.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
@@ -94,6 +95,10 @@ def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
     wanted = job.splits or listing.splits
     splits = [split for name in wanted for split in all_splits if split.plan.split == name]
     work = _Work(job, splits, root=listing.root, plan=whole, progress=progress)
+    if not os.access(job.out, os.W_OK) and (
+        result := work.finished_before()
+    ):  # on a file system that is read-only, say
+        return result
     with present(job.out, whole, clean=lambda: _drop_leftovers(all_splits)):
         return work.run()
 
@@ -131,6 +136,17 @@ class _Work:
     root: Path
     plan: str
     progress: Progress | None
+
+    def finished_before(self) -> PrepResult | None:
+        """What earlier runs have left if nothing is to be done any more."""
+        if self.job.retry_rejects or self._todo() or any(split.manifest is None for split in self.splits):
+            return None
+        if self.progress:
+            videos = _num_videos(shard for split in self.splits for shard in split.plan.shards)
+            self.progress.start(videos=videos, done=videos)
+        splits = {split.plan.split: _split_result(split) for split in self.splits}
+        reused = sum(split.shards for split in splits.values())
+        return PrepResult(self.job.out, splits, reused, made_shards=0, unfinished_shards=0)
 
     def run(self) -> PrepResult:
         for split in self.splits:

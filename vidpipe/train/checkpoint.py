@@ -155,6 +155,8 @@ def read_checkpoint(
             state = read_sharded(path, layout=layout) if tensors else read_plain(path)
         else:
             state = _read_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror or error}") from error
     except Exception as error:  # torch raises whatever its unpickler and zip reader do
         raise CheckpointError(f"{path}: damaged or not a checkpoint: {one_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -184,8 +186,9 @@ def read_checkpoint(
 
 
 def _read_file(path: Path) -> Any:
-    if not zipfile.is_zipfile(path):  # torch's own words are about other ways to save
-        raise ValueError("no zip archive, as `vidpipe train` writes them, or its end is missing")
+    with path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):  # torch's own words are about other ways to save
+            raise ValueError("no zip archive, as `vidpipe train` writes them, or its end is missing")
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 

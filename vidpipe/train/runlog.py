@@ -103,12 +103,13 @@ class RunLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run folder's metrics.csv; cells that are empty are left out. A torn last line is ignored."""
+    """The rows of a run folder's metrics.csv; cells that are empty are left out. Rows that are torn are ignored."""
     path = folder / METRICS
     if not path.is_file():
         return []
     whole = path.read_bytes().rpartition(b"\n")[0].decode()
-    return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(whole.splitlines())]
+    rows = [row for row in csv.DictReader(whole.splitlines()) if None not in row and None not in row.values()]
+    return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
 
 
 def _line(row: Mapping[str, float | str]) -> str:

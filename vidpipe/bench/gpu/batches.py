@@ -29,9 +29,7 @@ MAX_DIFFERENCE = 0.045
 MAX_MEAN_DIFFERENCE = 0.008
 MAX_MEAN_DIFFERENCE_DECODED = 0.05  # where the GPU decodes: it rounds chroma otherwise, most of all at edges
 EDGE_PIXELS = 2
-EPOCH_CLIPS = (
-    4_000  # at least so many, so that the end of an epoch, when nothing is prepared ahead, is as rare as in real ones
-)
+EPOCH_CLIPS = 4_000  # at least so many, so that the short last batch of an epoch is as rare as in real ones
 
 Batches = Callable[[], AbstractContextManager[Iterator[Tensor]]]
 

@@ -82,6 +82,7 @@ class Course:
         try:
             seconds = min(ROW_SECONDS, max(0.0, self._deadline + GRACE_SECONDS - time.monotonic()))
             if not ours.poll(seconds):
+                _kill(process)
                 raise VidpipeError(f"no result within {seconds:.0f} s")
             succeeded, result = ours.recv()
         except EOFError as error:
@@ -90,6 +91,7 @@ class Course:
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise VidpipeError(f"its process died ({how})") from error
         finally:
+            process.join(timeout=5)
             _kill(process)
             self._guard.remove(process.pid)
         if not succeeded:
@@ -112,7 +114,6 @@ def _run(work: Callable[[], Any], pipe: Connection[tuple[bool, Any], None]) -> N
 
 def _kill(process: Any) -> None:
     """End a row with all that it has started."""
-    process.join(timeout=5)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
