@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,8 @@ from vidpipe.loader.place import Spot
 Started = TypeVar("Started")
 Finished = TypeVar("Finished")
 Given = TypeVar("Given")
+
+GIVE_WAY_SECONDS = 0.0002  # in which a consumer gets back to its own work
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,18 @@ class Background:
                 "make it in the process that reads it, or send it there pickled"
             )
 
-        def begin(spot: Spot) -> Future[Finished]:
-            started = self._starter.submit(start, spot)
+        def begin(spot: Spot, delay: float) -> Future[Finished]:
+            def begun() -> Started:
+                time.sleep(delay)
+                return start(spot)
+
+            started = self._starter.submit(begun)
             return self._finisher.submit(lambda: finish(started.result()))
 
-        def begin_from(spot: Spot, number: int) -> None:
+        def begin_from(spot: Spot, number: int, *, delay: float = 0.0) -> None:
             while len(self._begun) < number:
                 place = self._following(self._begun[-1].spot) if self._begun else spot
-                self._begun.append(_Begun(kind, place, begin(place)))
+                self._begun.append(_Begun(kind, place, begin(place, delay)))
 
         spot = first
         for left in range(num_batches, 0, -1):
@@ -92,7 +99,8 @@ class Background:
                     begin_from(spot, 1 + ahead)
                 batch = hand_over(self._begun.popleft().batch.result())
                 spot = self._following(spot)
-                begin_from(spot, ahead)  # not before: the consumer would wait while Python is busy in another thread
+                # Not before, and a little later: the consumer would wait while Python is busy in another thread.
+                begin_from(spot, ahead, delay=GIVE_WAY_SECONDS)
             except Exception as error:
                 if self._closed:
                     raise UsageError("loader: was closed, so that it gives nothing more; make another one") from error
