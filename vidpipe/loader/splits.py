@@ -191,19 +191,27 @@ def open_split(folder: Folder, split: str | None, *, cache_dir: Folder | None, m
         ShardError: it is absent, unfinished or can't be read.
         UsageError: the folder is another split's own, or there is no such kind of URL.
     """
-    local = local_folder(folder)
-    opened: Split
-    if local is not None:
-        found = find_split(local, split or DEFAULT_SPLIT)
-        opened, is_own = Split(found), found == local
-    else:
-        given = RemoteFolder(os.fspath(folder))
-        files = _find_remote_split(given, split or DEFAULT_SPLIT)
-        opened = RemoteSplit(files, Path(cache_dir or _default_cache_dir()), max_bytes=max_bytes)
-        is_own = files is given
+    place, is_own = _located(folder, split)
+    opened = (
+        Split(place)
+        if isinstance(place, Path)
+        else RemoteSplit(place, Path(cache_dir or _default_cache_dir()), max_bytes=max_bytes)
+    )
     if is_own:
         _check_split(opened.manifest, split, folder)
     return opened
+
+
+def _located(folder: Folder, split: str | None) -> tuple[Path | RemoteFolder, bool]:
+    """Where a split is, as `open_split` takes it, and whether that is the given folder itself."""
+    name = split or DEFAULT_SPLIT
+    local = local_folder(folder)
+    if local is not None:
+        found = find_split(local, name)
+        return found, found == local
+    given = RemoteFolder(os.fspath(folder))
+    files = _find_remote_split(given, name)
+    return files, files is given
 
 
 def _check_split(manifest: Manifest, split: str | None, own: Folder) -> None:
@@ -238,14 +246,11 @@ def _remote_splits(files: RemoteFolder) -> tuple[str, ...]:
 
 
 def _read_manifest(folder: Folder, split: str | None) -> Manifest:
-    local = local_folder(folder)
-    if local is not None:
-        found = find_split(local, split or DEFAULT_SPLIT)
-        manifest, is_own = load_manifest(found), found == local
+    place, is_own = _located(folder, split)
+    if isinstance(place, Path):
+        manifest = load_manifest(place)
     else:
-        given = RemoteFolder(os.fspath(folder))
-        files = _find_remote_split(given, split or DEFAULT_SPLIT)
-        manifest, is_own = parse_manifest(files.read(MANIFEST), f"{files.url}/{MANIFEST}"), files is given
+        manifest = parse_manifest(place.read(MANIFEST), f"{place.url}/{MANIFEST}")
     if is_own:
         _check_split(manifest, split, folder)
     return manifest

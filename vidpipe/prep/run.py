@@ -95,10 +95,9 @@ def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
     wanted = job.splits or listing.splits
     splits = [split for name in wanted for split in all_splits if split.plan.split == name]
     work = _Work(job, splits, root=listing.root, plan=whole, progress=progress)
-    if not os.access(job.out, os.W_OK) and (
-        result := work.finished_before()
-    ):  # on a file system that is read-only, say
-        return result
+    finished = None if os.access(job.out, os.W_OK) else work.finished_before()
+    if finished is not None:  # and perhaps on a read-only file system, where no run can say that it is at work
+        return finished
     with present(job.out, whole, clean=lambda: _drop_leftovers(all_splits)):
         return work.run()
 
