@@ -10,12 +10,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from loader.processes import batches, run_loader, start_loader
 
 import vidpipe
 from vidpipe.errors import UsageError
+from vidpipe.loader.augment import Augmentation, keyed_rng, sample_rng
+from vidpipe.loader.order import keyed_integers, permute
+from vidpipe.loader.region import Region
 
 LOADER = {"batch_size": 3, "size": 32, "augment": "train", "backend": "torch", "seed": 11}
 
@@ -246,3 +250,17 @@ def test_a_pickled_loader_goes_on_where_it_was(motion_shards: Path) -> None:
     with pickle.loads(content) as again:
         batch = next(iter(again))
     assert batch.key == following.key and torch.equal(batch.video, following.video)
+
+
+def test_a_state_means_the_same_place_and_clips_to_every_release() -> None:
+    """What is drawn is pinned, as states are kept for longer than a release: what changes it needs a new `state.VERSION`."""
+    assert permute(np.arange(12), size=12, seed=1, epoch=3).tolist() == [11, 7, 9, 8, 3, 5, 0, 4, 6, 1, 2, 10]
+    assert permute(np.arange(6), size=6, seed=1, epoch=3, stream=2).tolist() == [0, 3, 5, 4, 1, 2]
+    assert keyed_integers(np.arange(2), seed=5, epoch=7, purpose=1).tolist() == [
+        7208818271757214910,
+        7962246796274574138,
+    ]
+    crops = Augmentation(crop_scale=(0.3, 1), crop_ratio=(3 / 4, 4 / 3), flip=True, color=None, affine=None, grey=0)
+    drawn = crops.draw(sample_rng(seed=1, epoch=2, sample=0), height=240, width=320, size=224)
+    assert drawn.region == Region(top=3, left=135, height=235, width=180, flip=True)
+    assert keyed_rng("mixing/0/0/a").random() == 0.3575769360391582
