@@ -41,6 +41,7 @@ def test_the_version_is_the_packages(vidpipe: RunCommand) -> None:
 def test_the_packages_names_are_there() -> None:
     assert package.__all__ == sorted(package.__all__)
     assert all(getattr(package, name) for name in package.__all__)
+    assert set(package.__all__) <= set(dir(package))  # what completion goes by
 
 
 @pytest.mark.parametrize("what", ["recipes", "datasets", "codecs"])

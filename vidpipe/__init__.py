@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Loader,
         LoaderOptions,
         Mixing,
+        Normalization,
         RandAugment,
         mix_batch,
         rand_augment,
@@ -26,6 +27,7 @@ __all__ = [
     "Loader",
     "LoaderOptions",
     "Mixing",
+    "Normalization",
     "RandAugment",
     "__version__",
     "create_model",
@@ -40,3 +42,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module("vidpipe.models" if name == "create_model" else "vidpipe.loader"), name)
     raise AttributeError(f"module 'vidpipe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # completion doesn't see by itself what is imported on demand

@@ -94,6 +94,19 @@ def test_dali_equals_torch(real_shards: Path, augment: str | None) -> None:
     assert difference.max() < 0.4 and difference.mean() < 0.003
 
 
+def test_clips_are_normalised_as_asked_whatever_the_shards_say(motion_shards: Path, backend: str) -> None:
+    asked = vidpipe.Normalization(mean=(0.43, 0.39, 0.38), std=(0.5, 0.25, 1.0))
+    levels = []
+    for normalization in (None, asked):
+        options = vidpipe.LoaderOptions(normalization=normalization, color_jitter=vidpipe.ColorJitter(brightness=0.4))
+        with vidpipe.Loader(motion_shards, size=32, augment="train", backend=backend, options=options) as loader:
+            batch, applied = next(iter(loader)), loader.manifest.normalization
+            assert loader.state_dict()["content"]["normalization"]["std"] == list(applied.std)
+        mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (applied.mean, applied.std))
+        levels.append(255 * (batch.video * std + mean))
+    assert applied == asked and torch.allclose(*levels, atol=1e-3)
+
+
 def test_batches_stay_as_they_were_given(motion_shards: Path, backend: str) -> None:
     with vidpipe.Loader(motion_shards, batch_size=4, size=48, backend=backend, augment="train") as loader:
         batches = list(loader)

@@ -46,6 +46,8 @@ from vidpipe.shards.manifest import Normalization
         ("cache_dir", 3, "a path"),
         ("where", 5, "a condition in a string"),
         ("color_jitter", 0.4, "a ColorJitter(brightness=..., ...)"),
+        ("normalization", ((0.5,) * 3, (0.5,) * 3), "a Normalization(mean=..., std=...)"),
+        ("normalization", Normalization(std=(0.5, 0.0, 0.5)), "std above 0"),
         ("affine", 3, "an Affine(rotation=..., ...)"),
     ],
 )

@@ -213,7 +213,7 @@ def test_a_video_is_drawn_among_its_selected_clips(motion_shards: Path) -> None:
         (
             lambda m: m["normalization"].update(mean=[0.1, 0.2, 0.3]),
             {},
-            r"is normalised with .*changed with mean \(0.1, 0.2, 0.3\)",
+            r"is normalised with .*changed with mean \(0.1, 0.2, 0.3\).*LoaderOptions\(normalization=",
         ),
         (lambda m: m["clip"].update(frames=12), {}, r"frames: .*train 16, .*changed 12.*say which"),
         (
@@ -245,6 +245,16 @@ def test_data_sets_of_other_strides_can_be_read_at_one_that_fits_both(motion_sha
     other = changed(motion_shards / "val", tmp_path, lambda m: m["clip"].update(stride=3))
     with vidpipe.Loader([motion_shards / "train", other], size=32, frames=2, stride=6, backend="torch") as both:
         assert sum(len(batch) for batch in both) == 48 and both.num_frames == 2
+
+
+def test_data_sets_of_other_normalisations_are_mixed_by_one_that_is_named(motion_shards: Path, tmp_path: Path) -> None:
+    other = changed(motion_shards / "val", tmp_path, lambda m: m["normalization"].update(mean=[0.1, 0.2, 0.3]))
+    named = vidpipe.Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    with loader([motion_shards / "val", other], batch_size=48, normalization=named) as both:
+        clips: dict[str, list[torch.Tensor]] = {}
+        for key, video in ((key, video) for batch in both for key, video in zip(batch.key, batch.video, strict=True)):
+            clips.setdefault(key, []).append(video)
+    assert len(clips) == 16 and all(torch.equal(*videos) for videos in clips.values())
 
 
 def test_wrong_weights_are_refused(motion_shards: Path) -> None:

@@ -49,10 +49,17 @@ def test_shards_at_a_url_train_and_evaluate_as_the_folder_does(
 def test_data_sets_are_mixed_by_weight_and_evaluated_together(
     bucket: str, motion_shards: Path, tmp_path: Path, vidpipe: RunCommand
 ) -> None:
-    result = train(vidpipe, tmp_path / "run", f"{bucket}=0.25", f"{motion_shards}=0.75")
+    normalize = "data.normalize={mean: [0.5, 0.4, 0.3], std: [1, 1, 0.5]}"
+    result = train(vidpipe, tmp_path / "run", f"{bucket}=0.25", f"{motion_shards}=0.75", sets=(normalize,))
     assert result.code == 0, result.err
     assert "64 clips of" in result.err
-    state = read_checkpoint(tmp_path / "run").training["loader"]
+    checkpoint = read_checkpoint(tmp_path / "run")
+    assert checkpoint.preprocessing.normalization.std == (
+        1,
+        1,
+        0.5,
+    )  # and so it is evaluated, on shards that say something else
+    state = checkpoint.training["loader"]
     assert state["content"]["weights"] == [0.25, 0.75]
     both = vidpipe("eval", tmp_path / "run", "--shards", bucket, "--shards", motion_shards, "--json")
     assert both.code == 0, both.err

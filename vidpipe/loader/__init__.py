@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vidpipe.loader.options import LoaderOptions
     from vidpipe.loader.randaugment import RandAugment, rand_augment
     from vidpipe.loader.stats import LoaderStats
+    from vidpipe.shards.manifest import Normalization
 
 _MODULES = {
     "Affine": "affine",
@@ -22,6 +23,7 @@ _MODULES = {
     "LoaderOptions": "options",
     "LoaderStats": "stats",
     "Mixing": "mixing",
+    "Normalization": "options",
     "RandAugment": "randaugment",
     "RawBatch": "batch",
     "mix_batch": "mixing",
@@ -36,6 +38,7 @@ __all__ = [
     "LoaderOptions",
     "LoaderStats",
     "Mixing",
+    "Normalization",
     "RandAugment",
     "RawBatch",
     "mix_batch",

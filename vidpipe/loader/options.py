@@ -11,6 +11,7 @@ from vidpipe.errors import UsageError
 from vidpipe.loader.affine import Affine
 from vidpipe.loader.checks import are_counts, check_choice, check_whole, is_number, is_range, is_whole
 from vidpipe.loader.color import ColorJitter
+from vidpipe.shards.manifest import Normalization
 
 Augment = Literal["train"]
 Backend = Literal["auto", "dali", "torch"]
@@ -56,6 +57,8 @@ class LoaderOptions:
         prefetch_batches: that are prepared ahead of the one in use.
         prefetch_across_epochs: prepare the next epoch's first batches while an epoch's last ones are in use, so that it begins
             without a wait. By default with augmentation, as without it a loader mostly serves single passes.
+        normalization: of the batches' clips, in place of the manifest's: shards hold 8-bit frames, so that models of any mean
+            and std learn from the same ones.
         views: (T, S): every video gives T windows, evenly over what is stored of it, times S square crops, evenly along the
             longer side. Each view is an entry of the batches, marked in `Batch.view`. Only without augmentation.
         clips_per_sample: repeated augmentation: K windows, each with an augmentation of its own, of one read; they stand
@@ -85,6 +88,7 @@ class LoaderOptions:
     threads: int | None = None
     prefetch_batches: int = 4
     prefetch_across_epochs: bool | None = None
+    normalization: Normalization | None = None
     views: tuple[int, int] | None = None
     clips_per_sample: int = 1
     color_jitter: ColorJitter | None = None
@@ -118,6 +122,12 @@ class LoaderOptions:
             ("cache_dir", isinstance(self.cache_dir, str | os.PathLike | None), "a path"),
             ("where", isinstance(self.where, str | None), "a condition in a string, such as 'label >= 0'"),
             ("prefetch_across_epochs", isinstance(self.prefetch_across_epochs, bool | None), "True or False"),
+            (
+                "normalization",
+                self.normalization is None
+                or (isinstance(self.normalization, Normalization) and all(std > 0 for std in self.normalization.std)),
+                "a Normalization(mean=..., std=...) with std above 0",
+            ),
             ("color_jitter", isinstance(self.color_jitter, ColorJitter | None), "a ColorJitter(brightness=..., ...)"),
             ("affine", isinstance(self.affine, Affine | None), "an Affine(rotation=..., ...)"),
         ):

@@ -52,13 +52,14 @@ class Source:
         self.splits = tuple(
             open_split(folder, split, cache_dir=options.cache_dir, max_bytes=max_bytes) for folder in folders
         )
-        self.manifest = unite_manifests([split.manifest for split in self.splits])
+        self.manifest = unite_manifests([split.manifest for split in self.splits], options.normalization)
         self.classes = self.manifest.classes
         samples = [SamplesFile(split.folder, split.manifest.samples_file) for split in self.splits]
         self.index = _load(self.splits, samples, self.classes)
         counts = [len(split.manifest.shards) for split in self.splits]
         self.split_of_shard = np.repeat(np.arange(len(counts)), counts)
-        _check_agreement(self.splits)
+        if options.normalization is None:
+            _check_agreement(self.splits)
         remote = sum(split.remote for split in self.splits)
         self.matching = _matching(self.splits, samples, options.where)
         windowed = (options.shuffle or ("windowed" if remote else "global")) == "windowed"
@@ -234,14 +235,14 @@ def _matching(splits: Sequence[Split], samples: Sequence[SamplesFile], where: st
 
 
 def _check_agreement(splits: Sequence[Split]) -> None:
-    """Data sets that are mixed have to be normalised alike."""
+    """Data sets that are mixed have to be normalised alike, unless it is said how."""
     first = splits[0]
     for other in splits[1:]:
         ours, theirs = first.manifest.normalization, other.manifest.normalization
         if ours != theirs:
             raise UsageError(
                 f"shards: {first.name} is normalised with mean {ours.mean} and std {ours.std}, {other.name} with mean "
-                f"{theirs.mean} and std {theirs.std}; prepare both with the same"
+                f"{theirs.mean} and std {theirs.std}; say which to take: LoaderOptions(normalization=...), or data.normalize in a recipe"
             )
 
 

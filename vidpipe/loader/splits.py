@@ -15,7 +15,15 @@ from vidpipe.loader.remote import RemoteFolder
 from vidpipe.loader.stop import Stop
 from vidpipe.shards.checksum import file_sha256
 from vidpipe.shards.layout import MANIFEST, SAMPLES, whole_file
-from vidpipe.shards.manifest import FileEntry, Manifest, find_split, load_manifest, parse_manifest, split_folders
+from vidpipe.shards.manifest import (
+    FileEntry,
+    Manifest,
+    Normalization,
+    find_split,
+    load_manifest,
+    parse_manifest,
+    split_folders,
+)
 
 # Linux reads no more for one advice than the device's window, of which this is the usual size.
 READ_AHEAD_BYTES = 128 << 10
@@ -43,11 +51,17 @@ def named_folders(shards: Shards) -> tuple[tuple[Folder, ...], tuple[float, ...]
     return folders, weights
 
 
-def unite_manifests(manifests: Sequence[Manifest]) -> Manifest:
-    """The first manifest, with the classes of all, its own first, and a horizontal flip where all of them allow it."""
+def unite_manifests(manifests: Sequence[Manifest], normalization: Normalization | None = None) -> Manifest:
+    """The first manifest, with the classes of all, its own first, and a horizontal flip where all of them allow it.
+
+    Args:
+        normalization: in place of its own.
+    """
     classes = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.classes))
     flip = all(manifest.horizontal_flip for manifest in manifests)
-    return manifests[0].model_copy(update={"classes": classes, "horizontal_flip": flip})
+    first = manifests[0]
+    chosen = normalization or first.normalization
+    return first.model_copy(update={"classes": classes, "horizontal_flip": flip, "normalization": chosen})
 
 
 def read_manifest(shards: Shards, split: str | None) -> Manifest:

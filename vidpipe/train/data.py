@@ -100,6 +100,7 @@ def per_process_batch(batch_size: int, *, world_size: int, accumulate: int) -> i
 def loader_options(section: DataSection) -> LoaderOptions:
     """The rarer settings of the loader to train from."""
     return LoaderOptions(
+        normalization=section.normalize,
         epoch_unit=section.epoch_unit,
         where=section.where,
         balance=section.balance,
@@ -269,6 +270,7 @@ def open_eval_loader(
         rank=rank,
         world_size=world_size,
         options=LoaderOptions(
+            normalization=preprocessing.normalization,
             epoch_unit="video" if views else "clip",
             views=views,
             check=section.check,

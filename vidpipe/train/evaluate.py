@@ -69,8 +69,7 @@ def evaluate(
         quiet: show no progress.
 
     Raises:
-        CheckpointError: the checkpoint can't be used, was made from other classes or another normalisation, or gives a loss
-            that is not finite.
+        CheckpointError: the checkpoint can't be used, was made from other classes, or gives a loss that is not finite.
         ShardError: the shards can't be used.
         UsageError: the stored clips don't have that many views, or data sets have weights.
     """
@@ -79,15 +78,15 @@ def evaluate(
     loaded = read_checkpoint(checkpoint)
     manifest = read_manifest(shards, split)
     check_classes(loaded, manifest.classes, shards=str(shards))
-    if manifest.normalization != loaded.preprocessing.normalization:
+    if manifest.features is not None and manifest.normalization != loaded.preprocessing.normalization:
         raise CheckpointError(
             f"{loaded.path} learned from clips normalised by {loaded.preprocessing.normalization}, but {shards} "
-            f"says {manifest.normalization}; prepare the shards with the checkpoint's normalisation"
+            f"holds features of clips normalised by {manifest.normalization}; make some of shards prepared with the former"
         )
     if manifest.features is not None and misclassified is not None:
         raise UsageError(f"--misclassified: {shards} holds features, of which nothing can be drawn; leave it out")
     fabric = make_fabric(device=device, precision=precision_as_trained(precision, loaded.recipe, device))
-    mistakes = Mistakes(manifest.normalization) if misclassified is not None else None
+    mistakes = Mistakes(loaded.preprocessing.normalization) if misclassified is not None else None
     progress = Progress(quiet=quiet or not fabric.is_global_zero)
     tally = Tally()
     with (

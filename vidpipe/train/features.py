@@ -45,6 +45,7 @@ def start_from_features(
     refused = {
         "rand_augment": recipe.rand_augment is not None,
         "mixing": bool(mixing.mixup or mixing.cutmix or mixing.erase),
+        "data.normalize": data.normalize is not None,
         "data.color_jitter": data.color_jitter is not None,
         "data.affine": data.affine is not None,
         "data.clips_per_sample": data.clips_per_sample > 1,

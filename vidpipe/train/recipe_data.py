@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from vidpipe.recipes import Section
+from vidpipe.shards.manifest import Normalization
 
 
 class ColorJitterSection(Section):
@@ -53,6 +54,8 @@ class DataSection(Section):
         frames: frames of a clip, None as stored.
         stride: native source frames between two frames of a clip, a multiple of the stored stride; None as stored.
         size: side of the square crop in pixels.
+        normalize: mean and std of the model's input, such as the weights that it starts from were trained with; None is what the
+            shards say.
         batch_size: clips of one optimiser step, over all processes and accumulation steps together.
         eval_batch_size: clips of one evaluation step on one process; None is the same number as in one training step.
         augment: `train` for random crops and flips, None for centre crops.
@@ -81,6 +84,7 @@ class DataSection(Section):
     frames: int | None = Field(default=None, ge=1)
     stride: int | None = Field(default=None, ge=1)
     size: int = Field(default=224, ge=16)
+    normalize: Normalization | None = None
     batch_size: int = Field(default=32, ge=1)
     eval_batch_size: int | None = Field(default=None, ge=1)
     augment: Literal["train"] | None = "train"
