@@ -1,4 +1,4 @@
-"""Numbers that a launcher says in the environment."""
+"""What a launcher says: which of how many processes this is."""
 
 from __future__ import annotations
 
@@ -19,3 +19,22 @@ def whole_from_environment(name: str, default: int, *, least: int = 0) -> int:
             f"{name}: the environment says {text!r}, expected a whole number, at least {least}; unset it, or start with torchrun"
         )
     return int(text)
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """Those of torch.distributed once it is initialised; before that, what the environment says, else 0 of 1.
+
+    Raises:
+        UsageError: the environment doesn't say which of several processes this is, or no number.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    world_size = whole_from_environment("WORLD_SIZE", 1, least=1)
+    if world_size > 1 and not os.environ.get("RANK"):
+        raise UsageError(
+            f"RANK: isn't set, but WORLD_SIZE is {world_size}: make the loader after torch.distributed is initialised (with "
+            "Lightning: in train_dataloader), start with torchrun, or give rank and world_size"
+        )
+    return whole_from_environment("RANK", 0), world_size

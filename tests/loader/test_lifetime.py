@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from forked import Forked
+from torch import distributed
 
 import vidpipe
 from vidpipe.errors import UsageError
@@ -191,11 +192,22 @@ def test_a_loader_is_sent_to_a_spawned_process(motion_shards: Path) -> None:
         assert pool.apply(_first_keys, (loader,)) == (0, next(iter(loader)).key)
 
 
-def test_rank_and_world_size_come_from_the_environment(motion_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_and_world_size_are_torchs_or_else_the_environments(
+    motion_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch") as loader:
         assert (loader.rank, loader.world_size, len(loader)) == (1, 4, 4)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch") as loader:
+            assert (loader.rank, loader.world_size, len(loader)) == (0, 1, 16)
+    finally:
+        distributed.destroy_process_group()
+    monkeypatch.delenv("RANK")  # as Lightning starts its processes
+    with pytest.raises(UsageError, match="RANK: isn't set, but WORLD_SIZE is 4: make the loader after"):
+        vidpipe.Loader(motion_shards)
     for rank in (-1, 4):
         with pytest.raises(UsageError, match=f"rank: got {rank}, expected 0 to 3"):
             vidpipe.Loader(motion_shards, rank=rank, world_size=4)

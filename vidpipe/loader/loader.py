@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from vidpipe.environment import whole_from_environment
+from vidpipe.environment import rank_and_world_size
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.loader.assemble import make_batch, make_raw_batch, to_consumer
 from vidpipe.loader.backend import make_engine
@@ -67,7 +67,8 @@ class Loader:
         dtype: of the batches' clips: `float32`, `float16` or `bfloat16`.
         seed: of order and augmentation.
         drop_last: leave out the last batch if it is short.
-        rank, world_size: of this process; by default from RANK and WORLD_SIZE, else 0 of 1.
+        rank, world_size: of this process; by default those of torch.distributed where it is initialised, else RANK and
+            WORLD_SIZE of the environment, else 0 of 1.
         options: rarer settings.
 
     Raises:
@@ -97,8 +98,9 @@ class Loader:
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self.options = options or LoaderOptions()
-        self.rank = whole_from_environment("RANK", 0) if rank is None else rank
-        self.world_size = whole_from_environment("WORLD_SIZE", 1, least=1) if world_size is None else world_size
+        ours = rank_and_world_size() if rank is None or world_size is None else (rank, world_size)
+        self.rank = ours[0] if rank is None else rank
+        self.world_size = ours[1] if world_size is None else world_size
         check_choices(augment=augment, backend=backend, dtype=dtype, drop_last=drop_last)
         check_numbers(batch_size=batch_size, size=size, seed=seed, rank=self.rank, world_size=self.world_size)
         self.batch_size, self.size, self.seed, self.drop_last = batch_size, size, seed, drop_last
