@@ -28,6 +28,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 def test_an_epoch_gives_every_clip_once_with_its_label(motion_shards: Path, backend: str) -> None:
     with vidpipe.Loader(motion_shards, batch_size=5, size=48, backend=backend) as loader:
         assert loader.backend == backend and loader.num_samples == 32 and len(loader) == 7
+        assert "32 samples of 8 classes, 7 batches of [5, 3, 16, 48, 48], rank 0 of 1" in repr(loader)
         first, second = list(loader), list(loader)
         stats = loader.stats()
     assert [len(batch) for batch in first] == [5] * 6 + [2]

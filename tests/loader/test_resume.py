@@ -217,6 +217,20 @@ def test_an_epoch_that_is_over_can_be_had_again(motion_shards: Path) -> None:
         assert [batch.key for batch in loader] == keys and loader.epoch == 1
 
 
+def test_an_evaluation_is_whole_after_another_was_broken_off(motion_shards: Path) -> None:
+    """As Lightning looks at two batches before it trains."""
+    with vidpipe.Loader(motion_shards, **{**LOADER, "augment": None}) as loader:
+        first = [batch.key for batch in islice(loader, 2)]
+        state = loader.state_dict()
+        assert len({key for batch in loader for key in batch.key}) == 32 and loader.epoch == 2
+        for _ in range(2):
+            loader.set_epoch(0)
+            assert [batch.key for batch in islice(loader, 2)] == first
+        loader.load_state_dict(state)
+        loader.set_epoch(0)  # what is left of it was asked for
+        assert sum(len(batch) for batch in loader) == 32 - 6
+
+
 @pytest.mark.parametrize("move", ["load", "set_epoch", "iterate"])
 def test_an_iterator_that_was_left_behind_says_so(motion_shards: Path, move: str) -> None:
     with vidpipe.Loader(motion_shards, **LOADER) as loader:

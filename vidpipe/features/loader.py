@@ -107,6 +107,7 @@ class FeatureLoader:
             rank=options.rank,
             world_size=options.world_size,
             drop_last=options.drop_last,
+            whole_passes=not options.random,
         )
         self._background = Background(ahead=AHEAD, following=self._place.following, across_epochs=options.random)
 
@@ -126,7 +127,7 @@ class FeatureLoader:
         return self._place.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; does nothing while batches of that epoch are left."""
+        """Go to the start of an epoch; does nothing while batches of that epoch are left that iterating would give."""
         self._place.set_epoch(epoch)
 
     def __len__(self) -> int:

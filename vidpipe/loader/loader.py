@@ -48,8 +48,9 @@ class Loader:
     """Batches of one split, epoch after epoch; an iterable for anyone's training loop.
 
     Iterating gives what is left of the current epoch; then `epoch` has advanced by one. Where nothing is left, because a loop
-    took the last batch and didn't ask for more, it gives the next epoch. Batches are prepared ahead in the background and
-    each is the consumer's own: it is not written to again.
+    took the last batch and didn't ask for more, it gives the next epoch. Without augmentation it does so too after a loop that
+    was broken off: what is evaluated is a whole epoch, whatever was looked at before, unless `load_state_dict` named a place.
+    Batches are prepared ahead in the background and each is the consumer's own: it is not written to again.
 
     Args:
         shards: a data-set folder with splits, or a split's own: a path or any URL that fsspec knows, such as
@@ -130,6 +131,7 @@ class Loader:
             rank=self.rank,
             world_size=self.world_size,
             drop_last=drop_last,
+            whole_passes=augment is None,
         )
         self._meter = Meter()
         if len(self) == 0:
@@ -197,8 +199,15 @@ class Loader:
         return self._place.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; does nothing while batches of that epoch are left."""
+        """Go to the start of an epoch; does nothing while batches of that epoch are left that iterating would give."""
         self._place.set_epoch(epoch)
+
+    def __repr__(self) -> str:
+        names = ", ".join(split.name for split in self._source.splits)
+        return (
+            f"<Loader of {names}: {self.num_samples} samples of {len(self.classes)} classes, {len(self)} batches of "
+            f"[{self.batch_size}, 3, {self.num_frames}, {self.size}, {self.size}], rank {self.rank} of {self.world_size}>"
+        )
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""

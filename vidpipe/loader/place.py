@@ -34,11 +34,15 @@ class Place:
         batch_size: samples of a batch, on each rank.
         rank, world_size: of this process.
         drop_last: leave out the last batch if it is short.
+        whole_passes: what a loop left of an epoch when it was broken off is not given to the next one, which begins another
+            epoch.
     """
 
-    def __init__(self, num_samples: int, *, batch_size: int, rank: int, world_size: int, drop_last: bool) -> None:
+    def __init__(
+        self, num_samples: int, *, batch_size: int, rank: int, world_size: int, drop_last: bool, whole_passes: bool
+    ) -> None:
         self._num_samples, self._batch_size, self._drop_last = num_samples, batch_size, drop_last
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size, self._whole_passes = rank, world_size, whole_passes
         self.go(Spot(0, 0))
 
     def __len__(self) -> int:
@@ -58,16 +62,16 @@ class Place:
     def go(self, spot: Spot) -> None:
         """Go on from there; from an epoch's end with the next one."""
         self._spot = self._first_batch(spot)
-        self._visit = object()
+        self._visit, self._is_begun = object(), False
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch, unless batches of it are left.
+        """Go to the start of an epoch, unless batches of it are left to be given.
 
         Raises:
             UsageError: there is no such epoch.
         """
         check_whole("epoch", epoch, 0)
-        if epoch != self._spot.epoch or epoch != self.next.epoch:
+        if epoch != self._spot.epoch or epoch != self.next.epoch or self._gives_up_rest:
             self.go(Spot(epoch, 0))
 
     def share(self, spot: Spot) -> Share:
@@ -79,7 +83,7 @@ class Place:
         return self._first_batch(self._after(spot))
 
     def run(self, make: Callable[[Spot, int], Iterator[T]]) -> Iterator[T]:
-        """What is left of an epoch; of one of which nothing is, the next one.
+        """What is left of an epoch; of one of which nothing is, or whose rest is given up, the next one.
 
         Args:
             make: gives the batches of an epoch from a spot on, which are so many.
@@ -87,26 +91,28 @@ class Place:
         Raises:
             UsageError: the loader was iterated anew, or went elsewhere, since the last batch.
         """
-        self._move_on()
+        self.go(Spot(self._spot.epoch + 1, 0) if self._gives_up_rest else self._spot)
         visit = self._visit
         try:
             for batch in make(self._spot, self._num_batches(self._spot)):
                 self._check(visit)
-                self._spot = self._after(self._spot)
+                self._spot, self._is_begun = self._after(self._spot), True
                 yield batch
                 self._check(visit)
         finally:
             if visit is self._visit:
-                self._move_on()
+                self._spot, self._visit = self.next, object()
+
+    @property
+    def _gives_up_rest(self) -> bool:
+        """Whether a loop has begun the epoch under way, and a new one would begin another."""
+        return self._whole_passes and self._is_begun and self.next.consumed > 0
 
     def _after(self, spot: Spot) -> Spot:
         return Spot(spot.epoch, self.share(spot).after(self._batch_size))
 
     def _first_batch(self, spot: Spot) -> Spot:
         return spot if self._num_batches(spot) else Spot(spot.epoch + 1, 0)
-
-    def _move_on(self) -> None:
-        self.go(self._spot)
 
     def _num_batches(self, spot: Spot) -> int:
         return self.share(spot).num_batches(self._batch_size, drop_last=self._drop_last)
