@@ -198,6 +198,8 @@ def test_windows_are_checked_against_what_is_stored(motion_shards: Path) -> None
 def test_unfinished_and_missing_shards_are_refused(tmp_path: Path, motion_shards: Path) -> None:
     with pytest.raises(ShardError, match="no such folder"):
         vidpipe.Loader(tmp_path / "absent")
+    with pytest.raises(ShardError, match=r"00000\.tar: is a file; expected a folder that `vidpipe prep` wrote"):
+        vidpipe.Loader(motion_shards / "train" / "00000.tar")
     with pytest.raises(ShardError, match="no split 'test'; there are: train, val"):
         vidpipe.Loader(motion_shards, split="test")
     with pytest.raises(UsageError, match=r"split: got 'val', but .*train is the split 'train' itself; ask for that"):

@@ -18,7 +18,7 @@ class Batch:
     """One batch.
 
     Attributes:
-        video: [B, C, T, H, W] of the loader's dtype, normalised with the manifest's mean and std.
+        video: [B, C, T, H, W] of the loader's dtype, normalised with the mean and std of `Loader.manifest`.
         label: int64 [B]; -1 where the data set has no label.
         key: the samples' keys.
         clip_key: names of the clips, by which things are drawn for them: no other clip of the epoch has the same but its

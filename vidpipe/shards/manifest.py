@@ -162,7 +162,8 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not folder.is_dir():
-        raise ShardError(f"{folder}: no such folder; prepare it with `vidpipe prep`, or name another with --shards")
+        what = "is a file" if folder.is_file() else "no such folder"
+        raise ShardError(f"{folder}: {what}; expected a folder that `vidpipe prep` wrote, a data set's or a split's")
     if not path.is_file():
         if any(folder.glob("*.tar*")):
             over = (folder / REJECTS).is_file() and (folder / REJECTS).stat().st_size
