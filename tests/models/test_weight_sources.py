@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import transformers
 from models.checkpoints import image_vit, same, saved
 from models.narrow import narrow_model
 from safetensors.torch import save_file
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from vidpipe.errors import CheckpointError
 from vidpipe.models.init import load_pretrained
+from vidpipe.models.trained_on import trained_normalization
 
 
 def test_a_name_in_timm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +71,32 @@ def test_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert same(model, "spatial.blocks.1.mlp.fc1.weight", vit.blocks[1].mlp.fc1.weight)
     with pytest.raises(CheckpointError, match="the repository has no file other"):
         load_pretrained(narrow_model("vivit"), "hub:timm/vit/other.pth")
+
+
+def test_what_weights_learned_from_is_known_where_their_source_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def means(source: str) -> tuple[float, ...] | None:
+        found = trained_normalization(source)
+        return None if found is None else (*found.mean, *found.std)
+
+    assert means("timm:vit_base_patch16_224.augreg_in21k") == (0.5,) * 6
+    assert means("torchvision:r2plus1d_18") == (0.43216, 0.394666, 0.37645, 0.22803, 0.22145, 0.216989)
+    assert (
+        means("timm:no_such_model") is None and means(str(tmp_path)) is None and means(str(tmp_path / "w.pth")) is None
+    )
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, file: str(tmp_path / file))
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}')
+    assert means("hub:timm/vit/model.safetensors") == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    transformers.VideoMAEImageProcessor(image_mean=[0.3] * 3, image_std=[0.2] * 3).save_pretrained(tmp_path)
+    assert means(str(tmp_path)) == means("hub:ORG/videomae") == (0.3,) * 3 + (0.2,) * 3
+    transformers.VivitImageProcessor().save_pretrained(tmp_path)  # whose values are moved before
+    assert means(str(tmp_path)) is None
+    (tmp_path / "preprocessor_config.json").write_text("[]")
+    (tmp_path / "config.json").write_text("nonsense")
+    assert means(str(tmp_path)) is None
 
 
 def test_without_a_network_a_name_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

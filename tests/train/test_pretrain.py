@@ -19,6 +19,7 @@ from vidpipe.errors import CheckpointError
 from vidpipe.loader import Loader
 from vidpipe.models import create_model
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
+from vidpipe.shards.manifest import Normalization
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.evaluate import evaluate
 from vidpipe.train.loop import train
@@ -33,7 +34,11 @@ def sizes(**more: object) -> dict[str, object]:
 
 
 def test_pretraining_resumes_exactly_and_fine_tuning_starts_from_it(
-    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_shards: Path,
+    toy_recipe: MakeRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     base = toy_recipe(log={"pictures": True})
     model = sizes(name="videomae-pretrain", decoder_width=16, decoder_depth=1, decoder_heads=2, mask_ratio=0.5)
@@ -56,8 +61,12 @@ def test_pretraining_resumes_exactly_and_fine_tuning_starts_from_it(
 
     start = sizes(name="videomae", init=str(tmp_path / "whole/best.ckpt"))
     tuned = base.model_copy(update={"model": type(base.model).model_validate(start)})
-    train(tuned, shards=toy_shards, out=tmp_path / "tuned", device="cpu", quiet=True)
+    train(tuned, shards=toy_shards, out=tmp_path / "tuned", device="cpu")
     assert read_checkpoint(tmp_path / "tuned").model.name == "videomae"
+    assert "learned from clips with mean" not in capsys.readouterr().err
+    grey = tuned.data.model_copy(update={"normalize": Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)})
+    train(tuned.model_copy(update={"data": grey}), shards=toy_shards, out=tmp_path / "grey", device="cpu")
+    assert "--set 'data.normalize={mean: [0.485, 0.456, 0.406], std: [" in capsys.readouterr().err
 
 
 class Oracle(VideoMAEPretrain):

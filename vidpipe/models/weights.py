@@ -86,6 +86,17 @@ def _from_torchvision(name: str) -> dict[str, Tensor]:
 
 
 def _from_hub(name: str, wanted: str) -> dict[str, Tensor]:
+    fetch, file = hub_files(name)
+    if file:
+        path = fetch(file)
+        if path is None:
+            raise CheckpointError(f"weights hub:{name}: the repository has no file {file}")
+        return _read_file(path)
+    return _from_folder(fetch, f"hub:{name}", wanted)
+
+
+def hub_files(name: str) -> tuple[Fetch, str]:
+    """What fetches the files of a repository that `ORG/REPO` or `ORG/REPO/FILE` names, and FILE."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -100,12 +111,7 @@ def _from_hub(name: str, wanted: str) -> dict[str, Tensor]:
         except Exception as error:
             raise _unreachable(f"hub:{name}", error) from error
 
-    if file:
-        path = fetch(file)
-        if path is None:
-            raise CheckpointError(f"weights hub:{name}: the repository has no file {file}")
-        return _read_file(path)
-    return _from_folder(fetch, f"hub:{name}", wanted)
+    return fetch, file
 
 
 def _unreachable(source: str, error: Exception) -> CheckpointError:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
+from vidpipe.errors import CheckpointError
 from vidpipe.models import create_model
 from vidpipe.models.videomae_pretrain import VideoMAEPretrainConfig
-from vidpipe.train.checkpoint import ModelDescription, Preprocessing
+from vidpipe.shards.manifest import Normalization
+from vidpipe.train.checkpoint import ModelDescription, Preprocessing, read_checkpoint
 from vidpipe.train.distill import load_teacher
 from vidpipe.train.optim import RunLength, Schedule, make_optimizer
 from vidpipe.train.recipe import ModelSection, TrainRecipe
@@ -56,10 +60,29 @@ def build_model(
         from vidpipe.models.init import load_pretrained
 
         reports.append(str(load_pretrained(model, source)))
+        reports += _other_normalization(source, preprocessing.normalization)
     description = ModelDescription(
         name=section.name, num_classes=num_classes, config=model.config.model_dump(mode="json")
     )
     return BuiltModel(model, description, tuple(reports))
+
+
+def _other_normalization(source: str, ours: Normalization) -> list[str]:
+    """What to say where weights learned from pixels that were normalised otherwise."""
+    from vidpipe.models.trained_on import trained_normalization
+
+    theirs: Normalization | None
+    try:
+        theirs = read_checkpoint(Path(source), tensors=False).preprocessing.normalization
+    except CheckpointError:  # no run of our own
+        theirs = trained_normalization(source)
+    if theirs is None or np.allclose((theirs.mean, theirs.std), (ours.mean, ours.std), atol=1e-3):
+        return []
+    mean, std = list(theirs.mean), list(theirs.std)
+    return [
+        f"{source}: learned from clips with mean {mean} and std {std}, these have {list(ours.mean)} and {list(ours.std)}: "
+        f"--set 'data.normalize={{mean: {mean}, std: {std}}}' gives it its own"
+    ]
 
 
 def build_learner(
