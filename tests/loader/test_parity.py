@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import vidpipe
 from vidpipe.loader.affine import Affine
 from vidpipe.loader.augment import Drawn
-from vidpipe.loader.color import ColorJitter
+from vidpipe.loader.color import ColorJitter, color_matrix
 from vidpipe.loader.engine import EngineSetup
 from vidpipe.loader.index import load_index
 from vidpipe.loader.pool import ReadPool
@@ -62,38 +62,43 @@ def test_dali_gives_what_torch_gives(
     assert difference.max() <= largest and difference.mean() <= mean
 
 
-def test_the_device_pass_gives_what_the_threads_give(real_shards: Path) -> None:
-    """The engine that copies a batch to the device first, here with the CPU as the device."""
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-5), (torch.bfloat16, 0.016)])
+def test_the_device_pass_gives_what_the_threads_give(real_shards: Path, dtype: torch.dtype, rounding: float) -> None:
+    """The engine that copies a batch to the device first, here with the CPU as the device: within a level, and three in other colours."""
     folder = real_shards / "train"
     manifest = load_manifest(folder)
     index = load_index(folder, manifest)
     setup = EngineSetup(
         size=64,
         normalization=manifest.normalization,
-        dtype=torch.float32,
+        dtype=dtype,
         device=torch.device("cpu"),
         max_batch_size=8,
         threads=1,
         warps=False,
-        recolors=False,
+        recolors=True,
     )
+    color = color_matrix(brightness=0.9, contrast=1.2, saturation=1.1, hue=0.05, grey=110)
     takes = [
         Take([0, 2, 4], Drawn(Region(3, 5, 100, 90, flip=True)), 0),
         Take([9, 10, 15], Drawn(Region(0, 0, 64, 64)), 1),
+        Take([1, 3, 5], Drawn(Region(3, 5, 100, 90, flip=True), color=color), 2),
     ]
-    requests = [make_request(sample, takes[: sample + 1], epoch=0, is_padding=False) for sample in (1, 0)]
+    requests = [make_request(sample, takes[: 1 + 2 * sample], epoch=0, is_padding=False) for sample in (1, 0)]
     pool = ReadPool(ClipReader(folder, manifest, index), threads=2, frame_bytes=index.frame_bytes)
     batches = []
     for engine in (TorchEngine(pool, setup), TorchDeviceEngine(pool, setup)):
         made = engine.finish(engine.start(requests))
-        assert made.requests == requests and made.video.shape == (3, 3, 3, 64, 64)
+        assert made.requests == requests and made.video.shape == (4, 3, 3, 64, 64)
         batches.append(made.video)
     pool.close()
-    assert torch.equal(*batches)
-    alone = torch.empty(3, 3, 64, 64)
+    threads, device = (batch.float() for batch in batches)
+    levels = torch.tensor([1.0, 0.0, 3.0, 1.0])[:, None, None, None, None]
+    assert ((threads - device).abs() <= levels * LEVEL + rounding).all()
+    alone = torch.empty(3, 3, 64, 64, dtype=dtype)
     stored = ClipReader(folder, manifest, index).read(0, [0, 2, 4], np.empty(index.clip_bytes(0), np.uint8))
     ClipTransform(size=64, normalization=manifest.normalization)(torch.from_numpy(stored), takes[0].drawn, out=alone)
-    assert torch.equal(batches[0][2], alone)
+    assert torch.equal(batches[0][3], alone)
 
 
 @pytest.mark.parametrize("size", [(24, 24), (70, 31), (200, 150)])

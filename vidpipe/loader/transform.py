@@ -1,6 +1,6 @@
 """The reference transform of a clip: crop, antialiased resize in 8 bits, mirror, colour, normalise, [C, T, H, W].
 
-The same code runs on a GPU, where frames are resized in floats and rounded.
+On a device frames are resized in floats and rounded, and all is done in as few kernels as there can be.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ class ClipTransform:
 
     Args:
         size: side of the input in pixels.
-        device: that the clips are on.
+        device: that the clips are on, to be worked on in the device's way; None is the CPU's.
     """
 
     def __init__(self, *, size: int, normalization: Normalization, device: torch.device | None = None) -> None:
         self._size = size
-        self._scale, self._shift = (table.view(3).to(device or "cpu") for table in normalization_tables(normalization))
+        self._on_device = device is not None
+        self._tables = tuple(table.to(device or "cpu") for table in normalization_tables(normalization))
+        self._scale, self._shift = (table.view(3) for table in self._tables)
         self._factors = self._scale.tolist()
         self._limits = [
             (low, low + 255 * factor) for low, factor in zip(self._shift.tolist(), self._factors, strict=True)
@@ -61,7 +63,7 @@ class ClipTransform:
             video: uint8 [T, H, W, 3].
             out: float32, float16 or bfloat16 [3, T, size, size], contiguous; is overwritten.
         """
-        block = BLOCK_FRAMES if video.device.type == "cpu" else len(video)
+        block = len(video) if self._on_device else BLOCK_FRAMES
         for first in range(0, len(video), block):
             self._transform(video[first : first + block], drawn, out=out[:, first : first + block])
 
@@ -71,6 +73,10 @@ class ClipTransform:
             levels = levels.flip(3) if drawn.region.flip else levels
         else:
             levels = self._warped(self._resized(video, drawn.region, drawn.warp.height, drawn.warp.width), drawn.warp)
+        if self._on_device and drawn.color is None:
+            scale, shift = self._tables
+            torch.addcmul(shift, levels.transpose(0, 1), scale, out=out)
+            return
         planes = (
             out
             if out.dtype == torch.float32
@@ -91,7 +97,7 @@ class ClipTransform:
         cut = video[:, rows, columns].permute(0, 3, 1, 2)
         if cut.shape[2:] == (height, width):
             return cut
-        if video.device.type != "cpu":
+        if self._on_device:
             return resize_in_floats(cut, height, width)
         source = (
             self._memory.take("cut", (len(video), *cut.shape[2:], 3), dtype=torch.uint8).permute(0, 3, 1, 2).copy_(cut)
@@ -124,7 +130,7 @@ class ClipTransform:
         change = to_device(torch.from_numpy(color), device)
         linear = self._scale[:, None] * change[:, :3]
         shift = torch.addcmul(self._shift, self._scale, change[:, 3])
-        if device.type == "cpu":  # a matrix of three rows is slow there: in this way it takes half the time
+        if not self._on_device:  # a matrix of three rows is slow on the CPU: in this way it takes half the time
             source = self._memory.take("levels", tuple(planes.shape)).copy_(levels.transpose(0, 1))
             for plane, offset, (red, green, blue) in zip(planes, shift, linear.tolist(), strict=True):
                 torch.add(offset, source[0], alpha=red, out=plane)
@@ -145,8 +151,10 @@ def resize_in_floats(frames: Tensor, height: int, width: int) -> Tensor:
     Returns:
         float32 [T, 3, height, width].
     """
-    resized = F.interpolate(frames.float(), size=(height, width), mode="bilinear", antialias=True)
-    return resized.round_().clamp_(0, 255)
+    levels = frames.to(
+        torch.float32, memory_format=torch.contiguous_format
+    )  # in one kernel what `interpolate` would copy
+    return F.interpolate(levels, size=(height, width), mode="bilinear", antialias=True).round_()
 
 
 def center_clip(
