@@ -20,7 +20,9 @@ from vidpipe.loader.transfer import SideStream
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import CodecSpec, Frames
 
-HARDWARE_SHARE = 0.65  # of the pictures that nvJPEG's own hardware gets: DALI's default; not tuned on any GPU yet
+# Of the pictures, for nvJPEG's own hardware where there is any. DALI's default of 0.65 would leave it to a picture's place in its batch
+# whether the hardware decodes it or CUDA, which round otherwise: clips would depend on the batch size, and on where a run goes on.
+HARDWARE_SHARE = 1.0
 LEVELS = 3  # of 255 by which a flat area may differ from what the CPU decodes
 _TRIED_FRAMES = (0, 3, 3, 11, 12, 23)
 _TRIED_PATCHES = ((4, 4), (3, 5))  # rows and columns of two clips: batches mostly have several sizes
