@@ -12,7 +12,7 @@ from vidpipe.loader.batch import Batch, RawBatch, clip_names
 from vidpipe.loader.engine import Made
 from vidpipe.loader.request import Request, places_of
 from vidpipe.loader.source import Source
-from vidpipe.loader.transfer import to_device
+from vidpipe.loader.transfer import SideStream, to_device
 from vidpipe.shards.codecs.base import Frames
 
 
@@ -33,22 +33,41 @@ def make_batch(source: Source, made: Made) -> Batch:
     )
 
 
-def to_consumer(batch: Batch, ready: torch.cuda.Event | None) -> Batch:
-    """A batch for work on the current stream: all on the clips' device; what isn't done yet is waited for by that stream alone."""
-    video, device = batch.video, batch.video.device
+def to_clips_device(
+    batch: Batch, ready: torch.cuda.Event | None, stream: SideStream
+) -> tuple[Batch, torch.cuda.Event | None]:
+    """All of a batch where its clips are, and after which event it is there.
+
+    Is done in the background: at each copy another thread may take Python's lock, for which a consumer would wait.
+
+    Args:
+        ready: after which the clips are whole; None for at once.
+        stream: of the copies.
+    """
+    device = batch.video.device
     if device.type == "cpu":
-        return batch
-    if video.is_cuda:  # its memory must not go back to the stream that made it while the consumer's is at work on it
-        video.record_stream(torch.cuda.current_stream(device))
+        return batch, ready
+    with stream.queue():
+        stream.follow(ready)
+        batch = replace(
+            batch,
+            label=to_device(batch.label, device),
+            is_padding=to_device(batch.is_padding, device),
+            view=to_device(batch.view, device),
+            dataset=to_device(batch.dataset, device),
+        )
+        return batch, stream.mark(None)
+
+
+def to_consumer(batch: Batch, ready: torch.cuda.Event | None) -> Batch:
+    """A batch for work on the current stream, which alone waits for what isn't done yet."""
     if ready is not None:
-        torch.cuda.current_stream(device).wait_event(ready)
-    return replace(
-        batch,
-        label=to_device(batch.label, device),
-        is_padding=to_device(batch.is_padding, device),
-        view=to_device(batch.view, device),
-        dataset=to_device(batch.dataset, device),
-    )
+        stream = torch.cuda.current_stream(batch.video.device)
+        stream.wait_event(ready)
+        # Or their memory would go back to the streams that made them while this one is at work on it.
+        for tensor in (batch.video, batch.label, batch.is_padding, batch.view, batch.dataset):
+            tensor.record_stream(stream)
+    return batch
 
 
 def make_raw_batch(source: Source, read: Sequence[tuple[Request, Frames]]) -> RawBatch:
