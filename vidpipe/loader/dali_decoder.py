@@ -156,9 +156,11 @@ _PIPELINES: dict[str, Callable[..., Any]] = {"jpeg": _jpeg_pipeline, "mp4": _mp4
 
 
 def _recolored(levels: Tensor, change: Tensor) -> Tensor:
-    """Pixels in other colours, all of a batch at once."""
-    pixels = torch.addmm(change[3], levels.view(-1, 3).float(), change[:3])
-    return pixels.round_().clamp_(0, 255).to(torch.uint8).view(levels.shape)
+    """Pixels in other colours, all of a batch at once; by no matrix product, whose last bits depend on how many there are."""
+    colors, mixed = levels.view(-1, 3, 1), change[3]
+    for channel in range(3):
+        mixed = torch.addcmul(mixed, colors[:, channel], change[channel])
+    return mixed.round_().clamp_(0, 255).to(torch.uint8).view(levels.shape)
 
 
 def _tried_clip(codec_name: str, video: Frames) -> tuple[Stored, Frames]:

@@ -136,8 +136,9 @@ class ClipTransform:
                 torch.add(offset, source[0], alpha=red, out=plane)
                 plane.add_(source[1], alpha=green).add_(source[2], alpha=blue)
         else:
-            by_channel = levels.transpose(0, 1).reshape(3, -1).to(self._scale)
-            torch.addmm(shift[:, None], linear, by_channel, out=planes.view(3, -1))
+            mixed = shift.view(3, 1, 1, 1)
+            for source, factors in zip(levels.transpose(0, 1), linear.t(), strict=True):
+                mixed = torch.addcmul(mixed, source, factors.view(3, 1, 1, 1), out=planes)
         for plane, (low, high) in zip(planes, self._limits, strict=True):
             plane.clamp_(low, high)
 
