@@ -152,9 +152,8 @@ def resize_in_floats(frames: Tensor, height: int, width: int) -> Tensor:
     Returns:
         float32 [T, 3, height, width].
     """
-    levels = frames.to(
-        torch.float32, memory_format=torch.contiguous_format
-    )  # in one kernel what `interpolate` would copy
+    # In one kernel, what `interpolate` would copy again otherwise.
+    levels = frames.to(torch.float32, memory_format=torch.contiguous_format)
     return F.interpolate(levels, size=(height, width), mode="bilinear", antialias=True).round_()
 
 
