@@ -146,6 +146,17 @@ def test_audio_that_outlasts_the_video_is_no_truncation(ffmpeg_video: MakeVideo,
     assert rejection(long).reason == "truncated"
 
 
+def test_an_avi_whose_ticks_are_shorter_than_its_frames_is_whole(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
+    """As it is copied from MP4: 600 ticks a second, and times that begin with the delay of the decoder."""
+    video = ffmpeg_video("x.mp4", *H264, "-bf", "3")
+    copied = tmp_path / "x.avi"
+    run_ffmpeg(["-v", "error", "-i", str(video), "-c", "copy", str(copied)], timeout_seconds=60)
+    assert (probe(copied).num_frames, probe(copied).promised_frames) == (40, 40)
+    data = copied.read_bytes()
+    copied.write_bytes(data[: data.index(b"idx1") * 4 // 5])
+    assert rejection(copied).reason == "truncated"
+
+
 def test_frames_that_mpeg4_skips_are_no_damage(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
     """A packet of a few bytes says: keep the frame before. Its frame is never shown, yet is counted in the header."""
     source = ffmpeg_video("x.avi", "-c:v", "mpeg4", "-q:v", "2", "-g", "1")

@@ -124,7 +124,7 @@ def _packet(packet: AvPacket[Any], codec: str, restarts: H264Restarts | None) ->
 def promised_ticks(container: InputContainer, stream: VideoStream, found: Demuxed) -> float | None:
     """How long the container says that the stream is, in its time base; None when it says nothing about this one."""
     if container.format.name == "avi":
-        return max(stream.duration or 0, stream.frames)  # a tick is a frame
+        return max(stream.duration or 0, stream.frames)  # both are ticks
     if stream.duration:
         return stream.duration
     seconds = _tagged_seconds(stream)

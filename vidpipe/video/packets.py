@@ -104,7 +104,7 @@ def index_frames(packets: Sequence[Packet], *, container: str, ticks_per_frame: 
     )
     ticks, places, durations = np.array(timed, dtype=np.int64).reshape(-1, 3).T
     duration = int(durations[-1]) if len(ticks) else 0
-    if duration <= 0 and len(ticks) > 1:
+    if (duration <= 0 or container == "avi") and len(ticks) > 1:  # AVI's say 1 tick, however long that is
         duration = int(np.median(np.diff(ticks)))
     packets_before = np.maximum.accumulate(places) + 1
     if container == "avi":  # its packets have decoding times only, so a frame may need some that follow
@@ -205,8 +205,7 @@ def promised_frames(index: FrameIndex, *, header_frames: int, duration_ticks: fl
     """How many frames the container says it shows.
 
     Its own count of packets if it has one, less those that are never shown; else its duration times the measured rate,
-    which holds for variable rates too. Packets that last as long as the container says are all there (an AVI counts
-    frames that were dropped in recording).
+    which holds for variable rates too. Packets that last as long as the container says are all there.
 
     Args:
         index: what was found.

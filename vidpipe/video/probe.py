@@ -155,7 +155,8 @@ def _index(
     if not all(found.picture.upright_size):
         raise VideoError("damaged", f"not even the picture's size can be read from the {codec} stream", stage="probe")
     duration_ticks = promised_ticks(container, stream, found)
-    promised = promised_frames(index, header_frames=stream.frames, duration_ticks=duration_ticks)
+    header_frames = 0 if container.format.name == "avi" else stream.frames  # AVI's are ticks
+    promised = promised_frames(index, header_frames=header_frames, duration_ticks=duration_ticks)
     said = [text.strip() for _, name, text in complaints if name == container.format.name]
     _check_whole(path, index, promised, said)
     tick_seconds = float(stream.time_base or 0)
