@@ -8,6 +8,7 @@ known colours are off by at most 3 levels of 255 in good H.264; a wrong matrix p
 
 from __future__ import annotations
 
+import struct
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,6 +65,7 @@ FORMATS = {
     "prores.mov": ("-c:v", "prores_ks"),
     "ffv1-12bit.mkv": ("-c:v", "ffv1", "-pix_fmt", "yuv420p12le"),
     "raw.avi": ("-c:v", "rawvideo", "-pix_fmt", "bgr24"),
+    "palette.avi": ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse", "-c:v", "rawvideo", "-pix_fmt", "pal8"),
 }
 FFMPEG_ONLY = {  # their packets don't tell the frames, or decord loses the first ones
     "mpeg2.mpg": ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2"),
@@ -171,6 +173,37 @@ def test_unusual_turns_go_to_ffmpeg(ffmpeg_video: MakeVideo, tmp_path: Path) -> 
         assert extraction.decoder == "ffmpeg"
         assert (extraction.info.width, extraction.info.height) == (WIDTH, HEIGHT)
         assert read_numbers(extraction.clips[0].video) == extraction.clips[0].frame_indices.tolist()
+
+
+@pytest.mark.parametrize("decoder", ["auto", "decord", "ffmpeg"])
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
+def test_turns_that_the_stream_asks_for_are_left_out(container: str, decoder: Decoder, ffmpeg_video: MakeVideo) -> None:
+    """Of the decoders here only ffmpeg would follow them."""
+    asks = ("-bsf:v", "h264_metadata=display_orientation=insert:rotate=90")
+    path = ffmpeg_video(f"x.{container}", *H264, "-pix_fmt", "yuv420p", *asks)
+    for clip in extract_clips(path, SPEC, key="k", decoder=decoder).clips:
+        assert clip.video.shape == (6, HEIGHT, WIDTH, 3)
+        assert read_numbers(clip.video) == clip.frame_indices.tolist()
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_the_codecs_crop_is_followed_and_not_the_containers(decoder: Decoder, ffmpeg_video: MakeVideo) -> None:
+    wide = np.pad(numbered_frames(40), ((0, 0), (10, 6), (20, 44), (0, 0)))
+    crop = ("-bsf:v", "h264_metadata=crop_left=20:crop_right=44:crop_top=10:crop_bottom=6")
+    path = ffmpeg_video("x.mp4", *H264, "-pix_fmt", "yuv420p", *crop, picture=wide)
+    data = bytearray(path.read_bytes())
+    clean_aperture = struct.pack(">I4s8i", 40, b"clap", 96, 1, 64, 1, 0, 1, 0, 1)
+    for box in (b"avc1", b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        at = data.rindex(box) - 4
+        size = int.from_bytes(data[at : at + 4], "big")
+        if box == b"avc1":
+            data[at + size : at + size] = clean_aperture
+        data[at : at + 4] = (size + 40).to_bytes(4, "big")
+    path.write_bytes(data)
+    for clip in extract_clips(path, SPEC, key="k", decoder=decoder).clips:
+        assert clip.video.shape == (6, HEIGHT, WIDTH, 3)
+        assert read_numbers(clip.video) == clip.frame_indices.tolist()
+        assert color_error(clip.video) <= COLOR_LEVELS
 
 
 @pytest.mark.parametrize("decoder", ALL)

@@ -30,6 +30,8 @@ _CPU = (1, 0)  # DLPack's device
 
 def why_not_decord(video: IndexedVideo) -> str:
     """Why decord can't decode a sound video for which `IndexedVideo.only_ffmpeg` is empty; empty when it can."""
+    if video.info.pix_fmt == "pal8":
+        return "decord loses the colours of palettes"
     return "" if can_decode(video.info.codec) else f"decord has no decoder for {video.info.codec}"
 
 

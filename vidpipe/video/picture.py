@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 UNKNOWN = "unknown"
+CROP_EXACTLY = 1  # libav's AV_CODEC_FLAG_UNALIGNED, without which it leaves on the left what is convenient
 
 # Names as ffmpeg prints them, of the code points of ITU-T H.273 that occur in video files.
 _SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco"}
@@ -87,6 +88,7 @@ def _first_frame(stream: VideoStream, key_packet: Packet[Any] | None) -> VideoFr
 
     context = stream.codec_context
     context.thread_count = 1
+    context.flags |= CROP_EXACTLY
     try:
         frames = [*context.decode(key_packet), *context.decode(None)]
     except av.FFmpegError:

@@ -19,6 +19,7 @@ from vidpipe.video.demux import captured_complaints
 from vidpipe.video.ffmpeg_backend import picture_filters
 from vidpipe.video.files import library_path
 from vidpipe.video.packets import needed_packets
+from vidpipe.video.picture import CROP_EXACTLY
 from vidpipe.video.probe import IndexedVideo, VideoInfo
 from vidpipe.video.spec import ClipSpec
 
@@ -106,6 +107,7 @@ def _decoded(
     stream = cast("VideoStream", container.streams[info.stream_index])
     context = stream.codec_context
     context.thread_type, context.thread_count = "NONE", 1
+    context.flags |= CROP_EXACTLY
     queue = iter(runs)
     run, is_skipping, said = next(queue), False, 0
     for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
