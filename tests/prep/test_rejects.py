@@ -18,6 +18,7 @@ from vidpipe.prep.run import is_within_budget
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.layout import PARTS_FOLDER
 from vidpipe.shards.manifest import load_manifest
+from vidpipe.video.ffmpeg import run_ffmpeg
 
 Prep = Callable[..., Any]
 
@@ -66,6 +67,21 @@ def test_a_damaged_video_is_a_reject_and_the_budget_decides(
     assert reject["path"] == "corrupted.mp4" and reject["stage"] == "decode" and reject["reason"] == "damaged"
     assert str(videos_dir) not in reject["message"]
     assert not list((tmp_path / "x").rglob(".parts"))
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "mp4"])
+def test_a_sound_video_that_the_codec_cannot_hold_is_not_called_damaged(
+    codec: str, tmp_path: Path, vidpipe: RunCommand
+) -> None:
+    (tmp_path / "v/a").mkdir(parents=True)
+    for name, size in (("wide", "9000x2"), ("usual", "32x32")):
+        picture = ["-f", "lavfi", "-i", f"testsrc2=size={size}:duration=0.1", "-c:v", "ffv1"]
+        run_ffmpeg(["-v", "error", *picture, f"file:{tmp_path}/v/a/{name}.mkv"], timeout_seconds=60)
+    command = ("prep", "folder", "--source", tmp_path / "v", "--out", tmp_path / "x", "--height", 16, "--frames", 2)
+    assert vidpipe(*command, "--codec", codec, "--max-rejects", "50%").code == 0
+    reject = json.loads((tmp_path / "x/train/rejects.jsonl").read_text())
+    assert (reject["path"], reject["stage"], reject["reason"]) == ("a/wide.mkv", "encode", "encode")
+    assert "65500" in reject["message"] if codec == "jpeg" else "72000x16" in reject["message"]
 
 
 @pytest.mark.parametrize(("text", "videos", "allowed"), [("29%", 100, 29), ("57 %", 100, 57), ("2.3%", 1000, 23)])

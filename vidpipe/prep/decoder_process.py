@@ -119,7 +119,12 @@ def _decode(job: Job, codec: Codec, memory: _SharedMemory) -> Decoded:
         allocate=memory.allocate if codec.raw_parts else private_memory,
     )
     clips = extraction.clips
-    encoded = [codec.encode(clip.video) for clip in clips]
+    try:
+        encoded = [codec.encode(clip.video) for clip in clips]
+    except ValueError as error:
+        raise VideoError(
+            "encode", f"its frames can't be encoded as {job.codec.name}: {error}", stage="encode"
+        ) from error
     places = [memory.place(item) for item in encoded]
     return Decoded(
         tuple(_result(clip, place, item.crc32) for clip, item, place in zip(clips, encoded, places, strict=True)),

@@ -110,7 +110,7 @@ def failure(stderr: bytes, returncode: int) -> Exception:
         return VidpipeError(
             f"{ffmpeg_path()} is too old or lacks a part ({words}); ffmpeg 8 or newer with zscale is needed"
         )
-    return VideoError("damaged", f"ffmpeg finds damage: {words}", stage="decode")
+    return VideoError("damaged", f"ffmpeg stopped: {words}", stage="decode")
 
 
 def _die_with_parent() -> Callable[[], None] | None:

@@ -58,15 +58,15 @@ def decode_with_ffmpeg(
         return are_same_frames(video, arriving, run.times_seconds())
 
 
-def find_damage(path: str | os.PathLike[str], video: IndexedVideo, *, last: int) -> None:
-    """Decode what is needed for the frames up to `last`, strictly, and keep nothing.
+def find_damage(path: str | os.PathLike[str], info: VideoInfo) -> NDArray[np.float64]:
+    """Decode all of the video, strictly, and keep nothing but the frames' times, float64 [N], as they come.
 
     Raises:
         VideoError: reason `damaged`, stage `decode`, when ffmpeg finds an error on the way.
     """
-    num_packets = int(video.packets_before[last])
-    with FfmpegRun(path, video.info, [], num_packets=num_packets, output=("-f", "null", "pipe:1")) as run:
+    with FfmpegRun(path, info, [], num_packets=None, output=("-f", "null", "pipe:1")) as run:
         run.wait()
+        return run.times_seconds()
 
 
 def measured(path: str | os.PathLike[str], video: IndexedVideo) -> IndexedVideo:
@@ -75,9 +75,7 @@ def measured(path: str | os.PathLike[str], video: IndexedVideo) -> IndexedVideo:
     Raises:
         VideoError: stage `decode`: `damaged`, `no-frames`, or `truncated` when far fewer than promised are given.
     """
-    with FfmpegRun(path, video.info, [], num_packets=None, output=("-f", "null", "pipe:1")) as run:
-        run.wait()
-        times = np.sort(run.times_seconds())
+    times = np.sort(find_damage(path, video.info))
     if len(times) == 0:
         raise VideoError("no-frames", "ffmpeg gives no frame, and no error either", stage="decode")
     missing = missing_frames(video.info.promised_frames, len(times))

@@ -45,7 +45,8 @@ def transcode_video(path: str | os.PathLike[str], spec: ClipSpec, *, crf: int, g
         crf: x264's constant rate factor, 0 (lossless) to 51.
 
     Raises:
-        VideoError: the video can't be used; the reasons are those of `extract_clips`.
+        VideoError: the video can't be used; the reasons are those of `extract_clips`, and `encode` (stage `encode`) if it is
+            sound, but H.264 in MP4 can't hold its frames.
     """
     video = index_video(path)
     made = None if video.doubt else _encode(path, video, spec, crf=crf, gop=gop)
@@ -72,16 +73,22 @@ def _encode(
         ]
         arguments = _output(f"/proc/self/fd/{output}", crf=crf, gop=gop)
         base: Literal["demux", "filter"] = "filter" if spec.sampling == "fps" else "demux"
-        with FfmpegRun(
-            path, info, filters, num_packets=None, output=arguments, time_base=base, pass_fds=(output,)
-        ) as run:
-            run.wait()
-            times = run.times_seconds()
+        try:
+            with FfmpegRun(
+                path, info, filters, num_packets=None, output=arguments, time_base=base, pass_fds=(output,)
+            ) as run:
+                run.wait()
+                times = run.times_seconds()
+        except VideoError as error:
+            find_damage(path, info)
+            width, height = spec.scaled_size(info.width, info.height)
+            message = f"the video is sound, but can't become H.264 of {width}x{height}: {error.message}"
+            raise VideoError("encode", message, stage="encode") from error
         content = os.pread(output, os.fstat(output).st_size, 0)
     finally:
         os.close(output)
     if spec.sampling == "fps":  # which frames came is only known without the filter
-        find_damage(path, video, last=info.num_frames - 1)
+        find_damage(path, info)
     elif not are_same_frames(video, range(info.num_frames), times):
         return None
     if len(times) == 0:
