@@ -130,6 +130,13 @@ def test_unreadable_shards_are_one_clear_line(shards: Path, vidpipe: RunCommand,
     assert expected in result.err and len(result.err.strip().splitlines()) == 1
 
 
+def test_a_folder_of_data_sets_names_them(shards: Path, vidpipe: RunCommand) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(shards, shards.parent / "sets" / name / "val")
+    result = vidpipe("verify", shards.parent / "sets")
+    assert result.code == 1 and "sets: holds data sets, no splits: one, two; name one of them" in result.err
+
+
 def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2048])
 

@@ -219,7 +219,7 @@ def split_folders(folder: Path) -> dict[str, Path]:
     """Split name to folder, for a data-set folder (with splits) or a single split's folder.
 
     Raises:
-        ShardError: there is no such folder, or no split in it.
+        ShardError: there is no such folder, or no split in it, but perhaps data sets, which are named.
     """
     if (folder / MANIFEST).is_file():
         return {load_manifest(folder).split: folder}
@@ -231,6 +231,9 @@ def split_folders(folder: Path) -> dict[str, Path]:
     for path in found.values():
         if any(path.glob("*.tar*")):
             load_manifest(path)
+    data_sets = [name for name, path in found.items() if any(path.glob(f"*/{MANIFEST}"))]
+    if data_sets:
+        raise ShardError(f"{folder}: holds data sets, no splits: {', '.join(data_sets)}; name one of them")
     return {load_manifest(folder).split: folder}
 
 
