@@ -14,7 +14,8 @@ Make = Callable[..., Path]
 
 def test_class_folders_are_all_train_and_deeper_files_belong_to_their_class(make_files: Make) -> None:
     source = make_files(
-        "run/b.mp4", "run/morning/2/a.MKV", "brush hair/-x 'y'\n.avi", "run/notes.txt", "run/.hidden.mp4"
+        *("run/b.mp4", "run/morning/2/a.MKV", "brush hair/-x 'y'\n.avi"),
+        *("run/README", "run/b.gif", "run/c.GIF", "run/.hidden.mp4"),
     )
     listing = Folder().scan(source)
     assert listing.classes == ("brush hair", "run")
@@ -23,7 +24,10 @@ def test_class_folders_are_all_train_and_deeper_files_belong_to_their_class(make
         Video("run/b.mp4", "run", "train"),
         Video("run/morning/2/a.MKV", "run", "train"),
     )
-    assert listing.counts["other_files"] == 1
+    assert listing.counts["other_files"] == 3
+    assert listing.notes == (
+        "3 files are left out, as their extensions are no video's: 2 with .gif, 1 with no extension",
+    )
     assert listing.counts["extra_videos"] == 0
     assert listing.root == source.resolve()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from vidpipe.datasets.base import DatasetFormat, Listing, known_split, split_name
 from vidpipe.datasets.listing import ListingBuilder
-from vidpipe.datasets.tree import SourceTree
+from vidpipe.datasets.tree import SourceTree, is_video
 from vidpipe.errors import DatasetError
+
+_KINDS_SHOWN = 5
 
 
 class Folder(DatasetFormat):
@@ -24,11 +28,19 @@ class Folder(DatasetFormat):
     def scan(self, source: Path) -> Listing:
         """Find the videos; the labels are the names of the class folders."""
         tree = SourceTree(source, self.link_targets)
+        others = Counter(
+            posixpath.splitext(path)[1].lower() or "no extension" for path in tree.files if not is_video(path)
+        )
+        kinds = ", ".join(f"{number} with {kind}" for kind, number in others.most_common(_KINDS_SHOWN))
         if not tree.named_videos:
             raise DatasetError(
-                f"source {tree.root}: no video files in it; expected CLASS/video.mp4 or train/CLASS/video.mp4"
+                f"source {tree.root}: no video files in it{f' (but {kinds})' if kinds else ''}; expected CLASS/video.mp4 or "
+                "train/CLASS/video.mp4; files with extensions that are no video's (.gif) need the csv or list recipe"
             )
-        return list_folders(tree, layout=self.layout, classes=self.classes).build()
+        builder = list_folders(tree, layout=self.layout, classes=self.classes)
+        if others:
+            builder.note(f"{others.total()} files are left out, as their extensions are no video's: {kinds}")
+        return builder.build()
 
 
 def list_folders(tree: SourceTree, *, layout: Literal["auto", "split", "class"], classes: str | None) -> ListingBuilder:
