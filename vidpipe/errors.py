@@ -11,7 +11,7 @@
     ├── ModelError              a model's configuration or input doesn't fit
     ├── CheckpointError         a checkpoint is absent, damaged or doesn't fit
     ├── TrainingError           training can't go on
-    └── RejectBudgetError       exit code 3: more videos were rejected than allowed
+    └── RejectBudgetError       exit code 3: more videos or annotation rows were rejected than allowed
 
 A message says what was wrong, what was got, what was expected and what to do next, in one line where that is possible.
 """

@@ -119,6 +119,16 @@ def prep(annotated: Path, vidpipe: RunCommand, tmp_path: Path) -> Prep:
     return run
 
 
+def test_rows_that_cannot_be_read_are_within_the_budget_or_nothing_begins(
+    annotated: Path, prep: Prep, tmp_path: Path, vidpipe: RunCommand
+) -> None:
+    with (annotated / "labels.csv").open("a") as table:
+        table.write("left/0000.mp4,left,and,more\n")
+    assert "1 of 17 annotation rows can't be read (5.9%), but --max-rejects allows 5.0%" in prep("--max-rejects", "5%")
+    assert not (tmp_path / "out").exists()
+    assert prep("--max-rejects", "6%")["written"] == 16
+
+
 def test_mended_and_arrived_videos_are_taken_in_when_asked(
     annotated: Path, prep: Prep, tmp_path: Path, vidpipe: RunCommand
 ) -> None:

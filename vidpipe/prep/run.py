@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import DatasetFormat, Listing, known_split
-from vidpipe.errors import DatasetError, UsageError
+from vidpipe.errors import DatasetError, RejectBudgetError, UsageError
 from vidpipe.prep.finish import drop_leftovers, finish_split, resolved_recipe, write_rejects
 from vidpipe.prep.local import run_local
 from vidpipe.prep.locks import locked, present
@@ -82,6 +82,7 @@ def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
 
     Raises:
         DatasetError: the source or its annotations can't be used.
+        RejectBudgetError: more than `recipe.max_rejects` of all annotation rows can't be read; nothing was written.
         OverBudgetError: more than `recipe.max_rejects` of all videos were rejected; finished shards are kept.
         ShardError: `out` holds a finished data set that was made from another plan, or a run with another plan is at it.
     """
@@ -89,6 +90,7 @@ def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
     if progress:
         progress.found(listing)
     check_splits(listing, job)
+    _check_rows(listing, job.recipe.max_rejects)
     plans = make_plan(job.recipe, listing, splits=listing.splits, limit=job.limit)
     whole = output_hash(plans, name=job.name, recipe=resolved_recipe(job.recipe, job.options))
     all_splits = [SplitWork(plan, job.out / plan.split) for plan in plans]
@@ -117,6 +119,16 @@ def check_splits(listing: Listing, job: PrepJob) -> None:
     for split in () if isinstance(job.recipe.clips, int) else job.recipe.clips:
         if split not in listing.splits and known_split(split) != split:  # a recipe may count on train, val and test
             raise UsageError(f"clips.{split}: no such split{nearest(split, listing.splits)}")
+
+
+def _check_rows(listing: Listing, allowed: float) -> None:
+    bad = listing.counts.get("bad_rows", 0)
+    rows = bad + len(listing.videos) + len(listing.missing)
+    if not is_within_budget(bad, rows, allowed):
+        raise RejectBudgetError(
+            f"{listing.root}: {bad} of {rows} annotation rows can't be read ({bad / rows:.1%}), but --max-rejects allows "
+            f"{allowed:.1%}; --dry-run names the first; mend them, or run again with a larger --max-rejects"
+        )
 
 
 def _drop_leftovers(splits: Sequence[SplitWork]) -> None:
