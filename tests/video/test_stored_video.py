@@ -11,6 +11,7 @@ import pytest
 from video.numbered import MakeVideo, color_error, ffmpeg_frames, psnr, read_numbers
 
 from vidpipe.errors import VideoError
+from vidpipe.video.ffmpeg import run_ffmpeg
 from vidpipe.video.spec import ClipSpec
 from vidpipe.video.stored_video import StoredVideo
 from vidpipe.video.transcode import Transcoded, transcode_video
@@ -114,6 +115,14 @@ def test_a_rotated_video_is_stored_upright_and_a_crop_is_cut(videos_dir: Path) -
     made = transcode_video(videos_dir / "rotated_90.mov", ClipSpec(height=240), crf=20, gop=GOP)
     assert made.size[0] == 240 < made.size[1]
     assert _transcoded(videos_dir / "rotated_90.mov", crop=(64, 48)).size == (64, 48)
+
+
+def test_a_turn_that_is_not_followed_is_not_handed_on(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
+    plain, turned, stored = ffmpeg_video("n.mp4", "-c:v", "libx264"), tmp_path / "turned.mp4", tmp_path / "stored.mp4"
+    turn = ["-v", "error", "-display_rotation", "30", "-i", str(plain), "-c", "copy", str(turned)]
+    run_ffmpeg(turn, timeout_seconds=60)
+    stored.write_bytes(_transcoded(turned).content)
+    assert read_numbers(ffmpeg_frames(stored, size=(96, 64))) == list(range(40))
 
 
 def test_damage_is_an_error(videos_dir: Path, ffmpeg_video: MakeVideo, tmp_path: Path) -> None:

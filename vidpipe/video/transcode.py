@@ -70,6 +70,7 @@ def _encode(
             *picture_filters(info, spec),
             "scale=out_color_matrix=bt709:out_range=tv",
             "setsar=1",
+            "sidedata=mode=delete:type=DISPLAYMATRIX",  # a turn that isn't followed, which readers of the MP4 would follow
         ]
         arguments = _output(f"/proc/self/fd/{output}", crf=crf, gop=gop)
         base: Literal["demux", "filter"] = "filter" if spec.sampling == "fps" else "demux"
