@@ -146,6 +146,18 @@ def test_audio_that_outlasts_the_video_is_no_truncation(ffmpeg_video: MakeVideo,
     assert rejection(long).reason == "truncated"
 
 
+@pytest.mark.parametrize("own_tag", [(), ("-fflags", "+bitexact")], ids=["beside-its-own", "alone"])
+def test_statistics_of_the_video_that_it_was_cut_from_are_no_promise(
+    own_tag: tuple[str, ...], ffmpeg_video: MakeVideo
+) -> None:
+    """As mkvmerge writes them, and ffmpeg hands them on; without `bitexact` it writes its own, too."""
+    path = ffmpeg_video("cut.mkv", *H264, "-metadata:s:v", "DURATION-eng=00:10:00.000000000", *own_tag)
+    assert (probe(path).num_frames, probe(path).promised_frames) == (40, 40)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    assert rejection(path).reason == "truncated"
+
+
 def test_an_avi_whose_ticks_are_shorter_than_its_frames_is_whole(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
     """As it is copied from MP4: 600 ticks a second, and times that begin with the delay of the decoder."""
     video = ffmpeg_video("x.mp4", *H264, "-bf", "3")

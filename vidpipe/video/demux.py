@@ -86,7 +86,7 @@ def read_packets(container: InputContainer, stream: VideoStream, *, can_turn: bo
     packets: list[Packet] = []
     end_ticks: dict[int, int] = {}
     picture: Picture | None = None
-    is_own_length_known = stream.duration or stream.frames or _tagged_seconds(stream)
+    is_own_length_known = stream.duration or stream.frames or _tagged_seconds(container, stream)
     streams = [stream] if is_own_length_known else list(container.streams)
     codec = stream.codec_context.codec.canonical_name
     restarts = H264Restarts(stream.codec_context.extradata or b"") if codec == "h264" else None
@@ -127,7 +127,7 @@ def promised_ticks(container: InputContainer, stream: VideoStream, found: Demuxe
         return max(stream.duration or 0, stream.frames)  # both are ticks
     if stream.duration:
         return stream.duration
-    seconds = _tagged_seconds(stream)
+    seconds = _tagged_seconds(container, stream)
     if seconds is None and container.duration:
         seconds = container.duration / 1e6
         ends = [end * float(container.streams[i].time_base or 0) for i, end in found.end_ticks.items()]
@@ -136,11 +136,20 @@ def promised_ticks(container: InputContainer, stream: VideoStream, found: Demuxe
     return seconds / float(stream.time_base) if seconds and stream.time_base else None
 
 
-def _tagged_seconds(stream: VideoStream) -> float | None:
-    """Duration of the stream from Matroska's statistics tags."""
-    tag = next((value for name, value in stream.metadata.items() if name.upper().startswith("DURATION")), "")
-    match = _DURATION.fullmatch(tag.strip())
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
+def _tagged_seconds(container: InputContainer, stream: VideoStream) -> float | None:
+    """Duration of the stream from Matroska's statistics tags, unless it exceeds the container's.
+
+    Then they are those of a longer file from which this one was cut: ffmpeg hands on what other muxers wrote
+    (`DURATION-eng`), and writes its own `DURATION` beside them.
+    """
+    tags = {name.upper(): value for name, value in stream.metadata.items()}
+    first = next((value for name, value in tags.items() if name.startswith("DURATION")), "")
+    match = _DURATION.fullmatch(tags.get("DURATION", first).strip())
+    if not match:
+        return None
+    seconds = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+    is_stale = container.duration and seconds > container.duration / 1e6 * (1 + TOLERANCE)
+    return None if is_stale else seconds
 
 
 def ticks_per_frame(stream: VideoStream) -> int:
