@@ -51,18 +51,8 @@ class FfmpegRun:
         is_turned = info.rotation or (info.mirrored and not info.ignored_angle)
         geometry = ["-autorotate" if is_turned else "-noautorotate", "-apply_cropping", "codec"]
         args = [
-            *(
-                "-nostdin",
-                "-loglevel",
-                "error",
-                "-xerror",
-                "-copyts",
-                "-filter_threads",
-                "1",
-                "-threads",
-                "1",
-                *geometry,
-            ),
+            *("-nostdin", "-loglevel", "error", "-xerror", "-copyts", "-filter_threads", "1", "-threads", "1"),
+            *geometry,
             *("-reinit_filter", "0"),  # else frames are counted anew when the picture changes its size
             *(("-bsf:v", f"noise=amount=0:drop='gte(n,{num_packets})'") if num_packets is not None else ()),
             *("-protocol_whitelist", "file", "-i", absolute_path(path), "-map", f"0:{info.stream_index}"),

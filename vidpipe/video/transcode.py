@@ -81,8 +81,10 @@ def _encode(
                 run.wait()
                 times = run.times_seconds()
         except VideoError as error:
+            if error.reason != "damaged":
+                raise
             find_damage(path, info)
-            width, height = spec.scaled_size(info.width, info.height)
+            width, height = spec.output_size(info.width, info.height)
             message = f"the video is sound, but can't become H.264 of {width}x{height}: {error.message}"
             raise VideoError("encode", message, stage="encode") from error
         content = os.pread(output, os.fstat(output).st_size, 0)
