@@ -8,7 +8,7 @@ Adding a model is a new file with a `VideoModel` and a row in `MODELS`; nothing 
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -96,8 +96,7 @@ def create_model(name: str, *, num_classes: int, **config: Any) -> VideoModel:
     if num_classes < 1:
         raise UsageError(f"model {name}: num_classes: got {num_classes}, expected at least 1")
     entry = MODELS[name]
-    module, _, attribute = entry.target.partition(":")
-    model_class: type[VideoModel] = getattr(importlib.import_module(module), attribute)
+    model_class: type[VideoModel] = pkgutil.resolve_name(entry.target)
     settings = validate(model_class.config_class, {**entry.defaults, **config}, where=f"model {name}")
     return model_class(settings, num_classes=num_classes)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import tempfile
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -12,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from vidpipe.bench.guard import Guard
+from vidpipe.bench.loader.arm_process import ArmHost
 from vidpipe.bench.loader.arms.base import ArmSetup
 from vidpipe.bench.loader.session import started_arms
 from vidpipe.bench.loader.table import EpochMemory, LargeIndex
+from vidpipe.bench.process import ArmProcess, outcome
 from vidpipe.bench.selection import link_clips
-from vidpipe.errors import VidpipeError
 from vidpipe.memory import resident_bytes
 from vidpipe.shards.index import SCHEMA, read_samples, write_samples
 from vidpipe.shards.layout import shard_name
@@ -34,9 +35,9 @@ def first_batch_of_large_index(setup: ArmSetup) -> LargeIndex:
         folder = Path(temporary)
         manifest = simulate_shards(setup.folder, folder, shards=LARGE_INDEX_SHARDS)
         with started_arms((ARM,), replace(setup, folder=folder)) as ((arm,), _):
-            seconds = arm.client.open("train")
-            memory = arm.client.usage().memory_bytes
-            arm.client.close_batches()
+            seconds = arm.process.call("train", ArmHost.open, "train")
+            memory = arm.process.usage().memory_bytes
+            arm.process.call("closing", ArmHost.close)
     return LargeIndex(LARGE_INDEX_SHARDS, manifest.num_samples, seconds, memory)
 
 
@@ -47,17 +48,14 @@ def memory_over_epochs(setup: ArmSetup) -> EpochMemory | None:
     with tempfile.TemporaryDirectory(prefix="epochs-", dir=setup.scratch) as temporary:
         folder = Path(temporary)
         part = link_clips(setup.folder, load_manifest(setup.folder), folder, limit=MEMORY_CLIPS)
-        context = multiprocessing.get_context("forkserver")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_iterate, args=(replace(setup, folder=folder), theirs))
-        process.start()
-        theirs.close()
-        try:
-            found: dict[int, int] = ours.recv()
-        except EOFError as error:
-            raise VidpipeError("memory over epochs: the process that iterates died") from error
-        finally:
-            process.join()
+        with Guard() as guard:
+            process = ArmProcess(
+                "memory over epochs", _iterate, replace(setup, folder=folder), guard=guard, start="forkserver"
+            )
+            try:
+                found: dict[int, int] = process.receive()
+            finally:
+                process.kill()
     return EpochMemory(part.num_samples, found)
 
 
@@ -87,8 +85,12 @@ def simulate_shards(folder: Path, out: Path, *, shards: int) -> Manifest:
     return simulated
 
 
-def _iterate(setup: ArmSetup, pipe: Connection[dict[int, int], None]) -> None:
-    """Send the bytes that are resident after some numbers of epochs."""
+def _iterate(pipe: Connection[object, None], setup: ArmSetup) -> None:
+    pipe.send(outcome(lambda: _resident_after_epochs(setup)))
+
+
+def _resident_after_epochs(setup: ArmSetup) -> dict[int, int]:
+    """The bytes that are resident after some numbers of epochs."""
     from vidpipe.bench.loader.arms.vidpipe_loader import open_loader
 
     found = {}
@@ -99,4 +101,4 @@ def _iterate(setup: ArmSetup, pipe: Connection[dict[int, int], None]) -> None:
             if epoch in MEMORY_AFTER_EPOCHS:
                 gc.collect()
                 found[epoch] = resident_bytes() or 0
-    pipe.send(found)
+    return found

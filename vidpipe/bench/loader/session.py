@@ -5,16 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidpipe.bench.guard import Guard
-from vidpipe.bench.loader.arm_client import ArmClient
-from vidpipe.bench.loader.arm_process import Introduction, Window
+from vidpipe.bench.loader.arm_process import ArmHost, Introduction, Window
 from vidpipe.bench.loader.arms import ARMS, CEILING
 from vidpipe.bench.loader.arms.base import ArmSetup, Job
+from vidpipe.bench.loader.proof import Proof
 from vidpipe.bench.loader.table import ArmResult
+from vidpipe.bench.process import ArmProcess, serve
 from vidpipe.bench.progress import Progress
 from vidpipe.bench.reports import LeftOut
 from vidpipe.bench.turns import in_turn
@@ -22,6 +23,7 @@ from vidpipe.shards.manifest import load_manifest
 
 # Once for all arms, which are forks.
 PRELOADED = ("torch", "torchvision.transforms.v2", "vidpipe.bench.loader.arm_process")
+ANSWER_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,16 @@ class Pace:
 class RunningArm:
     """An arm that can run, and what was measured of the job at hand."""
 
-    name: str
-    client: ArmClient
+    process: ArmProcess
     introduction: Introduction
     windows: list[Window] = field(default_factory=list)
     cpu_seconds: float = 0.0
     memory_bytes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As in `ARMS`."""
+        return self.process.name
 
     def reset(self) -> None:
         """Forget what was measured."""
@@ -56,11 +62,11 @@ class RunningArm:
 
     def turn(self, seconds: float) -> None:
         """Let it run, measure, and freeze it again."""
-        before = self.client.usage()
-        self.client.thaw()
-        window = self.client.measure(seconds)
-        self.client.freeze()
-        after = self.client.usage()
+        before = self.process.usage()
+        self.process.thaw()
+        window = self.process.call("measuring", ArmHost.measure, seconds)
+        self.process.freeze()
+        after = self.process.usage()
         self.windows.append(window)
         self.cpu_seconds += after.cpu_seconds - before.cpu_seconds
         if after.memory_bytes is not None:
@@ -75,28 +81,30 @@ def started_arms(names: Sequence[str], setup: ArmSetup) -> Iterator[tuple[list[R
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     spec = load_manifest(setup.folder).codec
-    clients: list[ArmClient] = []
-    with Guard() as guard, tempfile.TemporaryDirectory(prefix="arms-", dir=setup.scratch) as scratch:
-        try:
-            arms: list[RunningArm] = []
-            skipped: list[LeftOut] = []
-            for name in (name for name in ARMS if name in names):
-                if ARMS[name].reads(spec):
-                    own = Path(scratch) / name
-                    own.mkdir()
-                    clients.append(ArmClient(name, ARMS[name].target, replace(setup, scratch=own), guard=guard))
-                else:
-                    skipped.append(LeftOut(name, f"does not read codec {spec.name} ({spec.dtype})"))
-            for client in clients:
-                introduction = client.introduction()
-                if introduction.objection:
-                    skipped.append(LeftOut(client.name, introduction.objection))
-                else:
-                    arms.append(RunningArm(client.name, client, introduction))
-            yield arms, skipped
-        finally:
-            for client in clients:
-                client.kill()
+    processes: list[ArmProcess] = []
+    arms: list[RunningArm] = []
+    skipped: list[LeftOut] = []
+    with ExitStack() as stack:
+        guard = stack.enter_context(Guard())
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arms-", dir=setup.scratch)))
+        for name in (name for name in ARMS if name in names):
+            if ARMS[name].reads(spec):
+                (scratch / name).mkdir()
+                process = ArmProcess(
+                    name, serve, ArmHost, guard=guard, start="forkserver", patience_seconds=ANSWER_SECONDS
+                )
+                stack.callback(process.kill)
+                process.send(ArmHost.start, ARMS[name].target, replace(setup, scratch=scratch / name))
+                processes.append(process)
+            else:
+                skipped.append(LeftOut(name, f"does not read codec {spec.name} ({spec.dtype})"))
+        for process in processes:
+            introduction: Introduction = process.receive("start")
+            if introduction.objection:
+                skipped.append(LeftOut(process.name, introduction.objection))
+            else:
+                arms.append(RunningArm(process, introduction))
+        yield arms, skipped
 
 
 def run_job(arms: Sequence[RunningArm], job: Job, *, pace: Pace, progress: Progress) -> list[ArmResult]:
@@ -108,21 +116,21 @@ def run_job(arms: Sequence[RunningArm], job: Job, *, pace: Pace, progress: Progr
     arms = [arm for arm in arms if job in arm.introduction.jobs]
     first_batch: dict[str, float] = {}
     for arm in arms:
-        arm.client.begin_proof(job, num_batches=pace.proof_batches)
-    proofs = {arm.name: arm.client.end_proof(job) for arm in arms}
+        arm.process.send(ArmHost.prove, job, pace.proof_batches)
+    proofs: dict[str, Proof] = {arm.name: arm.process.receive(job) for arm in arms}
     progress(f"{job}: all arms give the stored clips")
     for arm in arms:
         arm.reset()
-        first_batch[arm.name] = arm.client.open(job)
-        arm.client.measure(pace.seconds / 2)
-        arm.client.freeze()
+        first_batch[arm.name] = arm.process.call(job, ArmHost.open, job)
+        arm.process.call("measuring", ArmHost.measure, pace.seconds / 2)
+        arm.process.freeze()
     for number in range(pace.rounds):
         for arm in in_turn(arms, number):
             arm.turn(pace.seconds)
         progress(f"{job}: round {number + 1} of {pace.rounds}")
     for arm in arms:
-        arm.client.thaw()
-        arm.client.close_batches()
+        arm.process.thaw()
+        arm.process.call("closing", ArmHost.close)
     return [
         ArmResult(
             arm=arm.name,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import pkgutil
 import resource
-import signal
-import tempfile
 import threading
 import time
-import traceback
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from vidpipe.bench.guard import Guard
-from vidpipe.bench.prep.arms.base import Done, PrepArmSetup, load_arm
+from vidpipe.bench.prep.arms.base import Done, PrepArm, PrepArmSetup
+from vidpipe.bench.process import ArmProcess, outcome
 from vidpipe.bench.usage import group_usage
 from vidpipe.errors import VidpipeError
 
@@ -57,17 +52,11 @@ class PrepRun:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What an arm's process sends at its end.
+    """What an arm's process sends at its end; `first` is time.monotonic() of its first video."""
 
-    Attributes:
-        first: time.monotonic() of its first video.
-        error: what went wrong; in a line, and in full where it is no VidpipeError.
-    """
-
-    done: tuple[Done, ...] = ()
-    first: float | None = None
-    cpu_seconds: float = 0.0
-    error: tuple[str, str] | None = None
+    done: tuple[Done, ...]
+    first: float | None
+    cpu_seconds: float
 
 
 def run_arm(name: str, target: str, setup: PrepArmSetup, *, guard: Guard, watch: bool = False) -> PrepRun:
@@ -82,62 +71,28 @@ def run_arm(name: str, target: str, setup: PrepArmSetup, *, guard: Guard, watch:
     Raises:
         VidpipeError: it failed or did nothing.
     """
-    context = multiprocessing.get_context("spawn")
-    ours: Connection[None, _Answer]
-    ours, theirs = context.Pipe(duplex=False)
-    with tempfile.NamedTemporaryFile(prefix="vidpipe-bench-") as log:
-        process = context.Process(target=_serve, args=(theirs, log.name, target, setup), daemon=False)
-        begin = time.monotonic()
-        process.start()
-        theirs.close()
-        assert process.pid is not None
-        guard.add(process.pid)
-        watcher = _Watcher(process.pid) if watch else None
-        try:
-            answer = _receive(ours)
-            process.join()
-            seconds = time.monotonic() - begin
-        finally:
-            if watcher:
-                watcher.stop()
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-            process.join()
-            guard.remove(process.pid)
-            ours.close()
-        if answer is None or answer.error:
-            raise _failure(name, answer, process.exitcode, Path(log.name))
+    begin = time.monotonic()
+    process = ArmProcess(name, _serve, name, target, setup, guard=guard, start="spawn")
+    watcher = _Watcher(process.group) if watch else None
+    try:
+        answer: _Answer = process.receive()
+        process.join()
+        seconds = time.monotonic() - begin
+    finally:
+        if watcher:
+            watcher.stop()
+        process.kill()
     if answer.first is None:
         raise VidpipeError(f"{name}: it ended without having done any video")
     memory = watcher.memory(setup.workers) if watcher else None
     return PrepRun(seconds, answer.first - begin, answer.cpu_seconds, answer.done, memory)
 
 
-def _receive(pipe: Connection[None, _Answer]) -> _Answer | None:
-    with suppress(EOFError, ConnectionResetError):
-        return pipe.recv()
-    return None
+def _serve(pipe: Connection[object, None], name: str, target: str, setup: PrepArmSetup) -> None:
+    pipe.send(outcome(lambda: _run(name, target, setup)))
 
 
-def _failure(name: str, answer: _Answer | None, exit_code: int | None, log: Path) -> VidpipeError:
-    if answer and answer.error:
-        line, full = answer.error
-        error = VidpipeError(f"{name}: {line}")
-        error.__cause__ = RuntimeError(full) if full else None
-        return error
-    code = exit_code or 0
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    said = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return VidpipeError(f"{name}: its process died ({how}){f': {said[-1][:300]}' if said else ''}")
-
-
-def _serve(pipe: Connection[_Answer, None], log_path: str, target: str, setup: PrepArmSetup) -> None:
-    """Be an arm's process; what is printed goes to the log."""
-    os.setpgid(0, 0)
-    with Path(log_path).open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+def _run(name: str, target: str, setup: PrepArmSetup) -> _Answer:
     done: list[Done] = []
     first: list[float] = []
 
@@ -146,14 +101,12 @@ def _serve(pipe: Connection[_Answer, None], log_path: str, target: str, setup: P
             first.append(time.monotonic())
         done.append(video)
 
+    kind: type[PrepArm] = pkgutil.resolve_name(target)
     try:
-        load_arm(target)(setup).run(report)
-        answer = _Answer(tuple(done), first[0] if first else None, _cpu_seconds())
+        kind(setup).run(report)
     except VidpipeError as error:
-        answer = _Answer(error=(str(error), ""))
-    except Exception as error:
-        answer = _Answer(error=(f"{type(error).__name__}: {' '.join(str(error).split())}", traceback.format_exc()))
-    pipe.send(answer)
+        raise VidpipeError(f"{name}: {error}") from error
+    return _Answer(tuple(done), first[0] if first else None, _cpu_seconds())
 
 
 def _cpu_seconds() -> float:

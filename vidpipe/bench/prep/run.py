@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from vidpipe.bench.guard import Guard
 from vidpipe.bench.machine import describe_machine, package_versions
 from vidpipe.bench.options import require_positive
 from vidpipe.bench.prep.arms import BARE, DECORD, OURS, REFERENCES, own_arms
-from vidpipe.bench.prep.arms.base import load_arm
+from vidpipe.bench.prep.arms.base import PrepArm
 from vidpipe.bench.prep.arms.vidpipe_prep import RECIPE
 from vidpipe.bench.prep.report import PrepReport
 from vidpipe.bench.prep.session import ArmEntry, PrepSession
@@ -131,9 +132,9 @@ def _usable_arms(options: PrepBenchmark) -> tuple[dict[str, ArmEntry], tuple[Lef
         except UsageError as error:
             skipped.append(LeftOut(name, str(error)))
             continue
-        arms[name] = ArmEntry(target, f"vidpipe prep, {codec}", load_arm(target), overrides)
+        arms[name] = ArmEntry(target, f"vidpipe prep, {codec}", pkgutil.resolve_name(target), overrides)
     for name, target in REFERENCES.items():
         if name == BARE or name in wanted:
-            kind = load_arm(target)
+            kind: type[PrepArm] = pkgutil.resolve_name(target)
             arms[name] = ArmEntry(target, kind.title, kind)
     return arms, tuple(skipped)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,10 +104,3 @@ class PrepArm(ABC):
     def given(cls, work: Work) -> int:
         """Frames that come out."""
         return cls.expected(work)
-
-
-def load_arm(target: str) -> type[PrepArm]:
-    """The class of an arm, given as "module:Class"."""
-    module, _, name = target.partition(":")
-    kind: type[PrepArm] = getattr(importlib.import_module(module), name)
-    return kind
