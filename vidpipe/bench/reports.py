@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Self
+from statistics import median
+from typing import Any, Self
+
+import numpy as np
 
 from vidpipe.bench.machine import Machine
+from vidpipe.bench.tables import number
 from vidpipe.shards.layout import whole_file
 
-Draw = Callable[[IO[bytes]], None]
+DOTS_PER_INCH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +35,14 @@ class Report(ABC):
     Attributes:
         date: UTC, ISO 8601.
         quick: whether it was a first impression: few contestants, videos and rounds.
-        files: what was written.
+        files: paths of what was written.
     """
 
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     quick: bool
     machine: Machine
     versions: dict[str, str]
-    files: tuple[Path, ...] = ()
+    files: tuple[str, ...] = ()
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -49,8 +53,8 @@ class Report(ABC):
         """For people."""
 
     @abstractmethod
-    def pictures(self) -> dict[str, Draw]:
-        """What draws each picture, a PNG, by the end of its file's name."""
+    def pictures(self) -> dict[str, Any]:
+        """Matplotlib's figures by how their files' names end."""
 
     def written(self, folder: Path, name: str) -> Self:
         """Write `NAME.json` and the pictures, `NAME-quick.*` if quick, each whole or not at all; folders are made.
@@ -59,19 +63,33 @@ class Report(ABC):
             the report with its files.
         """
         stem = f"{name}-quick" if self.quick else name
-        pictures = {folder / f"{stem}{ending}": draw for ending, draw in self.pictures().items()}
+        pictures = {folder / f"{stem}{ending}": figure for ending, figure in self.pictures().items()}
         numbers = folder / f"{stem}.json"
-        report = replace(self, files=(numbers, *pictures))
+        report = replace(self, files=tuple(map(str, (numbers, *pictures))))
         write_json(numbers, report.to_json())
-        for path, draw in pictures.items():
+        for path, figure in pictures.items():
             with whole_file(path) as stream:
-                draw(stream)
+                figure.savefig(stream, format="png", dpi=DOTS_PER_INCH)
         return report
 
     def closing_lines(self) -> list[str]:
         """The end of the text: the machine, and what was written."""
         lines = [f"{self.machine}; load {self.machine.load:g} at the start"]
-        return [*lines, f"written: {', '.join(map(str, self.files))}"] if self.files else lines
+        return [*lines, f"written: {', '.join(self.files)}"] if self.files else lines
+
+
+def draw_rounds(axis: Any, rounds: Mapping[str, Sequence[float]], *, ours: str = "") -> None:
+    """A bar for each name, the first one on top: the median of its rounds, with a line from the lowest to the highest.
+
+    Args:
+        ours: how names of blue bars begin; others are grey.
+    """
+    bars = [(name, median(values), min(values), max(values)) for name, values in [*rounds.items()][::-1]]
+    names, middle, low, high = zip(*bars, strict=True)
+    errors = np.abs(np.array([low, high]) - middle)
+    colors = ["tab:blue" if name.startswith(ours) else "tab:gray" for name in names]
+    drawn = axis.barh(names, middle, xerr=errors, color=colors, capsize=3)
+    axis.bar_label(drawn, [number(value) for value in middle], padding=8)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -17,3 +17,8 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def number(value: float) -> str:
     """Three digits, or all that stand before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The lowest and the highest."""
+    return f"{number(min(values))}-{number(max(values))}"

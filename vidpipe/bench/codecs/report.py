@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 from vidpipe.bench.codecs.filmstrip import Filmstrip
 from vidpipe.bench.codecs.quality import Quality
 from vidpipe.bench.codecs.variants import REFERENCE
-from vidpipe.bench.reports import Draw, LeftOut, Report
+from vidpipe.bench.reports import LeftOut, Report, draw_rounds
 from vidpipe.bench.tables import number, table
 
 PARTIAL_GOAL = 1.3
@@ -118,7 +118,7 @@ class CodecReport(Report):
             }
             for result in self.results
         ]
-        return {**asdict(self), "results": results, "files": [str(path) for path in self.files]}
+        return {**asdict(self), "results": results}
 
     def as_text(self) -> str:
         """The tables, and what is to be known about them."""
@@ -142,9 +142,26 @@ class CodecReport(Report):
         )
         return "\n".join([*lines, *self.closing_lines()])
 
-    def pictures(self) -> dict[str, Draw]:
+    def pictures(self) -> dict[str, Any]:
         """Sizes and speeds."""
-        return {".png": self._plot}
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(11, 1.4 + 0.4 * len(self.results)), layout="constrained")
+        panels = figure.subplots(1, 3, sharey=True)
+        names = [result.name for result in self.results[::-1]]
+        sizes = [result.frame_bytes / 1e3 for result in self.results[::-1]]
+        rates = [("prep", "clips prepared a second"), ("train", "clips loaded for training a second")]
+        bars = panels[0].barh(names, sizes, color="tab:gray")
+        panels[0].bar_label(bars, [number(size) for size in sizes], padding=4)
+        panels[0].set_xlabel("kB a frame")
+        panels[0].set_xscale("log")
+        for axis, (field, label) in zip(panels[1:], rates, strict=True):
+            draw_rounds(axis, {result.name: getattr(result, field) for result in self.results})
+            axis.set_xlabel(label)
+        for axis in panels:
+            axis.margins(x=0.25)
+        figure.suptitle(f"{self.frames} frames of {self.pixels[0]}x{self.pixels[1]}\n{self.machine}", fontsize="small")
+        return {".png": figure}
 
     @property
     def _reference(self) -> CodecResult:
@@ -195,33 +212,6 @@ class CodecReport(Report):
             f"a filmstrip of them {number(short)} ms ({sizes}),",
             f"from a filmstrip of {strip.long_frames} frames {number(long)} ms ({long / short:.2f} of the short one)",
         ]
-
-    def _plot(self, stream: IO[bytes]) -> None:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(11, 1.4 + 0.4 * len(self.results)), layout="constrained")
-        panels = figure.subplots(1, 3, sharey=True)
-        names = [result.name for result in self.results[::-1]]
-        sizes = [result.frame_bytes / 1e3 for result in self.results[::-1]]
-        rates = [("prep", "clips prepared a second"), ("train", "clips loaded for training a second")]
-        bars = panels[0].barh(names, sizes, color="tab:gray")
-        panels[0].bar_label(bars, [number(size) for size in sizes], padding=4)
-        panels[0].set_xlabel("kB a frame")
-        panels[0].set_xscale("log")
-        for axis, (field, label) in zip(panels[1:], rates, strict=True):
-            rounds = [getattr(result, field) for result in self.results[::-1]]
-            middle = [median(values) for values in rounds]
-            errors = [
-                [m - min(v) for m, v in zip(middle, rounds, strict=True)],
-                [max(v) - m for m, v in zip(middle, rounds, strict=True)],
-            ]
-            bars = axis.barh(names, middle, xerr=errors, color="tab:blue", capsize=3)
-            axis.bar_label(bars, [number(value) for value in middle], padding=6)
-            axis.set_xlabel(label)
-        for axis in panels:
-            axis.margins(x=0.25)
-        figure.suptitle(f"{self.frames} frames of {self.pixels[0]}x{self.pixels[1]}\n{self.machine}", fontsize="small")
-        figure.savefig(stream, format="png", dpi=120)
 
 
 def _ratio(values: tuple[float, ...], others: tuple[float, ...]) -> float:

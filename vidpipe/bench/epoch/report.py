@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
-from vidpipe.bench.reports import Draw, Report
-from vidpipe.bench.tables import number, table
+from vidpipe.bench.reports import Report
+from vidpipe.bench.tables import number, spread, table
 
 _HEADINGS = ("loader alone", "cached step", "end to end", "min-max", "data share", "feeds the step", "to the first")
 
@@ -108,7 +108,7 @@ class EpochReport(Report):
             }
             for row in self.rows
         ]
-        return {**asdict(self), "rows": rows, "files": [str(path) for path in self.files]}
+        return {**asdict(self), "rows": rows}
 
     def as_text(self) -> str:
         """A table for each kind of step, in clips per second, and how it was made."""
@@ -126,24 +126,7 @@ class EpochReport(Report):
         lines.append(f"median of {self.rounds} interleaved rounds of {self.steps} steps in full flow; {taking}")
         return "\n".join([*lines, *self.closing_lines()])
 
-    def pictures(self) -> dict[str, Draw]:
-        """Where the time of a clip goes."""
-        return {".png": self._plot}
-
-    def _cells(self, row: EpochRow, first: EpochRow) -> tuple[str, ...]:
-        rates = [run.clips_per_second for run in row.runs]
-        return (
-            row.way,
-            number(row.loader_clips_per_second),
-            number(row.cached_rate(self.batch_size)),
-            number(row.clips_per_second),
-            f"{number(min(rates))}-{number(max(rates))}",
-            f"{row.data_share:.1%}",
-            "yes" if row.loader_clips_per_second >= row.cached_rate(self.batch_size) else "no",
-            f"{number(row.clips_per_second / first.clips_per_second)}x",
-        )
-
-    def _plot(self, stream: IO[bytes]) -> None:
+    def pictures(self) -> dict[str, Any]:
         """Milliseconds a clip: waiting for data, and the rest."""
         from matplotlib.figure import Figure
 
@@ -163,4 +146,17 @@ class EpochReport(Report):
             axis.set_title(step, fontsize="medium")
             axis.legend(fontsize="small")
         figure.suptitle(f"{self.geometry}\n{self.machine}", fontsize="small")
-        figure.savefig(stream, format="png", dpi=120)
+        return {".png": figure}
+
+    def _cells(self, row: EpochRow, first: EpochRow) -> tuple[str, ...]:
+        rates = [run.clips_per_second for run in row.runs]
+        return (
+            row.way,
+            number(row.loader_clips_per_second),
+            number(row.cached_rate(self.batch_size)),
+            number(row.clips_per_second),
+            spread(rates),
+            f"{row.data_share:.1%}",
+            "yes" if row.loader_clips_per_second >= row.cached_rate(self.batch_size) else "no",
+            f"{number(row.clips_per_second / first.clips_per_second)}x",
+        )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from typing import Any
 
 from vidpipe.bench.gpu.rows import BatchRow, CopyRow, DecoderRow, ModelRow
-from vidpipe.bench.reports import Draw, LeftOut, Report
+from vidpipe.bench.reports import LeftOut, Report
 from vidpipe.bench.tables import number, table
 
 
@@ -61,11 +61,7 @@ class GpuReport(Report):
         lines.append(f"at least {self.seconds:g} s each, {taking}; {self.minutes:.1f} minutes in all")
         return "\n".join([*lines, *self.closing_lines()])
 
-    def pictures(self) -> dict[str, Draw]:
-        """Rates of everything."""
-        return {".png": self._plot}
-
-    def _plot(self, stream: IO[bytes]) -> None:
+    def pictures(self) -> dict[str, Any]:
         """Clips per second: of ready batches beside the ceilings, and of training beside its cached step."""
         from matplotlib.figure import Figure
 
@@ -95,7 +91,7 @@ class GpuReport(Report):
         if rows:
             right.legend(fontsize="small")
         figure.suptitle(str(self.machine), fontsize="small")
-        figure.savefig(stream, format="png", dpi=110)
+        return {".png": figure}
 
 
 def _copies(rows: tuple[CopyRow, ...]) -> list[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -11,13 +11,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from vidpipe.bench.loader.arms.base import JOBS, Job
 from vidpipe.bench.loader.table import LoaderTable
 from vidpipe.bench.machine import Machine
+from vidpipe.bench.reports import draw_rounds
 from vidpipe.bench.tables import number
 
-DOTS_PER_INCH = 120
 
-
-def draw_rates(stream: IO[bytes], tables: Sequence[LoaderTable], machine: Machine) -> None:
-    """A PNG with a row of bars for each table and a column for each job."""
+def draw_rates(tables: Sequence[LoaderTable], machine: Machine) -> Figure:
+    """A figure with a row of bars for each table and a column for each job."""
     jobs = [job for job in JOBS if any(table.of(job) for table in tables)]
     heights = [1.2 + 0.32 * max(len(table.of(job)) for job in jobs) for table in tables]
     figure = Figure(figsize=(7 * len(jobs), 0.8 + sum(heights)), layout="constrained")
@@ -26,11 +25,11 @@ def draw_rates(stream: IO[bytes], tables: Sequence[LoaderTable], machine: Machin
         for job, axis in zip(jobs, row, strict=True):
             _bars(axis, table, job)
     figure.suptitle(str(machine), fontsize="small")
-    figure.savefig(stream, format="png", dpi=DOTS_PER_INCH)
+    return figure
 
 
-def draw_sweeps(stream: IO[bytes], tables: Sequence[LoaderTable], machine: Machine) -> None:
-    """A PNG with a curve for each arm, one picture for each sweep, job and table."""
+def draw_sweeps(tables: Sequence[LoaderTable], machine: Machine) -> Figure:
+    """A figure with a curve for each arm, one picture for each sweep, job and table."""
     swept = [(table, sweep) for table in tables for sweep in table.sweeps]
     columns = min(2, len(swept))
     rows = -(-len(swept) // columns)
@@ -50,21 +49,16 @@ def draw_sweeps(stream: IO[bytes], tables: Sequence[LoaderTable], machine: Machi
         axis.set_title(f"{table.geometry.codec}, {sweep.job}", fontsize="small")
         axis.legend(fontsize="small")
     figure.suptitle(str(machine), fontsize="small")
-    figure.savefig(stream, format="png", dpi=DOTS_PER_INCH)
+    return figure
 
 
 def _bars(axis: Any, table: LoaderTable, job: Job) -> None:
-    results = table.of(job)[::-1]
+    results = table.of(job)
     if not results:
         axis.remove()
         return
-    rates = [result.clips_per_second for result in results]
-    low = [result.clips_per_second - min(result.rounds) for result in results]
-    high = [max(result.rounds) - result.clips_per_second for result in results]
-    ours = ["tab:blue" if result.arm.startswith("vidpipe") else "tab:gray" for result in results]
-    bars = axis.barh([result.title for result in results], rates, xerr=[low, high], color=ours, capsize=3)
-    axis.bar_label(bars, [number(rate) for rate in rates], padding=8)
+    draw_rounds(axis, {result.title: result.rounds for result in results}, ours="vidpipe")
     axis.set_xscale("log")
-    axis.set_xlim(right=max(rates) * 6)
+    axis.set_xlim(right=max(result.clips_per_second for result in results) * 6)
     axis.set_xlabel("clips per second (median, min to max)")
     axis.set_title(f"{job}, codec {table.geometry.codec}", fontsize="medium")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from vidpipe.bench.loader.table import LoaderTable
-from vidpipe.bench.reports import Draw, Report
+from vidpipe.bench.reports import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +29,7 @@ class LoaderReport(Report):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            **asdict(self),
-            "tables": [table.to_json() for table in self.tables],
-            "files": [str(path) for path in self.files],
-        }
+        return {**asdict(self), "tables": [table.to_json() for table in self.tables]}
 
     def as_text(self) -> str:
         """All tables, and how they were made."""
@@ -47,11 +42,11 @@ class LoaderReport(Report):
         lines.append(f"median of {self.rounds} interleaved rounds of {self.round_seconds:g} s or more; {taking}")
         return "\n".join([*lines, *self.closing_lines()])
 
-    def pictures(self) -> dict[str, Draw]:
+    def pictures(self) -> dict[str, Any]:
         """Speeds of the arms, and if there are sweeps, against the settings that were swept."""
         from vidpipe.bench.loader.plot import draw_rates, draw_sweeps
 
-        drawn: dict[str, Draw] = {".png": partial(draw_rates, tables=self.tables, machine=self.machine)}
+        drawn = {".png": draw_rates(self.tables, self.machine)}
         if any(table.sweeps for table in self.tables):
-            drawn["-sweeps.png"] = partial(draw_sweeps, tables=self.tables, machine=self.machine)
+            drawn["-sweeps.png"] = draw_sweeps(self.tables, self.machine)
         return drawn

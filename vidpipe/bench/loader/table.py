@@ -11,7 +11,7 @@ from vidpipe.bench.loader.arms.base import JOBS, Job
 from vidpipe.bench.loader.proof import Proof
 from vidpipe.bench.loader.sweep_result import SweepResult
 from vidpipe.bench.reports import LeftOut
-from vidpipe.bench.tables import number, table
+from vidpipe.bench.tables import number, spread, table
 
 _HEADINGS = ("clips/s", "min-max", "to on the fly", "to memcpy", "CPU/clip", "first batch", "memory", "same clips")
 QUICK_COLUMNS = 4  # of the table, with that of the names
@@ -178,7 +178,7 @@ class LoaderTable:
         return (
             result.title,
             number(result.clips_per_second),
-            f"{number(min(result.rounds))}-{number(max(result.rounds))}",
+            spread(result.rounds),
             "" if on_the_fly is None else f"{number(on_the_fly)}x",
             "" if ceiling is None else f"{ceiling:.2f}",
             f"{result.cpu_seconds_per_clip * 1e3:.2f} ms",

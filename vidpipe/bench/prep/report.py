@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 from vidpipe.bench.prep.arms import BARE, DECORD, OURS
 from vidpipe.bench.prep.process import Memory
-from vidpipe.bench.reports import Draw, LeftOut, Report
-from vidpipe.bench.tables import number, table
+from vidpipe.bench.reports import LeftOut, Report, draw_rounds
+from vidpipe.bench.tables import number, spread, table
 
 GOAL = 0.9
 _HEADINGS = (
@@ -93,8 +93,7 @@ class PrepReport(Report):
             for result in self.results
         ]
         psnr = None if math.isinf(self.worst_psnr_db) else self.worst_psnr_db
-        files = [str(path) for path in self.files]
-        return {**asdict(self), "results": results, "worst_psnr_db": psnr, "goal": GOAL, "files": files}
+        return {**asdict(self), "results": results, "worst_psnr_db": psnr, "goal": GOAL}
 
     def as_text(self) -> str:
         """A table, the goal, and what is to be known about them."""
@@ -113,9 +112,18 @@ class PrepReport(Report):
         lines.append(f"median of {rounds} interleaved rounds, starting of processes included; {taking}")
         return "\n".join([*lines, *self.closing_lines()])
 
-    def pictures(self) -> dict[str, Draw]:
+    def pictures(self) -> dict[str, Any]:
         """Speeds of the arms."""
-        return {".png": self._plot}
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 1.2 + 0.45 * len(self.results)), layout="constrained")
+        axes = figure.subplots()
+        draw_rounds(axes, {result.title: result.rounds for result in self.results}, ours="vidpipe")
+        axes.set_xlim(right=max(max(result.rounds) for result in self.results) * 1.15)
+        axes.set_xlabel("videos per second (median, min to max)")
+        geometry = f"one clip of {self.frames} frames, stride {self.stride}, from each of {self.videos} videos"
+        figure.suptitle(f"{geometry}, {self.workers} processes\n{self.machine}", fontsize="small")
+        return {".png": figure}
 
     def _goals(self) -> list[str]:
         """For both kinds of bare decoding: ffmpeg's, which gives no RGB, and decord's, which gives the very frames."""
@@ -142,7 +150,7 @@ class PrepReport(Report):
         return (
             result.title,
             number(result.videos_per_second),
-            f"{number(min(result.rounds))}-{number(max(result.rounds))}",
+            spread(result.rounds),
             "" if bare is None else f"{bare:.2f}",
             "" if decord is None else f"{decord:.2f}",
             "" if source is None else number(source),
@@ -152,24 +160,6 @@ class PrepReport(Report):
             "" if memory is None else f"{memory.bytes / 1e6:.0f} MB",
             "" if memory is None else f"{memory.bytes_per_worker / 1e6:.0f} MB",
         )
-
-    def _plot(self, stream: IO[bytes]) -> None:
-        from matplotlib.figure import Figure
-
-        results = self.results[::-1]
-        rates = [result.videos_per_second for result in results]
-        low = [result.videos_per_second - min(result.rounds) for result in results]
-        high = [max(result.rounds) - result.videos_per_second for result in results]
-        ours = ["tab:blue" if result.arm.startswith("vidpipe") else "tab:gray" for result in results]
-        figure = Figure(figsize=(8, 1.2 + 0.45 * len(results)), layout="constrained")
-        axes = figure.subplots()
-        bars = axes.barh([result.title for result in results], rates, xerr=[low, high], color=ours, capsize=3)
-        axes.bar_label(bars, [number(rate) for rate in rates], padding=8)
-        axes.set_xlim(right=max(max(result.rounds) for result in results) * 1.15)
-        axes.set_xlabel("videos per second (median, min to max)")
-        geometry = f"one clip of {self.frames} frames, stride {self.stride}, from each of {self.videos} videos"
-        figure.suptitle(f"{geometry}, {self.workers} processes\n{self.machine}", fontsize="small")
-        figure.savefig(stream, format="png", dpi=120)
 
 
 def _middle(values: tuple[float, ...]) -> float | None:
