@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, Job
+from vidpipe.bench.loader.arms.base import Arm, ArmBatch, Batches, Job
 from vidpipe.bench.loader.arms.vidpipe_loader import VidpipeReadArm, VidpipeTorchArm
 
 
 class OneBit(VidpipeReadArm):
     """One bit of one frame differs."""
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         for batch in super().batches(job):
             video = [np.array(clip) for clip in batch.video]
             video[-1][0, 0, 0, 0] ^= 1
@@ -24,7 +23,7 @@ class OneBit(VidpipeReadArm):
 class WrongKeys(VidpipeReadArm):
     """Clips under the keys of others."""
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         for batch in super().batches(job):
             yield ArmBatch([*batch.keys[1:], batch.keys[0]], batch.video)
 
@@ -32,7 +31,7 @@ class WrongKeys(VidpipeReadArm):
 class SameAgain(VidpipeReadArm):
     """Always the same batch, which would be fast."""
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         batch = next(super().batches(job))
         first = ArmBatch([batch.keys[0]], [batch.video[0]])
         while True:
@@ -42,7 +41,7 @@ class SameAgain(VidpipeReadArm):
 class Mirrored(VidpipeTorchArm):
     """Every clip is mirrored."""
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         for batch in super().batches(job):
             yield replace(batch, video=np.asarray(batch.video)[..., ::-1])
 
@@ -50,7 +49,7 @@ class Mirrored(VidpipeTorchArm):
 class Dies(VidpipeReadArm):
     """Its process ends in the middle."""
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         import os
 
         print("the last words", flush=True)
@@ -68,5 +67,5 @@ class Uninstalled(Arm):
 
         return str(a_package_that_nobody_has)
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         raise NotImplementedError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import multiprocessing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from command_line import RunCommand
 
 from vidpipe.bench.loader.arms import ARMS, ArmEntry
-from vidpipe.bench.loader.arms.base import CENTER_CROP, ArmSetup, close_batches
+from vidpipe.bench.loader.arms.base import CENTER_CROP, ArmSetup
 from vidpipe.bench.loader.arms.web_dataset import WebDatasetArrayArm
 from vidpipe.bench.loader.proof import prove
 from vidpipe.bench.loader.report import LoaderReport
@@ -158,11 +159,10 @@ def test_webdataset_has_as_many_workers_as_the_others_whatever_the_shards(motion
     arm = WebDatasetArrayArm(setup)
     arm.prepare()
     others = set(multiprocessing.active_children())
-    batches = arm.batches("read")
-    proof = prove(arm, "read", batches, num_batches=9)
-    assert len(set(multiprocessing.active_children()) - others) == 3
-    close_batches(batches)
-    assert proof.clips == 18 and len(list(tmp_path.glob("*.tar"))) == 3
+    with closing(arm.batches("read")) as batches:
+        next(batches)
+        assert len(set(multiprocessing.active_children()) - others) == 3
+    assert prove(arm, "read", num_batches=9).clips == 18 and len(list(tmp_path.glob("*.tar"))) == 3
 
 
 def test_without_shards_it_says_where_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

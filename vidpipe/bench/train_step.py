@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from vidpipe.loader import Batch
 from vidpipe.shards.manifest import Manifest
@@ -80,6 +81,21 @@ class TrainStep(Step):
         """Synchronise the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def plain_batch(video: Tensor, label: Tensor, names: list[str]) -> Batch:
+    """A batch of one clip of each of some videos, none of them padding."""
+    none = torch.zeros_like(label)
+    return Batch(
+        video=video,
+        label=label,
+        key=names,
+        clip_key=names,
+        video_path=names,
+        is_padding=none.bool(),
+        view=none,
+        dataset=none,
+    )
 
 
 def cached_step_seconds(step: Step, batch: Batch, *, steps: int) -> float:

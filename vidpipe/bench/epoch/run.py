@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidpipe.bench.epoch.report import EpochReport
-from vidpipe.bench.epoch.session import EpochSession, RunLengths
+from vidpipe.bench.epoch.session import EpochSession
 from vidpipe.bench.machine import describe_machine, package_versions
 from vidpipe.bench.options import require_positive
 from vidpipe.bench.prepared import prepare_again
@@ -67,11 +67,6 @@ class EpochBenchmark:
     def __post_init__(self) -> None:
         require_positive(self, "epoch", "gpu_rate", "videos", "batch_size", "size", "steps", "rounds", "workers")
 
-    @property
-    def lengths(self) -> RunLengths:
-        """How long each run is."""
-        return RunLengths(steps=self.steps or (3 if self.quick else 6), rounds=self.rounds or (1 if self.quick else 2))
-
 
 def run_epoch_benchmark(options: EpochBenchmark, *, progress: Progress = to_stderr) -> EpochReport:
     """Prepare the videos, measure, and write the JSON and the plot.
@@ -83,6 +78,7 @@ def run_epoch_benchmark(options: EpochBenchmark, *, progress: Progress = to_stde
         UsageError: there are no shards, or no videos, where they should be.
         VidpipeError: the videos can't be prepared, or an arm gives other clips than the shards.
     """
+    num_steps, rounds = options.steps or (3 if options.quick else 6), options.rounds or (1 if options.quick else 2)
     machine = describe_machine()
     device = pick_device(options.device)
     shards, source = find_shards(options.shards, options.source)
@@ -107,7 +103,7 @@ def run_epoch_benchmark(options: EpochBenchmark, *, progress: Progress = to_stde
             workers=options.workers or usable_cores(),
             scratch=Path(temporary),
         )
-        rows = session.measure(steps, options.lengths, progress=progress)
+        rows = session.measure(steps, num_steps=num_steps, rounds=rounds, progress=progress)
         report = EpochReport(
             quick=options.quick,
             machine=machine,
@@ -117,8 +113,8 @@ def run_epoch_benchmark(options: EpochBenchmark, *, progress: Progress = to_stde
             batch_size=options.batch_size,
             workers=options.workers or usable_cores(),
             size=options.size,
-            steps=options.lengths.steps,
-            rounds=options.lengths.rounds,
+            steps=num_steps,
+            rounds=rounds,
             rows=tuple(rows),
         )
     return report.written(options.out, "epoch")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,11 +13,11 @@ import torch
 
 from vidpipe.bench.epoch.decord_native import DecordAllFramesArm, DecordIndicesFirstArm
 from vidpipe.bench.epoch.report import EpochRow, EpochRun
-from vidpipe.bench.loader.arms.base import CENTER_CROP, RANDOM_CROP, Arm, ArmBatch, ArmSetup, close_batches
+from vidpipe.bench.loader.arms.base import CENTER_CROP, RANDOM_CROP, Arm, ArmBatch, ArmSetup, Batches
 from vidpipe.bench.loader.arms.vidpipe_loader import VidpipeArm
 from vidpipe.bench.loader.proof import prove
 from vidpipe.bench.progress import Progress
-from vidpipe.bench.train_step import Step, cached_step_seconds
+from vidpipe.bench.train_step import Step, cached_step_seconds, plain_batch
 from vidpipe.bench.turns import in_turn
 from vidpipe.errors import VidpipeError
 from vidpipe.loader import Batch
@@ -27,14 +27,6 @@ from vidpipe.train.meter import Clock
 
 WARM_UP_BATCHES = 4  # for each worker: all memory was used once by then, and as much is begun as when the clock stops
 CACHED_STEPS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class RunLengths:
-    """Steps of each run, and turns of each arm."""
-
-    steps: int
-    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +89,12 @@ class EpochSession:
             f"{manifest.clip.frames} frames, {size}x{size} pixels for the model"
         )
 
-    def measure(self, steps: Sequence[Step], lengths: RunLengths, *, progress: Progress) -> list[EpochRow]:
+    def measure(self, steps: Sequence[Step], *, num_steps: int, rounds: int, progress: Progress) -> list[EpochRow]:
         """All ways, in turns; before that, that each gives the clips of the shards.
+
+        Args:
+            num_steps: of each run.
+            rounds: turns of each way.
 
         Raises:
             VidpipeError: one doesn't.
@@ -111,12 +107,12 @@ class EpochSession:
         cached_seconds = {step.title: cached_step_seconds(step, cached, steps=CACHED_STEPS) for step in steps}
         alone: dict[str, list[float]] = {way.title: [] for way in WAYS}
         runs: dict[tuple[str, str], list[EpochRun]] = {(w.title, s.title): [] for w in WAYS for s in steps}
-        for number in range(lengths.rounds):
+        for number in range(rounds):
             for way in in_turn(WAYS, number):
-                progress(f"round {number + 1} of {lengths.rounds}: {way.title}")
-                alone[way.title].append(self._run(way, None, steps=lengths.steps).clips_per_second)
+                progress(f"round {number + 1} of {rounds}: {way.title}")
+                alone[way.title].append(self._run(way, None, num_steps=num_steps).clips_per_second)
                 for step in steps:
-                    runs[way.title, step.title].append(self._run(way, step, steps=lengths.steps))
+                    runs[way.title, step.title].append(self._run(way, step, num_steps=num_steps))
         return [
             EpochRow(
                 way=way.title,
@@ -135,14 +131,9 @@ class EpochSession:
         objection = way.kind.objection(setup)
         if objection:
             raise VidpipeError(f"bench epoch: {way.title}: {objection}")
-        arm = way.kind(setup)
-        batches = arm.batches("train")
-        try:
-            prove(arm, "train", batches, num_batches=1)
-        finally:
-            close_batches(batches)
+        prove(way.kind(setup), "train", num_batches=1)
 
-    def _run(self, way: _Way, step: Step | None, *, steps: int) -> EpochRun:
+    def _run(self, way: _Way, step: Step | None, *, num_steps: int) -> EpochRun:
         """Some steps on a way's batches, once it is in full flow; without a step the batches are only taken."""
         clips = 0
         with self._batches(way) as batches:
@@ -151,7 +142,7 @@ class EpochSession:
                     step(self._labelled(batch))
             _wait(step)
             clock = Clock()
-            for _ in range(steps):
+            for _ in range(num_steps):
                 with clock:
                     batch = next(batches)
                 if step is not None:
@@ -161,29 +152,14 @@ class EpochSession:
             wait_seconds, seconds = clock.lap()
         return EpochRun(clips=clips, wait_seconds=wait_seconds, seconds=seconds)
 
-    @contextmanager
-    def _batches(self, way: _Way) -> Iterator[Iterator[ArmBatch]]:
-        batches = way.kind(self._setups[way.codec]).batches("train")
-        try:
-            yield batches
-        finally:
-            close_batches(batches)
+    def _batches(self, way: _Way) -> closing[Batches]:
+        return closing(way.kind(self._setups[way.codec]).batches("train"))
 
     def _labelled(self, batch: ArmBatch) -> Batch:
         """A batch as the step takes it."""
         video: Any = batch.video
         label = torch.tensor([self._labels[key] for key in batch.keys])
-        none = torch.zeros(len(label), dtype=torch.int64, device=self._device)
-        return Batch(
-            video=video.to(self._device, non_blocking=True),
-            label=label.to(self._device),
-            key=list(batch.keys),
-            clip_key=list(batch.keys),
-            video_path=list(batch.keys),
-            is_padding=none.bool(),
-            view=none,
-            dataset=none,
-        )
+        return plain_batch(video.to(self._device, non_blocking=True), label.to(self._device), list(batch.keys))
 
 
 def _wait(step: Step | None) -> None:

@@ -10,8 +10,9 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchvision.transforms import v2
 
+from vidpipe.bench.loader.arms.torch_dataset import random_crops
+from vidpipe.bench.train_step import plain_batch
 from vidpipe.loader import Loader
 from vidpipe.loader.batch import Batch
 from vidpipe.shards.index import read_samples
@@ -78,7 +79,7 @@ class OnTheFlyLoader:
             torch.manual_seed(self._seed * 10_007 + self.epoch)
             for video, label, paths in batches:
                 state = torch.get_rng_state()
-                yield _batch(video, label, list(paths))
+                yield plain_batch(video, label, list(paths))
                 torch.set_rng_state(state)
         self.epoch += 1
 
@@ -100,33 +101,18 @@ class OnTheFlyLoader:
         self.close()
 
 
-def _batch(video: torch.Tensor, label: torch.Tensor, paths: list[str]) -> Batch:
-    none = torch.zeros_like(label)
-    return Batch(
-        video=video,
-        label=label,
-        key=paths,
-        clip_key=paths,
-        video_path=paths,
-        is_padding=none.bool(),
-        view=none,
-        dataset=none,
-    )
-
-
 class _Videos(Dataset[_Item]):
     def __init__(self, source: Path, labels: dict[str, int], section: DataSection, manifest: Manifest) -> None:
         self._items = [(source / path, label) for path, label in labels.items()]
         self._frames = section.frames or manifest.clip.frames
         self._stride = section.stride or manifest.clip.stride
         flip = manifest.horizontal_flip if section.horizontal_flip is None else section.horizontal_flip
-        self._transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(section.size, scale=section.crop_scale, ratio=section.crop_ratio, antialias=True),
-                v2.RandomHorizontalFlip(0.5 if flip else 0.0),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(manifest.normalization.mean, manifest.normalization.std),
-            ]
+        self._transform = random_crops(
+            section.size,
+            scale=section.crop_scale,
+            ratio=section.crop_ratio,
+            flip=flip,
+            normalization=manifest.normalization,
         )
 
     def __len__(self) -> int:

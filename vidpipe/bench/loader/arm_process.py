@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pkgutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from vidpipe.bench.loader.arms.base import CENTER_CROP, JOBS, Arm, ArmBatch, ArmSetup, Job, close_batches
+from vidpipe.bench.loader.arms.base import CENTER_CROP, JOBS, Arm, ArmSetup, Batches, Job
 from vidpipe.bench.loader.proof import Proof, prove
 
 
@@ -36,7 +35,7 @@ class ArmHost:
     def __init__(self) -> None:
         self._kind: type[Arm] | None = None
         self._setup: ArmSetup | None = None
-        self._batches: Iterator[ArmBatch] | None = None
+        self._batches: Batches | None = None
 
     def start(self, target: str, setup: ArmSetup) -> Introduction:
         """Import the arm ("module:Class"), say whether it can run, and let it convert the clips if it has to."""
@@ -52,12 +51,7 @@ class ArmHost:
 
     def prove(self, job: Job, num_batches: int) -> Proof:
         """Prove the arm's clips to be the stored ones."""
-        arm = self._make(centred=True)
-        batches = arm.batches(job)
-        try:
-            return prove(arm, job, batches, num_batches=num_batches)
-        finally:
-            close_batches(batches)
+        return prove(self._make(centred=True), job, num_batches=num_batches)
 
     def open(self, job: Job) -> float:
         """Begin to give batches; the seconds until the first one. The arm runs on until it is frozen."""
@@ -82,7 +76,7 @@ class ArmHost:
     def close(self) -> None:
         """Stop giving batches."""
         if self._batches is not None:
-            close_batches(self._batches)
+            self._batches.close()
         self._batches = None
 
     def _make(self, *, centred: bool) -> Arm:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.bench.clips import StoredClips
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, Job
+from vidpipe.bench.loader.arms.base import Arm, Job
 from vidpipe.bench.psnr import psnr_db
 from vidpipe.errors import VidpipeError
 
@@ -47,7 +48,7 @@ class Proof:
         return f"within {self.max_levels:.2g}" if self.max_levels >= 0.01 else "but for rounding"
 
 
-def prove(arm: Arm, job: Job, batches: Iterator[ArmBatch], *, num_batches: int) -> Proof:
+def prove(arm: Arm, job: Job, *, num_batches: int) -> Proof:
     """Compare an arm's first batches, clip by clip, with what is stored under their keys.
 
     `read` must give the stored bytes; `train`, with its centre crop, what the loader's torch reference computes from them,
@@ -60,17 +61,17 @@ def prove(arm: Arm, job: Job, batches: Iterator[ArmBatch], *, num_batches: int) 
     stored = StoredClips(arm.setup.folder, frames=arm.setup.frames)
     keys: list[str] = []
     worst, mean, psnr = 0.0, 0.0, math.inf
-    for _ in range(num_batches):
-        batch = next(batches)
-        if len(batch.keys) != len(batch.video) or not batch.keys:
-            raise VidpipeError(f"{arm.title}: {job}: {len(batch.keys)} keys for {len(batch.video)} clips")
-        for key, video in zip(batch.keys, batch.video, strict=True):
-            difference = _difference(arm, job, stored, key, np.asarray(video))
-            worst = max(worst, float(difference.max()))
-            mean += float(difference.mean())
-            psnr = min(psnr, psnr_db(difference))
-            _judge(arm, job, key, difference, lossy=arm.from_videos and stored.manifest.codec.name != "tensor")
-            keys.append(key)
+    with closing(arm.batches(job)) as batches:
+        for batch in islice(batches, num_batches):
+            if len(batch.keys) != len(batch.video) or not batch.keys:
+                raise VidpipeError(f"{arm.title}: {job}: {len(batch.keys)} keys for {len(batch.video)} clips")
+            for key, video in zip(batch.keys, batch.video, strict=True):
+                difference = _difference(arm, job, stored, key, np.asarray(video))
+                worst = max(worst, float(difference.max()))
+                mean += float(difference.mean())
+                psnr = min(psnr, psnr_db(difference))
+                _judge(arm, job, key, difference, lossy=arm.from_videos and stored.manifest.codec.name != "tensor")
+                keys.append(key)
     _check_variety(arm, job, keys, len(stored))
     return Proof(len(keys), worst, mean / len(keys), None if math.isinf(psnr) else psnr)
 

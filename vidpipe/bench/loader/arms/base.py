@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,11 +81,8 @@ class ArmBatch:
     video: Sequence[NDArray[np.uint8]] | NDArray[np.float32] | Tensor
 
 
-def close_batches(batches: Iterator[ArmBatch]) -> None:
-    """End what gives batches, with all that it has started."""
-    close: Any = getattr(batches, "close", None)
-    if close is not None:
-        close()
+Batches = Generator[ArmBatch, None, None]
+"""Batches without end; closing it ends all that it has started."""
 
 
 class Arm(ABC):
@@ -121,5 +118,5 @@ class Arm(ABC):
         """Convert the clips to the arm's own format, in `setup.scratch`; is done once, before anything is timed."""
 
     @abstractmethod
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
-        """Batches without end: the clips are given again and again. What it starts ends when the iterator is closed."""
+    def batches(self, job: Job) -> Batches:
+        """The clips, again and again."""

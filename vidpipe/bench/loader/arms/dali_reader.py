@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -12,7 +11,7 @@ from nvidia.dali import fn, math, pipeline_def, types
 from torch.utils.dlpack import from_dlpack
 
 from vidpipe.bench.clips import StoredClips
-from vidpipe.bench.loader.arms.base import CENTER_CROP, Arm, ArmBatch, Job
+from vidpipe.bench.loader.arms.base import CENTER_CROP, Arm, ArmBatch, Batches, Job
 from vidpipe.shards.layout import index_name
 
 
@@ -33,7 +32,7 @@ class DaliReaderArm(Arm):
         """The archives that are read, with an index beside each, in the order of the clips."""
         return [str(stored.folder / shard) for shard in stored.shards]
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """In the order of the shards, without end; the reader gives no keys, so they are counted along."""
         stored = StoredClips(self.setup.folder, frames=self.setup.frames)
         keys = [clip.key for clip in stored.clips]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ import litdata
 import numpy as np
 
 from vidpipe.bench.clips import StoredClips
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, Job
+from vidpipe.bench.loader.arms.base import Arm, Batches, Job
 from vidpipe.bench.loader.arms.own_format import CHUNK_BYTES, repeats
 from vidpipe.bench.loader.arms.torch_dataset import ClipTransform, Item, batches_of, collate
 
@@ -39,7 +38,7 @@ class LitDataArm(Arm):
             start_method="fork",
         )
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """In its shuffled order."""
         dataset = _Dataset(
             str(self.setup.scratch),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.bench.clips import StoredClip, StoredClips
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Job
+from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Batches, Job
 
 MAX_SOURCE_BYTES = 128 << 20
 AHEAD = 2
@@ -32,7 +31,7 @@ class MemcpyArm(Arm):
         super().__init__(setup)
         self._stored = StoredClips(setup.folder, frames=setup.frames)
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """Batches in the order of the shards; each is copied in as many equal parts as there are threads."""
         clips, source = self._source(job)
         shapes, dtype = [item.shape for item in source], source[0].dtype

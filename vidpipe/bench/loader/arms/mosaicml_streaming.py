@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import streaming
 from torch.utils.data import DataLoader
 
 from vidpipe.bench.clips import StoredClips
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, Job
+from vidpipe.bench.loader.arms.base import Arm, Batches, Job
 from vidpipe.bench.loader.arms.own_format import CHUNK_BYTES, repeats
 from vidpipe.bench.loader.arms.torch_dataset import ClipTransform, Item, batches_of, collate
 
@@ -31,7 +30,7 @@ class MosaicmlStreamingArm(Arm):
             for clip in stored.clips:
                 writer.write({"key": clip.key, "video": stored.frames(clip)})
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """In its shuffled order."""
         num_clips = len(StoredClips(self.setup.folder))
         dataset = _Dataset(

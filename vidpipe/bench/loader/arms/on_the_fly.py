@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, RandomSampler
 
 from vidpipe.bench.clips import StoredClip, StoredClips
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Job
+from vidpipe.bench.loader.arms.base import Arm, ArmSetup, Batches, Job
 from vidpipe.bench.loader.arms.torch_dataset import ClipTransform, Item, iterate
 from vidpipe.video.decord_library import can_decode
 from vidpipe.video.spec import ClipSpec
@@ -80,11 +80,14 @@ class OnTheFlyArm(Arm):
     def decode(cls, clip: SourceClip) -> NDArray[np.uint8]:
         """The clip's frames, uint8 [T, H, W, 3], scaled to `clip.size`, or not at all with `whole_frames`."""
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """In a random order, by `workers` DataLoader workers."""
         clips = self.clips(self.setup)
         dataset = _Decoding(self, clips, ClipTransform(self.setup, job))
-        sampler = Endless(len(clips), self.setup.seed)
+        order = torch.Generator().manual_seed(self.setup.seed)
+        sampler = RandomSampler(
+            dataset, num_samples=len(clips) << 30, generator=order
+        )  # one permutation after the other
         yield from iterate(dataset, self.setup, job, workers=self.setup.workers, sampler=sampler)
 
 
@@ -128,16 +131,3 @@ class _Decoding(Dataset[Item]):
         clip = self._clips[index]
         video = self._arm.decode(clip)
         return clip.key, self._transform(video if self._arm.whole_frames else clip.cut(video))
-
-
-class Endless(Sampler[int]):
-    """One random permutation after the other."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self._size = size
-        self._seed = seed
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng(self._seed)
-        while True:
-            yield from (int(index) for index in rng.permutation(self._size))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import ClassVar
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.bench.clips import StoredClip, StoredClips
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Job
+from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Batches, Job
 from vidpipe.loader.memory import aligned, aligned_array
 
 AHEAD = 2
@@ -41,7 +40,7 @@ class PreadvArm(Arm):
             return f"the frames that are taken of a clip lie apart, in {len(runs)} places"
         return ""
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """In the order of the shards."""
         del job
         clips, size = itertools.cycle(self._stored.clips), self.setup.batch_size

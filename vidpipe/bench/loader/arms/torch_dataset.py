@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from vidpipe.bench.loader.arms.base import ArmBatch, ArmSetup, Job
-from vidpipe.shards.manifest import load_manifest
+from vidpipe.shards.manifest import Normalization, load_manifest
 
 Item = tuple[str, Tensor]
 Collated = tuple[list[str], Tensor | list[Tensor]]
@@ -23,16 +23,13 @@ class ClipTransform:
     """uint8 [T, H, W, 3] to what the job wants: as it is, or float32 [3, T, size, size] by torchvision's transforms."""
 
     def __init__(self, setup: ArmSetup, job: Job) -> None:
-        normalization = load_manifest(setup.folder).normalization
-        crop = setup.crop
         self._job = job
-        self._augment = v2.Compose(
-            [
-                v2.RandomResizedCrop(setup.size, scale=crop.scale, ratio=crop.ratio, antialias=True),
-                v2.RandomHorizontalFlip(0.5 if crop.flip else 0.0),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(normalization.mean, normalization.std),
-            ]
+        self._augment = random_crops(
+            setup.size,
+            scale=setup.crop.scale,
+            ratio=setup.crop.ratio,
+            flip=setup.crop.flip,
+            normalization=load_manifest(setup.folder).normalization,
         )
 
     def __call__(self, video: NDArray[np.uint8]) -> Tensor:
@@ -42,6 +39,20 @@ class ClipTransform:
             return frames
         augmented: Tensor = self._augment(frames.permute(0, 3, 1, 2))
         return augmented.permute(1, 0, 2, 3)
+
+
+def random_crops(
+    size: int, *, scale: tuple[float, float], ratio: tuple[float, float], flip: bool, normalization: Normalization
+) -> v2.Compose:
+    """Torchvision's usual transforms: random resized crops of frames uint8 [T, 3, H, W], the same of all, as float32."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=scale, ratio=ratio, antialias=True),
+            v2.RandomHorizontalFlip(0.5 if flip else 0.0),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(normalization.mean, normalization.std),
+        ]
+    )
 
 
 def collate(items: Sequence[Item]) -> Collated:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Job
+from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Batches, Job
 from vidpipe.loader import Loader, LoaderOptions
 from vidpipe.loader.options import Backend
 from vidpipe.shards.manifest import load_manifest
@@ -24,7 +23,7 @@ class VidpipeArm(Arm):
     jobs: ClassVar[frozenset[Job]] = frozenset({"train"})
     backend: ClassVar[Backend] = "auto"
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """Epoch after epoch."""
         del job
         with open_loader(self.setup, long_epoch(self.setup.folder), backend=self.backend) as loader:
@@ -68,7 +67,7 @@ class VidpipeReadArm(Arm):
     jobs: ClassVar[frozenset[Job]] = frozenset({"read"})
     check: ClassVar[Literal["crc", "off"]] = "crc"
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """Epoch after epoch."""
         del job
         with open_loader(self.setup, long_epoch(self.setup.folder), backend="torch", check=self.check) as loader:

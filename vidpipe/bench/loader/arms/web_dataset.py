@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ import webdataset as wds
 from numpy.typing import NDArray
 
 from vidpipe.bench.clips import StoredClips
-from vidpipe.bench.loader.arms.base import Arm, ArmBatch, Job
+from vidpipe.bench.loader.arms.base import Arm, Batches, Job
 from vidpipe.bench.loader.arms.torch_dataset import ClipTransform, Item, iterate
 from vidpipe.video.decord_library import load_decord
 
@@ -40,7 +40,7 @@ class WebDatasetArm(Arm):
             shards = [stored.folder / shard for shard in stored.shards]
             _deal_out(shards, self.setup.scratch, parts=min(self.setup.workers, len(stored)))
 
-    def batches(self, job: Job) -> Iterator[ArmBatch]:
+    def batches(self, job: Job) -> Batches:
         """In the order of the shards, which are dealt out to the workers."""
         stored = StoredClips(self.setup.folder, frames=self.setup.frames)
         shards = [str(path) for path in sorted(self.setup.scratch.glob("*.tar"))]
