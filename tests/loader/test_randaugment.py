@@ -8,7 +8,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from vidpipe.loader.randaugment import OPERATIONS, RandAugment, draw_operations, rand_augment
+from vidpipe.loader.policies import RandAugment
+from vidpipe.loader.randaugment import OPERATIONS, draw_operations, rand_augment
 from vidpipe.shards.manifest import Normalization
 
 

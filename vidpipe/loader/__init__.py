@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from vidpipe.loader.batch import Batch, RawBatch
     from vidpipe.loader.color import ColorJitter
     from vidpipe.loader.loader import Loader
-    from vidpipe.loader.mixing import Mixing, mix_batch
+    from vidpipe.loader.mixing import mix_batch
     from vidpipe.loader.options import LoaderOptions
-    from vidpipe.loader.randaugment import RandAugment, rand_augment
+    from vidpipe.loader.policies import Mixing, RandAugment
+    from vidpipe.loader.randaugment import rand_augment
     from vidpipe.loader.stats import LoaderStats
     from vidpipe.shards.manifest import Normalization
 
@@ -22,9 +23,9 @@ _MODULES = {
     "Loader": "loader",
     "LoaderOptions": "options",
     "LoaderStats": "stats",
-    "Mixing": "mixing",
+    "Mixing": "policies",
     "Normalization": "options",
-    "RandAugment": "randaugment",
+    "RandAugment": "policies",
     "RawBatch": "batch",
     "mix_batch": "mixing",
     "rand_augment": "randaugment",

@@ -16,39 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidpipe.loader.augment import keyed_rng
+from vidpipe.loader.policies import Mixing
 from vidpipe.loader.transfer import to_device
 
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """What is mixed; off where a value is 0.
-
-    Attributes:
-        mixup: alpha of the Beta distribution of mixup's weights (arXiv:1710.09412).
-        cutmix: alpha of the Beta distribution of the kept area of CutMix (arXiv:1905.04899).
-        prob: share of the clips that are mixed.
-        switch_prob: share of CutMix among them where both are on.
-        erase: share of the clips in which a box is filled with noise of the data's spread (arXiv:1708.04896).
-    """
-
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    prob: float = 1.0
-    switch_prob: float = 0.5
-    erase: float = 0.0
-
-    @property
-    def is_soft(self) -> bool:
-        """Whether labels become soft."""
-        return (self.mixup > 0 or self.cutmix > 0) and self.prob > 0
-
-    @property
-    def is_on(self) -> bool:
-        """Whether anything is done."""
-        return self.is_soft or self.erase > 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ drawn for a clip is a pure function of (seed, epoch, key).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,28 +16,12 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
 from vidpipe.loader.augment import keyed_rng
+from vidpipe.loader.policies import RandAugment
 from vidpipe.loader.transfer import to_device
 from vidpipe.shards.manifest import Normalization
 
 _GREY = [124.0, 116.0, 104.0]  # the mean of ImageNet, for what moves into the picture
 _TOP = 10.0
-
-
-@dataclass(frozen=True)
-class RandAugment:
-    """The policy.
-
-    Attributes:
-        ops: operations applied to a clip in turn.
-        magnitude: mean strength, 0 to 10.
-        std: standard deviation of the strength.
-        prob: with which each operation is applied at all.
-    """
-
-    ops: int = 4
-    magnitude: float = 7.0
-    std: float = 0.5
-    prob: float = 0.5
 
 
 Operation = Callable[[Tensor, float, int], Tensor]

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.mixing import Mixing
 from vidpipe.train.data import per_process_batch
 from vidpipe.train.recipe import TrainRecipe
 
 
 def smallest_part(recipe: TrainRecipe) -> int:
     """Fewest clips of a part: a sample's clips stay together, and mixing takes those of two samples."""
-    return recipe.data.clips_per_sample * (2 if mixing_of(recipe).is_soft else 1)
-
-
-def mixing_of(recipe: TrainRecipe) -> Mixing:
-    """How clips are mixed."""
-    return Mixing(**recipe.mixing.model_dump())
+    return recipe.data.clips_per_sample * (2 if recipe.mixing.is_soft else 1)
 
 
 def check_parts(recipe: TrainRecipe, *, world_size: int) -> None:
@@ -27,7 +21,7 @@ def check_parts(recipe: TrainRecipe, *, world_size: int) -> None:
     batch, accumulate = recipe.data.batch_size, recipe.optim.accumulate
     part = per_process_batch(batch, world_size=world_size, accumulate=accumulate)
     fewest = smallest_part(recipe)
-    if mixing_of(recipe).is_soft and part < fewest:
+    if recipe.mixing.is_soft and part < fewest:
         raise UsageError(
             f"mixing: data.batch_size {batch} among {world_size} processes x {accumulate} accumulation steps makes parts of "
             f"{part} clips, but a clip is mixed with one of another sample of its part, which takes {fewest}; take a larger "

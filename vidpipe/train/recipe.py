@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vidpipe.loader.policies import Mixing, RandAugment
 from vidpipe.recipes import Section, load_recipe, validate
 from vidpipe.train.recipe_data import DataSection
 
@@ -49,40 +50,6 @@ class ModelSection(BaseModel):
     def config(self) -> dict[str, Any]:
         """The model's own keys."""
         return dict(self.model_extra or {})
-
-
-class MixingSection(Section):
-    """Mixing of the clips of a batch; the labels become soft. Off where an alpha is 0.
-
-    Attributes:
-        mixup: alpha of the Beta distribution of mixup (arXiv:1710.09412).
-        cutmix: alpha of the Beta distribution of CutMix (arXiv:1905.04899); one box for all frames of a clip.
-        prob: share of the clips that are mixed at all.
-        switch_prob: share of CutMix among the mixed clips where both are on.
-        erase: probability with which a box of a clip, the same in all frames, is filled with noise (arXiv:1708.04896).
-    """
-
-    mixup: float = Field(default=0.0, ge=0)
-    cutmix: float = Field(default=0.0, ge=0)
-    prob: float = Field(default=1.0, ge=0, le=1)
-    switch_prob: float = Field(default=0.5, ge=0, le=1)
-    erase: float = Field(default=0.0, ge=0, le=1)
-
-
-class RandAugmentSection(Section):
-    """RandAugment on the clips of a batch (arXiv:1909.13719): `rand-mM-nN-mstdS-inc1` where that notation is known.
-
-    Attributes:
-        ops: operations applied to a clip in turn (N).
-        magnitude: mean strength, 0 to 10 (M).
-        std: standard deviation of the strength (S).
-        prob: with which each operation is applied at all.
-    """
-
-    ops: int = Field(default=4, ge=1)
-    magnitude: float = Field(default=7.0, ge=0, le=10)
-    std: float = Field(default=0.5, ge=0)
-    prob: float = Field(default=0.5, ge=0, le=1)
 
 
 class DistillSection(Section):
@@ -238,8 +205,8 @@ class TrainRecipe(Section):
     data: DataSection = DataSection()
     optim: OptimSection
     schedule: ScheduleSection
-    rand_augment: RandAugmentSection | None = None
-    mixing: MixingSection = MixingSection()
+    rand_augment: RandAugment | None = None
+    mixing: Mixing = Mixing()
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     distill: DistillSection | None = None
     precision: Precision = "auto"

@@ -16,13 +16,12 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
 from vidpipe.loader import Batch
-from vidpipe.loader.mixing import Mixing, mix_batch
-from vidpipe.loader.randaugment import RandAugment, rand_augment
+from vidpipe.loader.mixing import mix_batch
+from vidpipe.loader.randaugment import rand_augment
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.distill import Distillation, Teacher
 from vidpipe.train.objective import Objective, Shown, objective_for
 from vidpipe.train.optim import Schedule
-from vidpipe.train.parts import mixing_of
 from vidpipe.train.recipe import TrainRecipe
 from vidpipe.train.sharding import broadcast_buffers
 
@@ -142,7 +141,7 @@ class Learner:
         objective = objective_for(
             self.module,
             label_smoothing=self.recipe.label_smoothing,
-            soft=self.mixing.is_soft,
+            soft=self.recipe.mixing.is_soft,
             seed=self.recipe.seed,
         )
         return objective if self.teacher is None else Distillation(objective, self.module, self.teacher)
@@ -154,7 +153,7 @@ class Learner:
             video = rand_augment(
                 video,
                 keys=batch.clip_key,
-                policy=RandAugment(**policy.model_dump()),
+                policy=policy,
                 normalization=self.normalization,
                 seed=self.recipe.seed,
                 epoch=epoch,
@@ -164,7 +163,7 @@ class Learner:
             batch.label.clamp(min=0),
             keys=batch.clip_key,
             num_classes=self.num_classes,
-            mixing=self.mixing,
+            mixing=self.recipe.mixing,
             clips_per_sample=self.recipe.data.clips_per_sample,
             seed=self.recipe.seed,
             epoch=epoch,
@@ -206,11 +205,6 @@ class Learner:
         if self.fabric.world_size > 1:
             finite = cast(Tensor, self.fabric.all_reduce(finite, reduce_op="mean"))
         return bool(finite == 1.0)
-
-    @property
-    def mixing(self) -> Mixing:
-        """How clips are mixed."""
-        return mixing_of(self.recipe)
 
     @property
     def num_classes(self) -> int:

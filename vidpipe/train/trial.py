@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidpipe.train.parts import mixing_of
 from vidpipe.train.recipe import TrainRecipe
 
 
@@ -36,7 +35,7 @@ def _with_one_clip(recipe: TrainRecipe, *, world_size: int) -> tuple[TrainRecipe
     together, notes, left_out = recipe.data.clips_per_sample, [], []
     if together > 1:
         left_out.append(f"the {together} clips of a sample")
-    if mixing_of(recipe).is_soft:
+    if recipe.mixing.is_soft:
         left_out.append("mixing")
     if left_out or recipe.data.batch_size != world_size:
         notes.append(_other_batch(recipe, world_size, f" without {' and '.join(left_out)}" if left_out else ""))
