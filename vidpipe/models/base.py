@@ -31,6 +31,11 @@ class ModelConfig(Section):
     image_size: int = Field(default=224, ge=8)
     checkpointing: bool = False
 
+    @property
+    def any_multiple_of(self) -> tuple[int, int, int] | None:
+        """Of which the model takes any multiples as T, H and W; None where it takes the configured ones only."""
+        return None
+
 
 class VideoModel(nn.Module):
     """Base of all models: `forward(video)` takes float [B, 3, T, H, W], normalised, and gives logits [B, num_classes].
@@ -55,6 +60,7 @@ class VideoModel(nn.Module):
         self._config = config
         self.num_classes = num_classes
         self.clip_shape = (config.num_frames, config.image_size, config.image_size)
+        self.any_multiple_of = config.any_multiple_of
 
     @property
     def config(self) -> ModelConfig:
@@ -73,12 +79,8 @@ class VideoModel(nn.Module):
         """
         raise NotImplementedError
 
-    def check_input(self, video: Tensor, *, any_multiple_of: tuple[int, int, int] | None = None) -> None:
+    def check_input(self, video: Tensor) -> None:
         """Refuse a clip that the model was not configured for.
-
-        Args:
-            video: what `forward` got.
-            any_multiple_of: allow any T, H and W that are multiples of these instead of the configured ones.
 
         Raises:
             ModelError: with the shape that was got and the shape that was expected.
@@ -91,9 +93,9 @@ class VideoModel(nn.Module):
                 f"got {video.dtype} {list(video.shape)}"
             )
         got = tuple(video.shape[2:])
-        if any_multiple_of is not None:
-            if any(n < step or n % step for n, step in zip(got, any_multiple_of, strict=True)):
-                raise ModelError(f"{name}: T, H, W = {got} must be multiples of {any_multiple_of}")
+        if self.any_multiple_of is not None:
+            if any(n < step or n % step for n, step in zip(got, self.any_multiple_of, strict=True)):
+                raise ModelError(f"{name}: T, H, W = {got} must be multiples of {self.any_multiple_of}")
         elif got != self.clip_shape:
             raise ModelError(
                 f"{name}: configured for T, H, W = {self.clip_shape}, got {got}; "

@@ -96,18 +96,18 @@ class ClassTokenEncoder(nn.Module):
         self.norm = LAYER_NORM(config.width)
         self.checkpointing = config.checkpointing
 
-    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """The class token of each sequence.
 
         Args:
             tokens: [B, N, width].
-            positions: [1, 1 + N, width] instead of the learned ones.
+            positions: [1, 1 + N, width]: the learned ones, perhaps interpolated.
 
         Returns:
             [B, width].
         """
         cls_token = self.cls_token.expand(tokens.shape[0], -1, -1)
-        x = torch.cat([cls_token, tokens], dim=1) + (self.pos_embed if positions is None else positions)
+        x = torch.cat([cls_token, tokens], dim=1) + positions
         x = run_blocks(self.blocks, self.dropout(x), checkpointing=self.checkpointing)
         # The norm is per token, and the class token is all that leaves.
         result: Tensor = self.norm(x[:, 0])

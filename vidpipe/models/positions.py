@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,9 @@ def resample_space(positions: Tensor, grid: tuple[int, int], *, num_prefix: int)
     Returns:
         [1, num_prefix + rows * columns, D].
     """
+    side = math.isqrt(positions.shape[1] - num_prefix)
+    if grid == (side, side):
+        return positions
     result: Tensor = resample_abs_pos_embed(positions, new_size=list(grid), num_prefix_tokens=num_prefix)
     return result
 

@@ -35,6 +35,11 @@ class TrunkConfig(ModelConfig):
     width: int = Field(default=64, ge=1)
     any_size: bool = False
 
+    @property
+    def any_multiple_of(self) -> tuple[int, int, int] | None:
+        """Anything, where that is asked for."""
+        return (1, 1, 1) if self.any_size else None
+
     @model_validator(mode="after")
     def _layers_positive(self) -> TrunkConfig:
         if min(self.layers) < 1:
@@ -143,7 +148,6 @@ class R2Plus1D(VideoModel):
 
     def __init__(self, config: R2Plus1DConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
-        self.any_size = config.any_size
         self.trunk = R2Plus1DTrunk(config)
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(self.trunk.num_channels, num_classes)
@@ -160,6 +164,6 @@ class R2Plus1D(VideoModel):
         Raises:
             ModelError: T, H or W are not the configured ones.
         """
-        self.check_input(video, any_multiple_of=(1, 1, 1) if self.any_size else None)
+        self.check_input(video)
         logits: Tensor = self.fc(self.dropout(self.trunk(video).mean((2, 3, 4))))
         return logits

@@ -54,7 +54,6 @@ class R2Plus1DBert(VideoModel):
 
     def __init__(self, config: R2Plus1DBertConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
-        self.any_size = config.any_size
         self.trunk = R2Plus1DTrunk(config)
         width = self.trunk.num_channels
         bert = TransformerConfig(
@@ -86,8 +85,8 @@ class R2Plus1DBert(VideoModel):
         Raises:
             ModelError: T, H or W are not the configured ones.
         """
-        self.check_input(video, any_multiple_of=(1, 1, 1) if self.any_size else None)
+        self.check_input(video)
         x = self.trunk(video).mean((3, 4)).transpose(1, 2)
-        positions = resample_time(self.bert.pos_embed, x.shape[1], num_prefix=1) if self.any_size else None
+        positions = resample_time(self.bert.pos_embed, x.shape[1], num_prefix=1)
         logits: Tensor = self.fc(self.head_dropout(self.bert(x, positions)))
         return logits

@@ -65,7 +65,6 @@ class R2Plus1DPerceiver(VideoModel):
 
     def __init__(self, config: R2Plus1DPerceiverConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
-        self.any_size = config.any_size
         self.checkpointing = config.checkpointing
         self.trunk = R2Plus1DTrunk(config, num_blocks=config.num_blocks)
         if config.num_cross:
@@ -106,7 +105,7 @@ class R2Plus1DPerceiver(VideoModel):
         Raises:
             ModelError: T, H or W are not the configured ones.
         """
-        self.check_input(video, any_multiple_of=(1, 1, 1) if self.any_size else None)
+        self.check_input(video)
         return self.attend(self.trunk(video).flatten(2).transpose(1, 2))
 
     def attend(self, features: Tensor) -> Tensor:

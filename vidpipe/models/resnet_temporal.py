@@ -30,6 +30,11 @@ class ResNetTemporalConfig(TransformerConfig):
     depth: int = Field(default=4, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
+    @property
+    def any_multiple_of(self) -> tuple[int, int, int] | None:
+        """Any number of frames, where positions are interpolated."""
+        return (1, self.image_size, self.image_size) if self.interpolate_positions else None
+
     @field_validator("backbone")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -50,7 +55,6 @@ class ResNetTemporal(VideoModel):
 
     def __init__(self, config: ResNetTemporalConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
-        self.interpolate_positions = config.interpolate_positions
         self.backbone = make_backbone(config.backbone, size=config.image_size)
         self.num_features = num_features(self.backbone)
         self.project = nn.Linear(self.num_features, config.width)
@@ -91,24 +95,19 @@ class ResNetTemporal(VideoModel):
 
     def extract_features(self, video: Tensor) -> Tensor:
         """The backbone's pooled features of each frame: [B, T, D], without gradients."""
-        frames, height, width = self.clip_shape
-        if self.interpolate_positions and video.ndim == 5:
-            frames = video.shape[2]
-        self.check_input(video, any_multiple_of=(1, height, width) if self.interpolate_positions else None)
+        self.check_input(video)
         with torch.no_grad():
             features: Tensor = self.backbone(video.transpose(1, 2).flatten(0, 1))
-        return features.view(len(video), frames, self.num_features)
+        return features.view(len(video), video.shape[2], self.num_features)
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits of frame features [B, T, D]."""
         length = features.shape[1]
-        if features.shape[2] != self.num_features or not (self.interpolate_positions or length == self.clip_shape[0]):
+        if features.shape[2] != self.num_features or (self.any_multiple_of is None and length != self.clip_shape[0]):
             raise ModelError(
                 f"{type(self).__name__}: expected features [B, {self.clip_shape[0]}, {self.num_features}], "
                 f"got {list(features.shape)}"
             )
-        positions = None
-        if self.interpolate_positions:
-            positions = resample_time(self.temporal.pos_embed, length, num_prefix=1)
+        positions = resample_time(self.temporal.pos_embed, length, num_prefix=1)
         logits: Tensor = self.head(self.temporal(self.project(features), positions))
         return logits

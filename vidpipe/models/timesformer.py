@@ -111,10 +111,8 @@ class TimeSformer(VideoModel):
 
     def __init__(self, config: TimeSformerConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
-        self.tubelet = config.tubelet
         self.attention = config.attention
         self.checkpointing = config.checkpointing
-        self.interpolate_positions = config.interpolate_positions
         frames, rows, columns = config.grid
         self.patch_embed = TubeletEmbed(config.tubelet, config.width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
@@ -155,12 +153,10 @@ class TimeSformer(VideoModel):
         Raises:
             ModelError: T, H or W are not the configured ones (with interpolated positions: not multiples of a tubelet).
         """
-        self.check_input(video, any_multiple_of=self.tubelet if self.interpolate_positions else None)
+        self.check_input(video)
         x = self.patch_embed(video)
         batch, frames, rows, columns, width = x.shape
-        pos_embed: Tensor = self.pos_embed
-        if self.interpolate_positions:
-            pos_embed = resample_space(pos_embed, (rows, columns), num_prefix=1)
+        pos_embed = resample_space(self.pos_embed, (rows, columns), num_prefix=1)
         x = x.flatten(2, 3) + pos_embed[:, None, 1:]
         cls_token = self.cls_token + pos_embed[:, :1]
         if self.attention == "space":
@@ -168,9 +164,7 @@ class TimeSformer(VideoModel):
             x = run_blocks(self.blocks, self.dropout(x), checkpointing=self.checkpointing)
             x = x.view(batch, frames, -1, width).mean(1)
         else:
-            time_embed: Tensor = self.time_embed
-            if self.interpolate_positions:
-                time_embed = resample_time(time_embed, frames, num_prefix=0)
+            time_embed = resample_time(self.time_embed, frames, num_prefix=0)
             x = (x + time_embed[:, :, None]).transpose(1, 2).flatten(1, 2)
             x = self.dropout(torch.cat([cls_token.expand(batch, -1, -1), x], dim=1))
             args = (frames,) if self.attention == "divided" else ()

@@ -29,6 +29,11 @@ class TubeletConfig(TransformerConfig):
         return self.tubelet_frames, self.patch_size, self.patch_size
 
     @property
+    def any_multiple_of(self) -> tuple[int, int, int] | None:
+        """Tubelets, where positions are interpolated."""
+        return self.tubelet if self.interpolate_positions else None
+
+    @property
     def grid(self) -> tuple[int, int, int]:
         """Tubelets along (time, height, width)."""
         side = self.image_size // self.patch_size

@@ -115,8 +115,6 @@ class VideoMAE(VideoModel):
 
     def __init__(self, config: VideoMAEConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
-        self.tubelet = config.tubelet
-        self.interpolate_positions = config.interpolate_positions
         self.encoder = VideoMAEEncoder(config)
         self.fc_norm = LAYER_NORM(config.width)
         self.head_dropout = nn.Dropout(config.head_dropout)
@@ -138,7 +136,7 @@ class VideoMAE(VideoModel):
         Raises:
             ModelError: T, H or W are not the configured ones (with interpolated positions: not multiples of a tubelet).
         """
-        self.check_input(video, any_multiple_of=self.tubelet if self.interpolate_positions else None)
+        self.check_input(video)
         x = self.fc_norm(self.refine(self.encoder(video)).mean(1))
         logits: Tensor = self.head(self.head_dropout(x))
         return logits

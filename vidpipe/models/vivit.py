@@ -43,8 +43,6 @@ class ViViT(VideoModel):
 
     def __init__(self, config: ViViTConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
-        self.tubelet = config.tubelet
-        self.interpolate_positions = config.interpolate_positions
         self.patch_embed = TubeletEmbed(config.tubelet, config.width)
         rates = drop_path_rates(config.drop_path, config.spatial_depth + config.temporal_depth)
         frames, rows, columns = config.grid
@@ -103,12 +101,10 @@ class ViViT(VideoModel):
 
     def encode_frames(self, video: Tensor) -> Tensor:
         """The spatial encoder's class token of each tubelet-frame: [B, T', width]."""
-        self.check_input(video, any_multiple_of=self.tubelet if self.interpolate_positions else None)
+        self.check_input(video)
         x = self.patch_embed(video)
         batch, frames, rows, columns, width = x.shape
-        positions = None
-        if self.interpolate_positions:
-            positions = resample_space(self.spatial.pos_embed, (rows, columns), num_prefix=1)
+        positions = resample_space(self.spatial.pos_embed, (rows, columns), num_prefix=1)
         x = x.reshape(batch * frames, rows * columns, width)
         result: Tensor = self.spatial(x, positions).view(batch, frames, width)
         return result
@@ -122,8 +118,6 @@ class ViViT(VideoModel):
         """One token of each clip [B, width]."""
         if self.temporal is None:
             return frame_tokens.mean(dim=1)
-        positions = None
-        if self.interpolate_positions:
-            positions = resample_time(self.temporal.pos_embed, frame_tokens.shape[1], num_prefix=1)
+        positions = resample_time(self.temporal.pos_embed, frame_tokens.shape[1], num_prefix=1)
         token: Tensor = self.temporal(frame_tokens, positions)
         return token

@@ -34,9 +34,7 @@ class ViViTJoint(VideoModel):
 
     def __init__(self, config: ViViTJointConfig, *, num_classes: int) -> None:
         super().__init__(config, num_classes=num_classes)
-        self.tubelet = config.tubelet
         self.grid = config.grid
-        self.interpolate_positions = config.interpolate_positions
         self.patch_embed = TubeletEmbed(config.tubelet, config.width)
         frames, rows, columns = config.grid
         blocks = pre_norm_blocks(config, drop_path_rates(config.drop_path, config.depth))
@@ -64,11 +62,9 @@ class ViViTJoint(VideoModel):
         Raises:
             ModelError: T, H or W are not the configured ones (with interpolated positions: not multiples of a tubelet).
         """
-        self.check_input(video, any_multiple_of=self.tubelet if self.interpolate_positions else None)
+        self.check_input(video)
         x = self.patch_embed(video)
-        positions = None
-        if self.interpolate_positions:
-            _, frames, rows, columns, _ = x.shape
-            positions = resample_space_time(self.encoder.pos_embed, self.grid, (frames, rows, columns), num_prefix=1)
+        _, frames, rows, columns, _ = x.shape
+        positions = resample_space_time(self.encoder.pos_embed, self.grid, (frames, rows, columns), num_prefix=1)
         logits: Tensor = self.head(self.encoder(x.flatten(1, 3), positions))
         return logits
