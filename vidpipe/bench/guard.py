@@ -10,7 +10,6 @@ import os
 import signal
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Self
 
 
@@ -37,9 +36,7 @@ class Guard:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pipe.close()
         self._process.join()
 
