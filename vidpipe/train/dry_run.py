@@ -31,8 +31,31 @@ _SLOW_STEP_SECONDS = 5.0  # on the CPU: a second one would tell little that the 
 
 
 @dataclass(frozen=True)
-class DryRun:
-    """What one step took, on the first process where there are several.
+class StepTimes:
+    """What one step took; its `loss_seconds` include what a teacher says."""
+
+    loss: float
+    mixing_seconds: float
+    forward_seconds: float
+    loss_seconds: float
+    backward_seconds: float
+    optimizer_seconds: float
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Seconds of each part."""
+        names = ("mixing", "forward", "loss", "backward", "optimizer")
+        return {name: getattr(self, f"{name}_seconds") for name in names}
+
+    @property
+    def step_seconds(self) -> float:
+        """Of the whole step, on a batch that is there."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class DryRun(StepTimes):
+    """What one step took, once all is warm if it is the second; on the first process where there are several.
 
     Attributes:
         processes: that take a step together.
@@ -40,11 +63,8 @@ class DryRun:
         steps_per_epoch, total_steps: of the run that the recipe describes.
         parameters, trained_parameters: of the model.
         steps: that were taken, 2, or 1 where the first was slow.
-        loss: of the last step.
         first_batch_seconds: until the first batch was there.
         batch_seconds: of the loader alone for each of the next batches, while nothing else goes on.
-        mixing_seconds, forward_seconds, loss_seconds, backward_seconds, optimizer_seconds: of the last step, once all is
-            warm if it is the second; `loss` includes what a teacher says.
         memory_bytes: most memory so far: of the GPU's tensors, or of this process without a GPU.
         notes: what a real run would do otherwise.
     """
@@ -62,26 +82,10 @@ class DryRun:
     parameters: int
     trained_parameters: int
     steps: int
-    loss: float
     first_batch_seconds: float
     batch_seconds: float
-    mixing_seconds: float
-    forward_seconds: float
-    loss_seconds: float
-    backward_seconds: float
-    optimizer_seconds: float
     memory_bytes: int
     notes: tuple[str, ...]
-
-    @property
-    def step_seconds(self) -> float:
-        """Of the step on a batch that is there."""
-        return sum(self._parts.values())
-
-    @property
-    def _parts(self) -> dict[str, float]:
-        names = ("mixing", "forward", "loss", "backward", "optimizer")
-        return {name: getattr(self, f"{name}_seconds") for name in names}
 
     def to_json(self) -> dict[str, Any]:
         """Plain containers for `--json`."""
@@ -91,7 +95,7 @@ class DryRun:
         """A short report for people."""
         shape = " x ".join(str(n) for n in self.video)
         clips = self.video[0] * self.processes
-        shown = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in self._parts.items())
+        shown = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in self.parts.items())
         return [
             f"model      {self.model}: {self.parameters:,} parameters, {self.trained_parameters:,} of them trained",
             f"clips      {self.clips:,} in {self.classes} classes; batch {shape} by the {self.backend} backend",
@@ -159,7 +163,7 @@ def dry_run(recipe: TrainRecipe, *, shards: Shards, batch_size: int | None = Non
         steps, times = _measured_steps(learner, loading)
         if steps == 1:
             notes.append(
-                f"the first step took {times.seconds:.1f} s: it was the only one, so its times are those of a cold start"
+                f"the first step took {times.step_seconds:.1f} s: it was the only one, so its times are those of a cold start"
             )
         return DryRun(
             model=trial.model.name,
@@ -211,40 +215,17 @@ def _endless(loader: ClipLoader) -> Iterator[Batch]:
         yield from loader
 
 
-@dataclass(frozen=True)
-class _Step:
-    """The part of a `DryRun` that one step gives."""
-
-    loss: float
-    mixing_seconds: float
-    forward_seconds: float
-    loss_seconds: float
-    backward_seconds: float
-    optimizer_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole step."""
-        return (
-            self.mixing_seconds
-            + self.forward_seconds
-            + self.loss_seconds
-            + self.backward_seconds
-            + self.optimizer_seconds
-        )
-
-
-def _measured_steps(learner: Learner, loading: _Loading) -> tuple[int, _Step]:
+def _measured_steps(learner: Learner, loading: _Loading) -> tuple[int, StepTimes]:
     """How many steps were taken, and the last of them; all processes take as many."""
     first = _measured_step(learner, loading.first, step=0)
     fabric = learner.fabric
-    slowest = max(gathered(first.seconds, fabric.world_size))
+    slowest = max(gathered(first.step_seconds, fabric.world_size))
     if fabric.device.type == "cpu" and slowest > _SLOW_STEP_SECONDS:
         return 1, first
     return 2, _measured_step(learner, loading.last, step=1)
 
 
-def _measured_step(learner: Learner, batch: Batch, *, step: int) -> _Step:
+def _measured_step(learner: Learner, batch: Batch, *, step: int) -> StepTimes:
     recipe, fabric = learner.recipe, learner.fabric
     device = fabric.device
     seed_step(recipe.seed, step=step, rank=fabric.global_rank)
@@ -256,7 +237,7 @@ def _measured_step(learner: Learner, batch: Batch, *, step: int) -> _Step:
     _, backward_seconds = _timed(device, lambda: fabric.backward(loss))
     _, clip_seconds = _timed(device, learner.clip_gradients)
     _, update_seconds = _timed(device, lambda: learner.apply_gradients(step=step))
-    return _Step(
+    return StepTimes(
         loss=float(loss.detach()),
         mixing_seconds=mixing_seconds,
         forward_seconds=forward_seconds,
