@@ -12,8 +12,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from vidpipe.loader.window import frame_window
-from vidpipe.shards.codecs import make_codec, stores_whole_videos
+from vidpipe.loader.window import stored_window
+from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.jpeg import DEFAULT_QUALITY
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import Manifest, load_manifest
@@ -56,13 +56,7 @@ class StoredClips:
     def __init__(self, folder: Path, *, frames: int | None = None) -> None:
         self.folder = folder
         self.manifest: Manifest = load_manifest(folder)
-        self._window = frame_window(
-            self.manifest.clip,
-            whole_videos=stores_whole_videos(self.manifest.codec),
-            frames=frames,
-            stride=None,
-            window="center",
-        )
+        self._window = stored_window(self.manifest, frames=frames, stride=None, window="center")
         rows = read_samples(folder, (*_COLUMNS, *_PLACES)).to_pylist()
         self.clips = tuple(StoredClip(**row) for row in rows)
         self._codec = make_codec(self.manifest.codec)

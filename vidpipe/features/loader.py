@@ -27,9 +27,8 @@ from vidpipe.loader.place import Place, Spot
 from vidpipe.loader.reader import open_shard_file, open_shards_allowed
 from vidpipe.loader.sampling import Sampling, Units
 from vidpipe.loader.state import VERSION, check_state, fingerprint
-from vidpipe.loader.window import frame_window
+from vidpipe.loader.window import stored_window
 from vidpipe.shards.checksum import crc32
-from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.features import FeatureFormat
 from vidpipe.shards.manifest import content_fingerprint, find_split, load_manifest
 
@@ -85,12 +84,8 @@ class FeatureLoader:
             raise UsageError(f"batch_size: got {batch_size}, expected at least 1")
         self.batch_size, self.options = batch_size, options
         self._format = FeatureFormat(self.manifest.features)
-        self._window = frame_window(
-            self.manifest.clip,
-            whole_videos=stores_whole_videos(self.manifest.codec),
-            frames=options.frames,
-            stride=options.stride,
-            window="random" if options.random else "center",
+        self._window = stored_window(
+            self.manifest, frames=options.frames, stride=options.stride, window="random" if options.random else "center"
         )
         self._index = load_index(self.folder, self.manifest)
         if len(self._index) == 0:

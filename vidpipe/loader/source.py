@@ -18,8 +18,7 @@ from vidpipe.loader.reader import ClipReader, open_shards_allowed
 from vidpipe.loader.splits import Shards, Split, named_folders, open_split, unite_manifests
 from vidpipe.loader.stored import Stored
 from vidpipe.loader.where import matching_rows
-from vidpipe.loader.window import FrameWindow, frame_window
-from vidpipe.shards.codecs import stores_whole_videos
+from vidpipe.loader.window import FrameWindow, stored_window
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.manifest import content_fingerprint
@@ -193,16 +192,7 @@ def split_windows(
         _check_alike(
             "frames", "are stored with different ones", splits, [f"{c.frames}" for c in clips], "say which to take"
         )
-    return tuple(
-        frame_window(
-            split.manifest.clip,
-            whole_videos=stores_whole_videos(split.manifest.codec),
-            frames=frames,
-            stride=stride,
-            window=window,
-        )
-        for split in splits
-    )
+    return tuple(stored_window(split.manifest, frames=frames, stride=stride, window=window) for split in splits)
 
 
 def _check_alike(name: str, differ: str, splits: Sequence[Split], values: Sequence[str], hint: str) -> None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from vidpipe.errors import UsageError
 from vidpipe.loader.checks import check_whole
 from vidpipe.loader.options import Window
+from vidpipe.shards.codecs import stores_whole_videos
+from vidpipe.shards.manifest import Manifest
 from vidpipe.video.spec import ClipSpec
 
 
@@ -106,3 +108,9 @@ def frame_window(
             f"at stride {base}; ask for fewer frames or a smaller stride, or prepare with {need}"
         )
     return result
+
+
+def stored_window(manifest: Manifest, *, frames: int | None, stride: int | None, window: Window) -> FrameWindow:
+    """`frame_window` of a split's samples."""
+    whole = stores_whole_videos(manifest.codec)
+    return frame_window(manifest.clip, whole_videos=whole, frames=frames, stride=stride, window=window)

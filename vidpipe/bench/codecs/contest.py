@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidpipe.bench.clips import StoredClips
 from vidpipe.bench.codecs.quality import measure_quality
-from vidpipe.bench.codecs.reading import Reading, Training
+from vidpipe.bench.codecs.reading import Reading, training_clips_per_second
 from vidpipe.bench.codecs.report import CodecResult, PartialReads
 from vidpipe.bench.codecs.variants import Variant
 from vidpipe.bench.guard import Guard
@@ -132,8 +132,7 @@ class Contestant:
         self._prep.append(len(run.done) / run.seconds)
         with Reading(shards) as reading:
             self._read.append(reading.clips_per_second(seconds, threads=shop.workers))
-        with Training(shards, size=size, threads=shop.workers) as training:
-            self._train.append(training.clips_per_second(seconds))
+        self._train.append(training_clips_per_second(shards, size=size, threads=shop.workers, seconds=seconds))
         if self._whole:
             self._whole_ms.append(1e3 / self._whole.clips_per_second(seconds / 3))
         self._spread_ms.append(1e3 / self._spread.clips_per_second(seconds / 3))

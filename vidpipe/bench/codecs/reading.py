@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from vidpipe.loader import Loader, LoaderOptions
 from vidpipe.loader.index import load_index
 from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.window import frame_window
-from vidpipe.shards.codecs import stores_whole_videos
+from vidpipe.loader.window import stored_window
 from vidpipe.shards.manifest import load_manifest
 
 BATCH_SIZE = 8
@@ -35,13 +34,7 @@ class Reading:
         manifest = load_manifest(shards)
         self._index = load_index(shards, manifest)
         self._reader = ClipReader(shards, manifest, self._index)
-        window = frame_window(
-            manifest.clip,
-            whole_videos=stores_whole_videos(manifest.codec),
-            frames=frames,
-            stride=stride,
-            window="center",
-        )
+        window = stored_window(manifest, frames=frames, stride=stride, window="center")
         rng = np.random.default_rng(0)
         self._frames = [window.pick(rng, int(shape[0])) for shape in self._index.shape]
         self._bytes = window.frames * self._index.max_frame_bytes
@@ -67,36 +60,24 @@ class Reading:
         return 1
 
 
-class Training:
-    """The loader as a training loop would use it, on the CPU: random resized crop, flip, normalised float32.
+def training_clips_per_second(shards: Path, *, size: int, threads: int, seconds: float) -> float:
+    """Whole epochs of the loader on the CPU, for at least so long: random resized crop, flip, normalised float32.
 
     Args:
         shards: a split's folder.
         size: side of the model's input in pixels.
     """
-
-    def __init__(self, shards: Path, *, size: int, threads: int) -> None:
-        options = LoaderOptions(threads=threads, epoch_unit="clip")
-        self._loader = Loader(
-            shards,
-            batch_size=BATCH_SIZE,
-            size=size,
-            augment="train",
-            backend="torch",
-            rank=0,
-            world_size=1,
-            options=options,
-        )
-
-    def clips_per_second(self, seconds: float) -> float:
-        """Whole epochs, for at least so long."""
-        return _rate(lambda: sum(len(batch) for batch in self._loader), seconds)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loader.close()
+    with Loader(
+        shards,
+        batch_size=BATCH_SIZE,
+        size=size,
+        augment="train",
+        backend="torch",
+        rank=0,
+        world_size=1,
+        options=LoaderOptions(threads=threads, epoch_unit="clip"),
+    ) as loader:
+        return _rate(lambda: sum(len(batch) for batch in loader), seconds)
 
 
 def _rate(one_pass: Callable[[], int], seconds: float) -> float:
@@ -106,14 +87,3 @@ def _rate(one_pass: Callable[[], int], seconds: float) -> float:
     while (elapsed := time.perf_counter() - begin) < seconds or not clips:
         clips += one_pass()
     return clips / elapsed
-
-
-def decoded_clips(shards: Path, *, limit: int) -> Sequence[NDArray[np.uint8]]:
-    """The first clips of a split, uint8 [T, H, W, 3]."""
-    manifest = load_manifest(shards)
-    index = load_index(shards, manifest)
-    reader = ClipReader(shards, manifest, index)
-    samples = range(min(limit, len(index)))
-    clips = [reader.read(i, range(manifest.clip.frames), np.empty(index.clip_bytes(i), np.uint8)) for i in samples]
-    reader.close()
-    return clips

@@ -7,9 +7,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidpipe.bench.clips import StoredClips
 from vidpipe.bench.codecs.contest import CROP, Contestant, Workshop
 from vidpipe.bench.codecs.filmstrip import measure_filmstrip
-from vidpipe.bench.codecs.reading import decoded_clips
 from vidpipe.bench.codecs.report import CodecReport
 from vidpipe.bench.codecs.variants import QUICK_VARIANTS, VARIANTS, find_variants
 from vidpipe.bench.guard import Guard
@@ -110,7 +110,8 @@ def run_codec_benchmark(options: CodecBenchmark, *, progress: Progress = to_stde
             for contestant in in_turn(contestants, number):
                 contestant.turn(seconds, size=options.size)
             progress(f"round {number + 1} of {rounds}")
-        clips = decoded_clips(contestants[0].long, limit=FILMSTRIP_CLIPS)
+        lossless = StoredClips(contestants[0].long)
+        clips = [lossless.frames(clip) for clip in lossless.clips[:FILMSTRIP_CLIPS]]
         report = CodecReport(
             quick=quick,
             machine=machine,

@@ -31,9 +31,9 @@ from vidpipe.loader.region import center_region
 from vidpipe.loader.request import Request, Take, make_request
 from vidpipe.loader.source import FETCH_THREADS
 from vidpipe.loader.splits import Split
-from vidpipe.loader.window import frame_window
+from vidpipe.loader.window import stored_window
 from vidpipe.shards.checksum import crc32
-from vidpipe.shards.codecs import make_codec, stores_whole_videos
+from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.train.data import loader_options
 from vidpipe.train.recipe_data import DataSection
@@ -97,13 +97,7 @@ class Stages:
         return {stage.name: stage for stage in (*stages, *self._from_memory_on())}
 
     def _window_of(self) -> Callable[[int], list[int]]:
-        window = frame_window(
-            self.manifest.clip,
-            whole_videos=stores_whole_videos(self.manifest.codec),
-            frames=self._section.frames,
-            stride=self._section.stride,
-            window="random",
-        )
+        window = stored_window(self.manifest, frames=self._section.frames, stride=self._section.stride, window="random")
         return lambda sample: window.pick(sample_rng(seed=0, epoch=0, sample=sample), int(self._index.shape[sample, 0]))
 
     def _rate(self, work: Callable[[int], object]) -> float:
