@@ -7,9 +7,9 @@ to crop or to augment but the choice of the frames and, where several were store
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,6 @@ from vidpipe.loader import Batch
 from vidpipe.loader.augment import sample_rng
 from vidpipe.loader.background import Background
 from vidpipe.loader.index import load_index
-from vidpipe.loader.open_file import OpenFile
 from vidpipe.loader.place import Place, Spot
 from vidpipe.loader.reader import open_shard_file, open_shards_allowed
 from vidpipe.loader.sampling import Sampling, Units
@@ -93,9 +92,8 @@ class FeatureLoader:
         units = Units(self._index, matching=None, by_video=options.epoch_unit == "video")
         self._sampling = Sampling(units, self._index, groups=None, shard_window=None, seed=options.seed)
         self._device = torch.device(device)
-        self._sizes = {entry.name: entry.bytes for entry in self.manifest.shards}
-        self._open: OrderedDict[str, OpenFile] = OrderedDict()
-        self._max_open = open_shards_allowed()
+        folder, sizes = self.folder, {entry.name: entry.bytes for entry in self.manifest.shards}
+        self._opened = lru_cache(open_shards_allowed())(lambda name: open_shard_file(folder / name, sizes[name]))
         self._place = Place(
             self.num_samples,
             batch_size=batch_size,
@@ -173,7 +171,7 @@ class FeatureLoader:
         """End the threads and close all files. In a fork, which has none, it does nothing."""
         if self._background.is_here:
             self._background.close()
-            self._open.clear()
+            self._opened.cache_clear()
 
     def __enter__(self) -> FeatureLoader:
         return self
@@ -214,11 +212,3 @@ class FeatureLoader:
                 raise BadSampleError(shard, index.key[sample], "its bytes differ from what was written (CRC-32)")
         rows: NDArray[np.float32] = self._format.rows(content)[np.array(frames) - first].astype(np.float32)
         return rows
-
-    def _opened(self, shard: str) -> OpenFile:
-        if shard not in self._open:
-            if len(self._open) >= self._max_open:
-                self._open.popitem(last=False)
-            self._open[shard] = open_shard_file(self.folder / shard, self._sizes[shard])
-        self._open.move_to_end(shard)
-        return self._open[shard]

@@ -121,6 +121,15 @@ def init_transformer(module: nn.Module) -> None:
             nn.init.zeros_(child.bias)
 
 
+def init_linear(module: nn.Module) -> None:
+    """Initialise linear layers as Glorot and Bengio do, with biases of zero."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
 def run_blocks(blocks: Iterable[nn.Module], x: Tensor, *args: object, checkpointing: bool) -> Tensor:
     """`x` through the blocks in order, recomputing their activations in the backward pass if `checkpointing`.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidpipe.errors import ModelError
-from vidpipe.models.base import MERGE, VideoModel, run_blocks
+from vidpipe.models.base import MERGE, VideoModel, init_linear, run_blocks
 from vidpipe.models.encoder import LAYER_NORM, check_heads, drop_path_rates
 from vidpipe.models.positions import sine_positions
 from vidpipe.models.videomae import VideoMAEEncoder, VideoMAEEncoderConfig, beit_blocks
@@ -134,14 +134,7 @@ class VideoMAEPretrain(VideoModel):
         self.register_buffer("decoder_positions", positions, persistent=False)
         for name in ("pixel_mean", "pixel_std"):
             self.register_buffer(name, torch.tensor(getattr(config, name)).view(1, 3, 1, 1, 1), persistent=False)
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linear(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def no_weight_decay(self) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from vidpipe.models.base import MERGE, VideoModel
+from vidpipe.models.base import MERGE, VideoModel, init_linear
 from vidpipe.models.encoder import ClassTokenEncoder, drop_path_rates, pre_norm_blocks
 from vidpipe.models.positions import PositionAxis, resample_space, resample_time
 from vidpipe.models.tubelets import TubeletConfig, TubeletEmbed
@@ -62,11 +62,7 @@ class ViViT(VideoModel):
         return self._spatial_blocks(config, rates)
 
     def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linear(self)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
         if self.patch_embed.proj.bias is not None:
             nn.init.zeros_(self.patch_embed.proj.bias)
