@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,20 @@ def test_wrong_options(name: str, value: Any, expected: str) -> None:
     assert expected in str(caught.value)
 
 
-def test_wrong_values_of_augmentations() -> None:
-    with pytest.raises(UsageError, match="affine: scale: got 2, expected two factors above 0"):
-        vidpipe.Affine(scale=2)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"color_jitter: hue: got 'x', expected 0 to 0\.5"):
-        vidpipe.ColorJitter(hue="x")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: vidpipe.Affine(scale=2), "affine: scale: got 2, expected two factors above 0"),  # type: ignore[arg-type]
+        (lambda: vidpipe.Affine(scale=(2.0, 1.0)), r"affine: scale: got \(2.0, 1.0\), expected"),
+        (lambda: vidpipe.Affine(shear=90), "affine: shear: got 90, expected"),
+        (lambda: vidpipe.ColorJitter(hue="x"), r"color_jitter: hue: got 'x', expected 0 to 0\.5"),  # type: ignore[arg-type]
+        (lambda: vidpipe.ColorJitter(hue=0.6), r"color_jitter: hue: got 0\.6, expected 0 to 0\.5"),
+        (lambda: vidpipe.ColorJitter(contrast=-1), "color_jitter: contrast: got -1, expected at least 0"),
+    ],
+)
+def test_wrong_values_of_augmentations(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
 
 
 @pytest.mark.parametrize(

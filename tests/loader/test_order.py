@@ -57,19 +57,6 @@ def test_ranks_cover_an_epoch_in_equal_steps(size: int, world_size: int, batch_s
     assert padding < world_size
 
 
-def test_world_sizes_may_change_between_steps() -> None:
-    size, batch_size, consumed = 1000, 4, 0
-    seen: list[int] = []
-    for world_size, steps in [(2, 10), (3, 7), (2, 1), (5, 1000)]:
-        for _ in range(min(steps, Share(size, consumed, 0, world_size).num_batches(batch_size, drop_last=False))):
-            for rank in range(world_size):
-                share = Share(size, consumed, rank, world_size)
-                positions, is_padding = share.positions(batch_size)
-                seen += positions[~is_padding].tolist()
-            consumed = share.after(batch_size)
-    assert sorted(seen) == list(range(size))
-
-
 def test_drop_last_gives_whole_batches_only() -> None:
     share = Share(103, 0, 1, 3)
     assert share.num_batches(4, drop_last=True) == 8
