@@ -24,21 +24,21 @@ _TRANSFERS |= {13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", 16: "smpte2
 _RANGES = {1: "tv", 2: "pc"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A stream's pictures, as the first one tells; names of colours are ffmpeg's, or `unknown`.
+    """A stream's pictures, as the first one tells; names are ffmpeg's, or `unknown`.
 
     Attributes:
-        width: pixels as stored, before any turn.
+        width: of the upright picture, that is after `rotation`, in stored pixels, whatever `sar` says.
         height: likewise.
-        rotation: clockwise degrees to turn it upright: 0, 90, 180 or 270.
-        mirrored: its display matrix also flips it.
-        ignored_angle: clockwise degrees that are not followed: a display matrix with another angle, or a mere tag.
-        sar: shape of a pixel, `64:51`; `1:1` when unknown.
-        pix_fmt: for instance `yuv420p`.
-        color_space: the matrix.
-        color_range: `tv` or `pc`.
-        color_transfer: the transfer characteristics.
+        rotation: clockwise degrees, 0, 90, 180 or 270, by which the stored picture is turned to be upright.
+        mirrored: the display matrix also flips the picture.
+        ignored_angle: clockwise degrees that are not followed (no right angle, or a mere tag); else 0.
+        sar: shape of a stored pixel, for instance `64:51`; `1:1` when unknown.
+        pix_fmt: for instance `yuv420p10le`.
+        color_space: matrix, for instance `bt709`.
+        color_range: `tv` (limited) or `pc` (full).
+        color_transfer: for instance `bt709`, `smpte2084` (PQ), `arib-std-b67` (HLG).
     """
 
     width: int
@@ -52,11 +52,6 @@ class Picture:
     color_range: str
     color_transfer: str
 
-    @property
-    def upright_size(self) -> tuple[int, int]:
-        """Width and height after the turn."""
-        return (self.height, self.width) if self.rotation in {90, 270} else (self.width, self.height)
-
 
 def picture_of(stream: VideoStream, key_packet: Packet[Any] | None) -> Picture:
     """The pictures of `stream`; decodes `key_packet`, which must be the first one given to its decoder."""
@@ -66,9 +61,10 @@ def picture_of(stream: VideoStream, key_packet: Packet[Any] | None) -> Picture:
     rotation = angle if angle % 90 == 0 else 0
     ignored = next((a for a in (angle, _tagged_angle(stream)) if a != rotation), 0)
     sar: Fraction | None = stream.sample_aspect_ratio
+    width, height = (source.height, source.width) if rotation in {90, 270} else (source.width, source.height)
     return Picture(
-        width=source.width,
-        height=source.height,
+        width=width,
+        height=height,
         rotation=rotation,
         mirrored=mirrored,
         ignored_angle=ignored,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -29,48 +29,28 @@ if TYPE_CHECKING:
 _PLAYLIST_FORMATS = frozenset({"hls", "dash", "concat", "tty", "image2", "image2pipe", "sdp", "imf", "applehttp"})
 
 
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """A video stream.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo(Picture):
+    """A video stream and its pictures.
 
     Attributes:
         codec: ffmpeg's name, for instance `h264`.
         container: ffmpeg's name of the demuxer, for instance `mov,mp4,m4a,3gp,3g2,mj2`.
-        width: of the upright picture, that is after `rotation`, in stored pixels, whatever `sar` says.
-        height: likewise.
-        rotation: clockwise degrees, 0, 90, 180 or 270, by which the stored picture is turned to be upright.
-        mirrored: the display matrix also flips the picture.
-        ignored_angle: clockwise degrees that are not followed (no right angle, or a mere tag); else 0.
-        sar: shape of a stored pixel, for instance `64:51`; `1:1` when unknown.
         fps: mean frames per second; 0 when unknown.
         promised_frames: how many frames the container says are shown (`packets.promised_frames`); None if it is silent.
         num_frames: how many its packets hold.
         duration_seconds: from the first frame's start to the last one's end.
         start_seconds: presentation time of the first frame in the file's own clock.
-        pix_fmt: ffmpeg's name, for instance `yuv420p10le`.
-        color_space: matrix, for instance `bt709`, or `unknown`.
-        color_range: `tv` (limited), `pc` (full) or `unknown`.
-        color_transfer: for instance `bt709`, `smpte2084` (PQ), `arib-std-b67` (HLG), or `unknown`.
         stream_index: position among the container's streams.
     """
 
     codec: str
     container: str
-    width: int
-    height: int
-    rotation: int
-    mirrored: bool
-    ignored_angle: int
-    sar: str
     fps: float
     promised_frames: int | None
     num_frames: int
     duration_seconds: float
     start_seconds: float
-    pix_fmt: str
-    color_space: str
-    color_range: str
-    color_transfer: str
     stream_index: int
 
     @property
@@ -152,7 +132,7 @@ def _index(
     codec = stream.codec_context.codec.canonical_name
     if index.num_frames == 0:
         raise VideoError("no-frames", f"the {codec} stream holds no frame", stage="probe")
-    if not all(found.picture.upright_size):
+    if not (found.picture.width and found.picture.height):
         raise VideoError("damaged", f"not even the picture's size can be read from the {codec} stream", stage="probe")
     duration_ticks = promised_ticks(container, stream, found)
     header_frames = 0 if container.format.name == "avi" else stream.frames  # AVI's are ticks
@@ -189,26 +169,16 @@ def _info(
 ) -> VideoInfo:
     tick_seconds = float(stream.time_base or 0)
     duration = index.shown_ticks * tick_seconds
-    width, height = picture.upright_size
     return VideoInfo(
         codec=stream.codec_context.codec.canonical_name,
         container=container.format.name,
-        width=width,
-        height=height,
-        rotation=picture.rotation,
-        mirrored=picture.mirrored,
-        ignored_angle=picture.ignored_angle,
-        sar=picture.sar,
         fps=_mean_fps(stream, index.num_frames, duration),
         promised_frames=promised,
         num_frames=index.num_frames,
         duration_seconds=duration,
         start_seconds=float(index.ticks[0]) * tick_seconds,
-        pix_fmt=picture.pix_fmt,
-        color_space=picture.color_space,
-        color_range=picture.color_range,
-        color_transfer=picture.color_transfer,
         stream_index=stream.index,
+        **asdict(picture),
     )
 
 
