@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from vidpipe.errors import ShardError
+from vidpipe.loader.open_file import LockedFile, open_locked
 from vidpipe.shards.layout import PARTS_FOLDER
 
 _GUARD = "guard"
@@ -29,12 +30,9 @@ def locked(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
     Yields:
         whether it is held; False only without `wait`.
     """
-    descriptor = _lock(folder, name, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+    file = _lock(folder, name, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    with file or nullcontext():
+        yield file is not None
 
 
 @contextmanager
@@ -52,7 +50,7 @@ def present(out: Path, plan: str, *, clean: Callable[[], None] | None = None) ->
     """
     try:
         with locked(out, _GUARD, wait=True):
-            descriptor = _enter(out, plan)
+            place = _enter(out, plan)
     except OSError as error:
         raise ShardError(
             f"{out}: can't be used: {error.strerror}; name a folder that can be written to, with some room, on a file system "
@@ -61,33 +59,32 @@ def present(out: Path, plan: str, *, clean: Callable[[], None] | None = None) ->
     try:
         yield
     finally:
-        with locked(out, _GUARD, wait=True), ExitStack() as place:
-            place.callback(os.close, descriptor)
-            if clean is not None and _is_alone(descriptor):
+        with locked(out, _GUARD, wait=True), place:
+            if clean is not None and _is_alone(place.descriptor):
                 clean()
                 _remove_locks(out)
         with suppress(OSError):  # others may have come; only now are all its files closed, which NFS wants
             (out / PARTS_FOLDER).rmdir()
 
 
-def _enter(out: Path, plan: str) -> int:
+def _enter(out: Path, plan: str) -> LockedFile:
     """Take a place; the guard is held."""
     first = _lock(out, _RUNS, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    descriptor = first if first is not None else _lock(out, _RUNS, fcntl.LOCK_SH)
-    assert descriptor is not None
-    with ExitStack() as place:
-        place.callback(os.close, descriptor)
+    place = first or _lock(out, _RUNS, fcntl.LOCK_SH)
+    assert place is not None
+    with ExitStack() as stack:
+        stack.enter_context(place)
         if first is not None:
-            os.pwrite(descriptor, plan.encode("ascii"), 0)
-            os.fsync(descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        elif os.pread(descriptor, len(plan) + 1, 0) != plan.encode("ascii"):
+            os.pwrite(place.descriptor, plan.encode("ascii"), 0)
+            os.fsync(place.descriptor)
+            fcntl.flock(place.descriptor, fcntl.LOCK_SH)
+        elif os.pread(place.descriptor, len(plan) + 1, 0) != plan.encode("ascii"):
             raise ShardError(
                 f"{out}: another run is at work there, with other videos or other options; wait for its end or stop it, "
                 "choose another --out, or give the options that it was given"
             )
-        place.pop_all()
-    return descriptor
+        stack.pop_all()
+    return place
 
 
 def _is_alone(descriptor: int) -> bool:
@@ -109,22 +106,18 @@ def _remove_locks(out: Path) -> None:
     guard.unlink()
 
 
-def _lock(folder: Path, name: str, operation: int) -> int | None:
-    """Descriptor of the lock's file, locked; None if another holds it and `operation` doesn't wait."""
+def _lock(folder: Path, name: str, operation: int) -> LockedFile | None:
+    """The lock's file, locked; None if another holds it and `operation` doesn't wait."""
     path = _path(folder, name)
     while True:
         with suppress(FileNotFoundError):  # the last run has removed the folder just now: make it anew
             _make_folder(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            with ExitStack() as opened:
-                opened.callback(os.close, descriptor)
-                try:
-                    fcntl.flock(descriptor, operation)
-                except BlockingIOError:
-                    return None
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    opened.pop_all()
-                    return descriptor
+            try:
+                file = open_locked(path, os.O_RDWR | os.O_CREAT, operation)
+            except BlockingIOError:
+                return None
+            if file is not None:
+                return file
 
 
 def _make_folder(folder: Path) -> None:
