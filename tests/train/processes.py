@@ -51,8 +51,3 @@ def finish(processes: Sequence[Forked], code: int = 0) -> str:
 def wait_for_step(out: Path, step: int, process: Forked) -> None:
     """Until the run in `out`, which `process` is part of, has logged this step."""
     process.wait_until(lambda: any(row["step"] >= step for row in read_metrics(out)))
-
-
-def loss_curve(out: Path) -> list[tuple[float, float]]:
-    """Step and loss of every logged step."""
-    return [(row["step"], row["loss"]) for row in read_metrics(out) if "loss" in row]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.test_loop import losses, raise_signal_at
+from tests.train.runs import loss_curve, train_until_stopped
 from tests.train.toy import MakeRecipe, rename_classes
 from vidpipe.errors import CheckpointError, UsageError
 from vidpipe.models import create_model
@@ -60,7 +59,7 @@ def test_relations_by_hand() -> None:
 
 
 def first_loss(run: Path) -> float:
-    return losses(run)[1]
+    return dict(loss_curve(run))[1]
 
 
 def test_the_loss_of_a_step_is_made_of_both_parts(
@@ -122,16 +121,14 @@ def test_relations_reach_the_student_and_only_the_student(
 
 
 def test_a_stopped_student_goes_on_bit_by_bit_and_only_with_its_teacher(
-    toy_shards: Path, toy_recipe: MakeRecipe, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_shards: Path, toy_recipe: MakeRecipe, teacher: Path, tmp_path: Path
 ) -> None:
     def recipe(path: Path) -> Any:
         mixing = {"mixup": 0.8, "cutmix": 1.0}
         return toy_recipe(model=STUDENT, mixing=mixing, distill={"teacher": str(path), "hidden_weight": 0.1})
 
     train(recipe(teacher), shards=toy_shards, out=tmp_path / "whole", device="cpu", quiet=True)
-    with monkeypatch.context() as patch:
-        raise_signal_at(patch, 4, signal.SIGTERM)
-        train(recipe(teacher), shards=toy_shards, out=tmp_path / "parts", device="cpu", quiet=True)
+    train_until_stopped(recipe(teacher), toy_shards, tmp_path / "parts")
     other = torch.load(teacher / "best.ckpt", weights_only=True)
     other["weights"]["head.bias"] += 0.1
     torch.save(other, tmp_path / "other.ckpt")
@@ -146,7 +143,7 @@ def test_a_stopped_student_goes_on_bit_by_bit_and_only_with_its_teacher(
         )
     moved = shutil.copytree(teacher, tmp_path / "moved")
     train(recipe(moved), shards=toy_shards, out=tmp_path / "parts", resume=True, device="cpu", quiet=True)
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    assert loss_curve(tmp_path / "whole") == loss_curve(tmp_path / "parts")
 
 
 def test_teachers_that_do_not_fit(toy_shards: Path, toy_recipe: MakeRecipe, teacher: Path, tmp_path: Path) -> None:

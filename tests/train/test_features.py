@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from features.backbones import NAME, save_weights
 
-from tests.train.test_loop import losses, raise_signal_at
+from tests.train.runs import loss_curve, train_until_stopped
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import CheckpointError, ShardError, UsageError
 from vidpipe.features.make import FeatureJob, make_features
@@ -100,16 +99,12 @@ def test_a_checkpoint_holds_the_backbone_and_predicts_on_files(
         assert prediction.top[0].probability == pytest.approx(score.probability, abs=1e-5)
 
 
-def test_a_stopped_run_goes_on_bit_by_bit(
-    features: Path, recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_goes_on_bit_by_bit(features: Path, recipe: MakeRecipe, tmp_path: Path) -> None:
     short = recipe(schedule={"steps": 9}, log={"every_steps": 1})
     train(short, shards=features, out=tmp_path / "whole", device="cpu", quiet=True)
-    with monkeypatch.context() as patch:
-        raise_signal_at(patch, 4, signal.SIGTERM)
-        train(short, shards=features, out=tmp_path / "parts", device="cpu", quiet=True)
+    train_until_stopped(short, features, tmp_path / "parts")
     train(short, shards=features, out=tmp_path / "parts", resume=True, device="cpu", quiet=True)
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    assert loss_curve(tmp_path / "whole") == loss_curve(tmp_path / "parts")
 
 
 def test_what_does_not_go_with_features(

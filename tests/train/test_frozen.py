@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.train.test_loop import losses, raise_signal_at
+from tests.train.runs import loss_curve, train_until_stopped
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import CheckpointError
 from vidpipe.models import create_model
@@ -57,13 +56,11 @@ def test_checkpoints_leave_it_out_and_are_read_with_it(run: Path, toy_shards: Pa
 
 
 def test_a_stopped_run_goes_on_with_the_same_block(
-    run: Path, toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as patch:
-        raise_signal_at(patch, 4, signal.SIGTERM)
-        train(recipe(toy_recipe), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    train_until_stopped(recipe(toy_recipe), toy_shards, tmp_path)
     train(recipe(toy_recipe), shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True)
-    assert losses(run) == losses(tmp_path)
+    assert loss_curve(run) == loss_curve(tmp_path)
     assert [path.name for path in run.glob("frozen-*")] == [path.name for path in tmp_path.glob("frozen-*")]
 
 

@@ -17,6 +17,7 @@ from command_line import RunCommand
 from loader.damage import copied, garbage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.train.runs import loss_curve, raise_signal_at, train_until_stopped
 from tests.train.toy import TOY, MakeRecipe, rename_classes, toy_command
 from vidpipe.errors import TrainingError, UsageError
 from vidpipe.train import loop, run
@@ -25,7 +26,6 @@ from vidpipe.train.evaluate import evaluate
 from vidpipe.train.loop import train
 from vidpipe.train.runlog import read_metrics
 from vidpipe.train.scores import Evaluation
-from vidpipe.train.step import Learner
 
 
 def scores(run: Path) -> list[tuple[float, float]]:
@@ -42,22 +42,6 @@ def raise_once(error: Exception, *, after: int) -> Callable[..., Any]:
         return original(*args, **kwargs)
 
     return score
-
-
-def losses(run: Path) -> dict[int, float]:
-    return {int(row["step"]): row["loss"] for row in read_metrics(run) if "loss" in row}
-
-
-def raise_signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
-    """The process is sent a signal while it computes a step."""
-    original = Learner.take_step
-
-    def take_step(self: Learner, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == step:
-            signal.raise_signal(number)
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(Learner, "take_step", take_step)
 
 
 def test_a_run_learns_and_leaves_its_folder(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -103,7 +87,8 @@ def test_the_command_shows_how_it_goes_and_logs_it(toy_shards: Path, tmp_path: P
     events = EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     logged = [(event.step, event.value) for event in events.Scalars("train/loss")]
-    assert [step for step, _ in logged] == [3, 6, 9, 10] and dict(logged) == pytest.approx(losses(tmp_path / "run"))
+    assert [step for step, _ in logged] == [3, 6, 9, 10]
+    assert dict(logged) == pytest.approx(dict(loss_curve(tmp_path / "run")))
     assert [event.step for event in events.Scalars("val/top1")] == [3, 6, 9, 10]
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [3, 6, 9, 10]
     assert vidpipe("train", *arguments).code == 2
@@ -131,23 +116,19 @@ def test_a_stopped_run_goes_on_bit_by_bit(
     toy_shards: Path,
     toy_recipe: MakeRecipe,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     sections: dict[str, Any],
     steps: int,
 ) -> None:
     recipe = toy_recipe(**sections)
     train(recipe, shards=toy_shards, out=tmp_path / "whole", device="cpu", quiet=True)
-    with monkeypatch.context() as patch:
-        raise_signal_at(patch, steps - 1, signal.SIGTERM)
-        stopped = train(recipe, shards=toy_shards, out=tmp_path / "parts", device="cpu", quiet=True)
-    assert (stopped.steps, stopped.stopped_by, stopped.exit_code) == (steps, "SIGTERM", 0)
+    train_until_stopped(recipe, toy_shards, tmp_path / "parts", steps=steps)
     finished = train(recipe, shards=toy_shards, out=tmp_path / "parts", resume=True, device="cpu", quiet=True)
     assert (finished.steps, finished.stopped_by) == (9, None)
     whole, parts = read_checkpoint(tmp_path / "whole/last.ckpt"), read_checkpoint(tmp_path / "parts/last.ckpt")
     assert whole.metrics == parts.metrics
     for name, weight in whole.best_weights().items():
         assert torch.equal(weight, parts.best_weights()[name]), name
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    assert loss_curve(tmp_path / "whole") == loss_curve(tmp_path / "parts")
     assert scores(tmp_path / "whole") == scores(tmp_path / "parts")
 
 
@@ -174,7 +155,7 @@ def test_a_signal_while_the_run_is_prepared_ends_it_before_its_first_step(
         stopped = train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
     assert (stopped.steps, stopped.stopped_by, stopped.exit_code) == (0, "SIGTERM", 0)
     assert train(toy_recipe(), shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True).steps == 9
-    assert list(losses(tmp_path)) == list(range(1, 10))
+    assert [step for step, _ in loss_curve(tmp_path)] == list(range(1, 10))
 
 
 def test_a_failing_evaluation_costs_no_step(
@@ -188,7 +169,7 @@ def test_a_failing_evaluation_costs_no_step(
     assert read_checkpoint(tmp_path / "run", which="last").step == 6
     train(toy_recipe(), shards=toy_shards, out=tmp_path / "run", resume=True, device="cpu", quiet=True)
     assert scores(tmp_path / "run") == scores(tmp_path / "whole")
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert loss_curve(tmp_path / "run") == loss_curve(tmp_path / "whole")
 
 
 def test_ctrl_c_in_the_last_evaluation_does_not_end_the_run(
@@ -236,7 +217,7 @@ def test_accumulation_gives_the_same_losses(toy_shards: Path, toy_recipe: MakeRe
     for name, parts in (("one", 1), ("four", 4)):
         recipe = toy_recipe(optim={"accumulate": parts}, model={"dropout": 0.0})
         train(recipe, shards=toy_shards, out=tmp_path / name, device="cpu", quiet=True)
-    one, four = losses(tmp_path / "one"), losses(tmp_path / "four")
+    one, four = (dict(loss_curve(tmp_path / name)) for name in ("one", "four"))
     assert one == pytest.approx(four, rel=1e-4)
 
 
@@ -251,8 +232,9 @@ def test_compiled_and_recomputed_models_train_alike(
         model = {**plain["model"], **sections.get("model", {})}
         recipe = toy_recipe(**{**sections, "model": model})
         train(recipe, shards=toy_shards, out=tmp_path / name, device="cpu", quiet=True)
-    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
-    assert losses(tmp_path / "recomputed") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+    curves = {name: dict(loss_curve(tmp_path / name)) for name in runs}
+    assert curves["compiled"] == pytest.approx(curves["plain"], rel=1e-5)
+    assert curves["recomputed"] == pytest.approx(curves["plain"], rel=1e-5)
     names = [read_checkpoint(tmp_path / name).weights.keys() for name in runs]
     assert names[0] == names[1] == names[2]
     longer = toy_recipe(**plain, schedule={"steps": 10})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.train.test_loop import losses, raise_signal_at
+from tests.train.runs import loss_curve, train_until_stopped
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import CheckpointError
 from vidpipe.loader import Loader
@@ -34,11 +33,7 @@ def sizes(**more: object) -> dict[str, object]:
 
 
 def test_pretraining_resumes_exactly_and_fine_tuning_starts_from_it(
-    toy_shards: Path,
-    toy_recipe: MakeRecipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = toy_recipe(log={"pictures": True})
     model = sizes(name="videomae-pretrain", decoder_width=16, decoder_depth=1, decoder_heads=2, mask_ratio=0.5)
@@ -46,11 +41,9 @@ def test_pretraining_resumes_exactly_and_fine_tuning_starts_from_it(
     whole = train(recipe, shards=toy_shards, out=tmp_path / "whole", device="cpu", quiet=True)
     assert whole.evaluation is not None
     assert "reconstruction loss" in whole.evaluation.line()
-    with monkeypatch.context() as patch:
-        raise_signal_at(patch, 4, signal.SIGTERM)
-        train(recipe, shards=toy_shards, out=tmp_path / "parts", device="cpu", quiet=True)
+    train_until_stopped(recipe, toy_shards, tmp_path / "parts")
     train(recipe, shards=toy_shards, out=tmp_path / "parts", resume=True, device="cpu", quiet=True)
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    assert loss_curve(tmp_path / "whole") == loss_curve(tmp_path / "parts")
     drawn = [
         {path.name: path.read_bytes() for path in (tmp_path / run / FOLDER).iterdir()} for run in ("whole", "parts")
     ]

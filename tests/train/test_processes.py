@@ -17,7 +17,8 @@ import pytest
 import torch
 from forked import Forked, command, free_port, start_ranks
 
-from tests.train.processes import UNENDING, command_signalled, finish, loss_curve, start, wait_for_step
+from tests.train.processes import UNENDING, command_signalled, finish, start, wait_for_step
+from tests.train.runs import loss_curve
 from tests.train.toy import toy_command
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.runlog import read_metrics

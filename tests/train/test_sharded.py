@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.processes import finish, loss_curve, start
+from tests.train.processes import finish, start
+from tests.train.runs import loss_curve
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import CheckpointError, UsageError
 from vidpipe.models.sharded import is_sharded
