@@ -165,11 +165,8 @@ def test_a_share_of_the_clips_stays_as_it_is(motion_shards: Path) -> None:
         assert 8 <= sum(same) <= 24
 
 
-@pytest.mark.parametrize("backend", ["torch", "dali"])
 def test_clips_of_one_read_are_those_of_separate_draws(motion_shards: Path, backend: str) -> None:
     """Three clips of each sample stand together; the first is what a loader of one clip gives, the others differ from it."""
-    if backend == "dali":
-        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 
     def loader(clips: int, batch_size: int, **settings: object) -> vidpipe.Loader:
         options = vidpipe.LoaderOptions(clips_per_sample=clips, affine=AFFINE)
@@ -223,10 +220,7 @@ def test_the_frames_of_all_clips_are_read_once(motion_shards: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("backend", ["torch", "dali"])
 def test_batches_of_other_types_are_the_rounded_ones(motion_shards: Path, backend: str, dtype: str) -> None:
-    if backend == "dali":
-        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     options = vidpipe.LoaderOptions(color_jitter=ColorJitter(contrast=0.3, prob=0.5))
     batches = []
     for wanted in ("float32", dtype):

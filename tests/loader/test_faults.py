@@ -30,13 +30,6 @@ pytestmark = pytest.mark.timeout(240)  # with the making of the shards, on a mac
 SKIP = vidpipe.LoaderOptions(on_bad="skip", max_bad=0.5)
 
 
-@pytest.fixture(params=["torch", "dali"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "dali":
-        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def codec_shards(
     motion_shards: Path, tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]

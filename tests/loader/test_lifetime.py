@@ -41,12 +41,9 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.parametrize("backend", ["torch", "dali"])
 def test_a_dropped_loader_leaves_neither_threads_nor_files(
     motion_shards: Path, backend: str, new_threads: Callable[[], set[threading.Thread]]
 ) -> None:
-    if backend == "dali":
-        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 
     def drop(number: int) -> None:
         for _ in range(number):
@@ -67,12 +64,9 @@ def test_a_dropped_loader_leaves_neither_threads_nor_files(
     assert open_files() <= files
 
 
-@pytest.mark.parametrize("backend", ["torch", "dali"])
 def test_a_closed_loader_leaves_no_threads(
     motion_shards: Path, backend: str, new_threads: Callable[[], set[threading.Thread]]
 ) -> None:
-    if backend == "dali":
-        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     loader = vidpipe.Loader(motion_shards, size=32, batch_size=2, backend=backend)
     for _ in loader:
         break

@@ -18,13 +18,6 @@ from vidpipe.loader.transform import center_clip
 from vidpipe.shards.manifest import load_manifest
 
 
-@pytest.fixture(params=["torch", "dali"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "dali":
-        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
-    return str(request.param)
-
-
 def test_an_epoch_gives_every_clip_once_with_its_label(motion_shards: Path, backend: str) -> None:
     with vidpipe.Loader(motion_shards, batch_size=5, size=48, backend=backend) as loader:
         assert loader.backend == backend and loader.num_samples == 32 and len(loader) == 7

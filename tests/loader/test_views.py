@@ -40,11 +40,8 @@ def _stored(folder: Path) -> dict[str, list[np.ndarray]]:
     return videos
 
 
-@pytest.mark.parametrize("backend", ["torch", "dali"])
 def test_each_video_gives_its_windows_and_crops_once(four_clips: Path, backend: str) -> None:
     """Four windows of 4 frames x 3 crops: frames 0-3 and 8-11 of each stored clip, at the left, the middle and the right."""
-    if backend == "dali":
-        pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     stored = _stored(four_clips / "val")
     options = vidpipe.LoaderOptions(views=(4, 3))
     with vidpipe.Loader(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from generated_video import write_video
+
 from vidpipe.video.ffmpeg import run_ffmpeg
 
 H264 = ("-c:v", "libx264", "-preset", "ultrafast")
@@ -33,19 +35,12 @@ GRAINY = {  # of so many bytes that damage in the middle hits pictures
 }
 
 
-def _encode(path: Path, picture: str, *options: str) -> Path:
-    end = ("-threads", "1", "-y", f"file:{path}")
-    pixels = () if "-pix_fmt" in options else ("-pix_fmt", "yuv420p")
-    run_ffmpeg(["-f", "lavfi", "-i", picture, *options, *pixels, *end], timeout_seconds=60)
-    return path
-
-
 def make_good(folder: Path) -> list[Path]:
     """One video of each codec in `GOOD`, and one that is rotated, all different."""
     made = []
     for number, (name, options) in enumerate(GOOD.items()):
         picture = f"testsrc2=size=96x64:rate=25:duration=1.2,hue=h={number * 23}"
-        made.append(_encode(folder / name, picture, *options))
+        made.append(write_video(folder / name, picture, *options))
     turned = folder / "rotated.mp4"
     run_ffmpeg(
         ["-display_rotation", "90", "-i", f"file:{made[0]}", "-c", "copy", "-y", f"file:{turned}"], timeout_seconds=60
@@ -56,12 +51,12 @@ def make_good(folder: Path) -> list[Path]:
 def make_bad(folder: Path) -> dict[str, tuple[bytes, str]]:
     """Content and reason, by name, of 18 files that no decoder can use."""
     noisy = "testsrc2=size=192x128:rate=25:duration=1.6,noise=alls=20:allf=t:all_seed=1"
-    whole = {name: _encode(folder / name, noisy, *options).read_bytes() for name, options in GRAINY.items()}
+    whole = {name: write_video(folder / name, noisy, *options).read_bytes() for name, options in GRAINY.items()}
     for name in ("tone.mp4", "tone.mkv"):
         tone = ["-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac"]
         run_ffmpeg([*tone, "-y", f"file:{folder / name}"], timeout_seconds=60)
     for name in ("no frames.mp4", "no frames.avi"):
-        _encode(folder / name, noisy, *GOOD["h264.mp4" if name.endswith("mp4") else "mpeg4.avi"], "-frames:v", "0")
+        write_video(folder / name, noisy, *GOOD["h264.mp4" if name.endswith("mp4") else "mpeg4.avi"], "-frames:v", "0")
     made = {
         "tone.mp4": "no-video-stream",
         "tone.mkv": "no-video-stream",

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from command_line import RunCommand
+from generated_video import write_video
 
 from vidpipe.prep import header_sample
 from vidpipe.prep.estimate import estimate
@@ -21,7 +22,6 @@ from vidpipe.prep.header_sample import SAMPLE_VIDEOS, sample_headers
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
-from vidpipe.video.ffmpeg import run_ffmpeg
 from vidpipe.video.header import Header, read_header
 
 FAULTY_AV = Path(__file__).parent / "faulty_av"
@@ -49,10 +49,9 @@ def dry(vidpipe: RunCommand) -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """25 frames of 96x64."""
-    path = tmp_path_factory.mktemp("video") / "x.mp4"
-    picture = ["-v", "error", "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=1"]
-    run_ffmpeg([*picture, "-c:v", "libx264", "-pix_fmt", "yuv420p", f"file:{path}"], timeout_seconds=60)
-    return path.read_bytes()
+    return write_video(
+        tmp_path_factory.mktemp("video") / "x.mp4", "testsrc2=size=96x64:rate=25:duration=1"
+    ).read_bytes()
 
 
 def test_it_says_what_was_found_and_what_prep_then_writes(
@@ -214,8 +213,6 @@ def test_time_goes_by_codec_by_pixels_and_for_whole_videos_by_their_length() -> 
 
 @pytest.mark.parametrize("name", ["x.mkv", "x.ts", "x.avi"])
 def test_headers_of_other_containers(tmp_path: Path, name: str) -> None:
-    source = ["-v", "error", "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=2"]
-    run_ffmpeg([*source, "-c:v", "mpeg4", f"file:{tmp_path / name}"], timeout_seconds=60)
-    header = read_header(tmp_path / name)
+    header = read_header(write_video(tmp_path / name, "testsrc2=size=96x64:rate=25:duration=2", "-c:v", "mpeg4"))
     assert (header.width, header.height) == (96, 64)
     assert header.num_frames == pytest.approx(50, abs=2) and header.duration_seconds == pytest.approx(2, abs=0.1)

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from command_line import RunCommand
+from generated_video import write_video
 from prep.interrupted_runs import is_running, wait_for_end
 
 from vidpipe.shards.index import read_samples
 from vidpipe.video.child import POLL_SECONDS, Child
-from vidpipe.video.ffmpeg import ffmpeg_path, run_ffmpeg
+from vidpipe.video.ffmpeg import ffmpeg_path
 
 FAULTY_DECORD = Path(__file__).parent / "faulty_decord"
 NEIGHBOURS = ("before", "between", "beyond", "later", "last")
@@ -30,9 +31,7 @@ DECORD = ("--set", "decoder=decord")
 def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A small H.264 video of 20 frames."""
     path = tmp_path_factory.mktemp("video") / "x.mp4"
-    picture = ["-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=0.8"]
-    run_ffmpeg([*picture, "-c:v", "libx264", "-pix_fmt", "yuv420p", f"file:{path}"], timeout_seconds=60)
-    return path.read_bytes()
+    return write_video(path, "testsrc2=size=64x48:rate=25:duration=0.8").read_bytes()
 
 
 @pytest.fixture

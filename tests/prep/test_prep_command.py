@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from command_line import RunCommand
 from file_tree import contents
+from generated_video import H264, write_video
 
 from vidpipe.loader.index import load_index
 from vidpipe.loader.reader import ClipReader
 from vidpipe.prep.parts import ShardPart, save_part
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
-from vidpipe.video.ffmpeg import run_ffmpeg
 
 
 def test_rotated_is_upright_av1_is_decoded_and_short_is_padded(real_shards: Path) -> None:
@@ -73,9 +73,7 @@ def test_what_is_asked_for_displaces_the_recipes_way_of_sampling(
     """On a video of 25 frames/s for 0.8 s, and a third of that afterwards."""
     slow_end = "testsrc2=size=64x48:rate=25:duration=1.6,setpts=if(lt(N\\,20)\\,N\\,20+(N-20)*3)/25/TB"
     (tmp_path / "videos/a").mkdir(parents=True)
-    video = f"file:{tmp_path}/videos/a/x.mkv"
-    encoding = ("-fps_mode", "passthrough", "-c:v", "libx264", "-pix_fmt", "yuv420p")
-    run_ffmpeg(["-v", "error", "-f", "lavfi", "-i", slow_end, *encoding, video], timeout_seconds=60)
+    write_video(tmp_path / "videos/a/x.mkv", slow_end, *H264, "-fps_mode", "passthrough")
     recipe = tmp_path / "own.yaml"
     recipe.write_text(f"extends: folder\n{inherited}\nframes: 8\nheight: 48\nclips: 1\n")
     command = ("prep", recipe, "--source", tmp_path / "videos", "--out", tmp_path / "out", *options)

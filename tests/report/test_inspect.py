@@ -10,22 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import RunCommand
+from generated_video import write_video
 from PIL import Image
-
-from vidpipe.video.ffmpeg import run_ffmpeg
-
-
-def _video(path: Path, size: str, fps: int, seconds: float, *encoding: str) -> None:
-    picture = ["-v", "error", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate={fps}:duration={seconds}"]
-    run_ffmpeg([*picture, *encoding, "-pix_fmt", "yuv420p", f"file:{path}"], timeout_seconds=60)
 
 
 def test_text_and_json_tell_what_became_of_a_mixed_data_set(tmp_path: Path, vidpipe: RunCommand) -> None:
     source, out = tmp_path / "videos", tmp_path / "out"
     source.mkdir()
-    _video(source / "a.mp4", "96x64", 25, 2, "-c:v", "libx264")
-    _video(source / "b.mkv", "128x64", 10, 3, "-c:v", "libx264")
-    _video(source / "c.mpg", "96x64", 25, 1, "-c:v", "mpeg2video")
+    write_video(source / "a.mp4", "testsrc2=size=96x64:rate=25:duration=2")
+    write_video(source / "b.mkv", "testsrc2=size=128x64:rate=10:duration=3")
+    write_video(source / "c.mpg", "testsrc2=size=96x64:rate=25:duration=1", "-c:v", "mpeg2video")
     (source / "empty.mp4").touch()
     for name in ("text.mp4", "words.mp4"):
         (source / name).write_text("no video")

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from command_line import RunCommand
 from forked import command, start_ranks
+from generated_video import write_video
 
 from tests.train.toy import TOY, MakeRecipe
 from vidpipe.errors import UsageError
@@ -33,7 +34,6 @@ from vidpipe.train.data import ClipLoader, open_eval_loader, open_train_loader, 
 from vidpipe.train.dry_run import dry_run
 from vidpipe.train.recipe import load_train_recipe
 from vidpipe.train.step import Learner
-from vidpipe.video.ffmpeg import run_ffmpeg
 
 DATASETS = {
     "kinetics400": ("vivit", "mini-vivit", "mini-vivit-distill"),
@@ -84,8 +84,7 @@ def shards_like(tmp_path_factory: pytest.TempPathFactory, session_command: Calla
     folder = tmp_path_factory.mktemp("miniature")
     lines = []
     for label, seconds in (("a", 4), ("b", 6)):
-        source = ["-f", "lavfi", "-i", f"testsrc2=size=320x240:rate=25:duration={seconds}"]
-        run_ffmpeg([*source, "-c:v", "libx264", "-y", str(folder / f"{label}.mp4")], timeout_seconds=60)
+        write_video(folder / f"{label}.mp4", f"testsrc2=size=320x240:rate=25:duration={seconds}")
         lines.append(f"{label}.mp4,{label}")
     for split in ("train", "val"):
         rows = ["path,label,split", *(f"{line},{split}" for line in lines)]
