@@ -38,3 +38,21 @@ def rank_and_world_size() -> tuple[int, int]:
             "Lightning: in train_dataloader), start with torchrun, or give rank and world_size"
         )
     return whole_from_environment("RANK", 0), world_size
+
+
+def check_rank(rank: int, world_size: int) -> None:
+    """Refuse to go on as another process than this one is by now: several would do the same work.
+
+    Raises:
+        UsageError: torch.distributed was initialised meanwhile, and says otherwise.
+    """
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    now = rank_and_world_size()
+    if now != (rank, world_size):
+        raise UsageError(
+            f"loader: was made for rank {rank} of {world_size}, but torch.distributed says {now[0]} of {now[1]}: make it after "
+            "torch.distributed is initialised, or give rank and world_size"
+        )

@@ -191,12 +191,19 @@ def test_rank_and_world_size_are_torchs_or_else_the_environments(
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch") as loader:
-        assert (loader.rank, loader.world_size, len(loader)) == (1, 4, 4)
+    early = vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch")
+    assert (early.rank, early.world_size, len(early)) == (1, 4, 4)
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         with vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch") as loader:
-            assert (loader.rank, loader.world_size, len(loader)) == (0, 1, 16)
+            assert (loader.rank, loader.world_size, len(loader), len(list(loader))) == (0, 1, 16, 16)
+        with (
+            early,
+            pytest.raises(UsageError, match=r"was made for rank 1 of 4, but torch\.distributed says 0 of 1: make it"),
+        ):
+            iter(early)
+        with vidpipe.Loader(motion_shards, size=32, rank=1, world_size=4) as told:
+            assert len(next(iter(told))) == 8
     finally:
         distributed.destroy_process_group()
     monkeypatch.delenv("RANK")  # as Lightning starts its processes

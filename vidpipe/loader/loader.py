@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from vidpipe.environment import rank_and_world_size
+from vidpipe.environment import check_rank, rank_and_world_size
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.loader.assemble import make_batch, make_raw_batch, to_clips_device, to_consumer
 from vidpipe.loader.backend import make_engine
@@ -240,6 +240,8 @@ class Loader:
         hand_over: Callable[[Finished], AnyBatch],
     ) -> Iterator[AnyBatch]:
         """What is left of the epoch, or the next one."""
+        if self._arguments["rank"] is None and self._arguments["world_size"] is None:
+            check_rank(self.rank, self.world_size)
 
         def batches(first: Spot, number: int) -> Iterator[AnyBatch]:
             made = self._background.run(
