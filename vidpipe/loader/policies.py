@@ -1,4 +1,7 @@
-"""How whole batches are mixed and augmented: settings of `mix_batch` and `rand_augment`, and sections of the recipes in train/."""
+"""How whole batches are mixed and augmented: settings of `mix_batch` and `rand_augment`, and sections of the recipes in train/.
+
+A value out of its range is a `pydantic.ValidationError`, which is a ValueError.
+"""
 
 from __future__ import annotations
 
