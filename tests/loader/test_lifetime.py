@@ -6,6 +6,7 @@ import gc
 import json
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -193,6 +194,7 @@ def test_rank_and_world_size_are_torchs_or_else_the_environments(
     monkeypatch.setenv("WORLD_SIZE", "4")
     early = vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch")
     assert (early.rank, early.world_size, len(early)) == (1, 4, 4)
+    packed = pickle.dumps(early)
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         with vidpipe.Loader(motion_shards, size=32, batch_size=2, backend="torch") as loader:
@@ -207,6 +209,8 @@ def test_rank_and_world_size_are_torchs_or_else_the_environments(
     finally:
         distributed.destroy_process_group()
     monkeypatch.delenv("RANK")  # as Lightning starts its processes
+    with pickle.loads(packed) as sent:  # to a process that doesn't know whose it is
+        assert (sent.rank, sent.world_size) == (1, 4)
     with pytest.raises(UsageError, match="RANK: isn't set, but WORLD_SIZE is 4: make the loader after"):
         vidpipe.Loader(motion_shards)
     for rank in (-1, 4):

@@ -71,7 +71,8 @@ def test_clips_are_normalised_as_asked_whatever_the_shards_say(motion_shards: Pa
     asked = vidpipe.Normalization(mean=(0.43, 0.39, 0.38), std=(0.5, 0.25, 1.0))
     levels = []
     for normalization in (None, asked):
-        options = vidpipe.LoaderOptions(normalization=normalization, color_jitter=vidpipe.ColorJitter(brightness=0.4))
+        jitter = vidpipe.ColorJitter(brightness=0.4, contrast=0.4)
+        options = vidpipe.LoaderOptions(normalization=normalization, color_jitter=jitter)
         with vidpipe.Loader(motion_shards, size=32, augment="train", backend=backend, options=options) as loader:
             batch, applied = next(iter(loader)), loader.manifest.normalization
             assert loader.state_dict()["content"]["normalization"]["std"] == list(applied.std)

@@ -127,6 +127,7 @@ def test_rows_that_cannot_be_read_are_within_the_budget_or_nothing_begins(
     assert "1 of 17 annotation rows can't be read (5.9%), but --max-rejects allows 5.0%" in prep("--max-rejects", "5%")
     assert not (tmp_path / "out").exists()
     assert prep("--max-rejects", "6%")["written"] == 16
+    assert prep("--max-rejects", "5%")["made_shards"] == 0, "what is finished needs no rows"
 
 
 def test_mended_and_arrived_videos_are_taken_in_when_asked(

@@ -23,7 +23,7 @@ class ColorJitter:
 
     Attributes:
         brightness, contrast, saturation: factors are drawn from 1 - value (0 at least) to 1 + value. Contrast is about the
-            grey of the mean by which clips are normalised, a clip's own mean not being known before it is read.
+            grey of the mean by which the shards say to normalise, a clip's own not being known before it is read.
         hue: a rotation of the chroma (YIQ) by up to this share of a turn, 0 to 0.5, either way.
         prob: share of the clips that are changed at all.
     """

@@ -49,7 +49,7 @@ class Loader:
 
     Iterating gives what is left of the current epoch; then `epoch` has advanced by one. Where nothing is left, because a loop
     took the last batch and didn't ask for more, it gives the next epoch. Without augmentation it does so too after a loop that
-    was broken off: what is evaluated is a whole epoch, whatever was looked at before, unless `load_state_dict` named a place.
+    was broken off: what is evaluated is a whole epoch, whatever was looked at before, unless `load_state_dict` or pickling named a place.
     Batches are prepared ahead in the background and each is the consumer's own: it is not written to again.
 
     Args:
@@ -119,7 +119,13 @@ class Loader:
             self._source,
             sampling,
             self._windows,
-            augmentation=make_augmentation(self.options, self.manifest) if random else None,
+            augmentation=make_augmentation(
+                self.options,
+                may_flip=self.manifest.horizontal_flip,
+                stored=self._source.splits[0].manifest.normalization,
+            )
+            if random
+            else None,
             views=make_views(self.options, self._windows, sampling.units, self._index),
             clips_per_sample=self.options.clips_per_sample,
             size=size,
@@ -312,7 +318,10 @@ class Loader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A loader goes to another process as what it was made with and its place; it is made anew there."""
-        return _remade, (self._arguments, self._place.next)
+        arguments = self._arguments
+        if self.world_size > 1:  # torch.distributed, which says so here, is not initialised there
+            arguments = {**arguments, "rank": self.rank, "world_size": self.world_size}
+        return _remade, (arguments, self._place.next)
 
     def _requests(self, spot: Spot) -> list[Request]:
         positions, padding = self._place.share(spot).positions(self._batch_samples)

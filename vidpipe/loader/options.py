@@ -125,8 +125,12 @@ class LoaderOptions:
             (
                 "normalization",
                 self.normalization is None
-                or (isinstance(self.normalization, Normalization) and all(std > 0 for std in self.normalization.std)),
-                "a Normalization(mean=..., std=...) with std above 0",
+                or (
+                    isinstance(self.normalization, Normalization)
+                    and all(map(math.isfinite, self.normalization.mean))
+                    and all(0 < std < math.inf for std in self.normalization.std)
+                ),
+                "a Normalization(mean=..., std=...) of numbers, with std above 0",
             ),
             ("color_jitter", isinstance(self.color_jitter, ColorJitter | None), "a ColorJitter(brightness=..., ...)"),
             ("affine", isinstance(self.affine, Affine | None), "an Affine(rotation=..., ...)"),

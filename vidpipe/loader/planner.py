@@ -20,7 +20,7 @@ from vidpipe.loader.sampling import Sampling
 from vidpipe.loader.source import Source
 from vidpipe.loader.views import Views
 from vidpipe.loader.window import FrameWindow
-from vidpipe.shards.manifest import Manifest
+from vidpipe.shards.manifest import Normalization
 
 
 class Planner:
@@ -133,14 +133,19 @@ class Planner:
         return Take(frames, Drawn(self._views.region(view, height, width)), view=view, number=view)
 
 
-def make_augmentation(options: LoaderOptions, manifest: Manifest) -> Augmentation:
-    """The augmentation that the options ask for, on clips of these shards."""
-    flip = manifest.horizontal_flip if options.horizontal_flip is None else options.horizontal_flip
+def make_augmentation(options: LoaderOptions, *, may_flip: bool, stored: Normalization) -> Augmentation:
+    """The augmentation that the options ask for.
+
+    Args:
+        may_flip: what the shards say of it.
+        stored: the shards' own normalisation, whatever the clips' is.
+    """
+    flip = may_flip if options.horizontal_flip is None else options.horizontal_flip
     return Augmentation(
         crop_scale=options.crop_scale,
         crop_ratio=options.crop_ratio,
         flip=flip,
         color=options.color_jitter,
         affine=options.affine,
-        grey=expected_grey(manifest.normalization.mean),
+        grey=expected_grey(stored.mean),
     )

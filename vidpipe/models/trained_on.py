@@ -40,7 +40,9 @@ def trained_normalization(source: str) -> Normalization | None:
         # With an `offset`, values were moved before they were normalised.
         plain = processor.get("do_normalize", True) and not processor.get("offset")
         return _normalization(processor["image_mean"], processor.get("image_std")) if plain else None
-    timms = _read(fetch("config.json")).get("pretrained_cfg") or {}
+    timms = _read(fetch("config.json")).get("pretrained_cfg")
+    if not isinstance(timms, Mapping):
+        return None
     return _normalization(timms.get("mean"), timms.get("std"))
 
 

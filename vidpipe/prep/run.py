@@ -90,10 +90,11 @@ def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
     if progress:
         progress.found(listing)
     check_splits(listing, job)
-    _check_rows(listing, job.recipe.max_rejects)
     plans = make_plan(job.recipe, listing, splits=listing.splits, limit=job.limit)
     whole = output_hash(plans, name=job.name, recipe=resolved_recipe(job.recipe, job.options))
     all_splits = [SplitWork(plan, job.out / plan.split) for plan in plans]
+    if not all((split.out / MANIFEST).is_file() for split in all_splits):
+        _check_rows(listing, job.recipe.max_rejects)
     wanted = job.splits or listing.splits
     splits = [split for name in wanted for split in all_splits if split.plan.split == name]
     work = _Work(job, splits, root=listing.root, plan=whole, progress=progress)

@@ -39,7 +39,7 @@ from vidpipe.train.result import TrainResult
 from vidpipe.train.run import Run
 from vidpipe.train.run_pictures import RunPictures
 from vidpipe.train.runlog import RunLog
-from vidpipe.train.setup import build_learner, build_model
+from vidpipe.train.setup import build_learner, build_model, other_normalizations
 from vidpipe.train.sharding import is_dealt_out
 from vidpipe.train.state import RunState, read_resume_point
 from vidpipe.train.stop import StopRequest
@@ -100,6 +100,9 @@ def train(
         start_from_features(recipe, built.module, loader.manifest, shards=shards, views=views)
         for report in (*other_splits(shards), *built.loaded):
             progress.say(report)
+        if point is None and loader.manifest.features is None:
+            for note in other_normalizations(recipe.model.init_sources, preprocessing.normalization):
+                progress.say(note)
         per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
         length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
         learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)

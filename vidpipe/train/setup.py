@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -60,29 +61,28 @@ def build_model(
         from vidpipe.models.init import load_pretrained
 
         reports.append(str(load_pretrained(model, source)))
-        reports += _other_normalization(source, preprocessing.normalization)
     description = ModelDescription(
         name=section.name, num_classes=num_classes, config=model.config.model_dump(mode="json")
     )
     return BuiltModel(model, description, tuple(reports))
 
 
-def _other_normalization(source: str, ours: Normalization) -> list[str]:
-    """What to say where weights learned from pixels that were normalised otherwise."""
+def other_normalizations(sources: Sequence[str], ours: Normalization) -> Iterator[str]:
+    """What to say of weights that learned from pixels which were normalised otherwise."""
     from vidpipe.models.trained_on import trained_normalization
 
-    theirs: Normalization | None
-    try:
-        theirs = read_checkpoint(Path(source), tensors=False).preprocessing.normalization
-    except CheckpointError:  # no run of our own
-        theirs = trained_normalization(source)
-    if theirs is None or np.allclose((theirs.mean, theirs.std), (ours.mean, ours.std), atol=1e-3):
-        return []
-    mean, std = list(theirs.mean), list(theirs.std)
-    return [
-        f"{source}: learned from clips with mean {mean} and std {std}, these have {list(ours.mean)} and {list(ours.std)}: "
-        f"--set 'data.normalize={{mean: {mean}, std: {std}}}' gives it its own"
-    ]
+    for source in sources:
+        theirs: Normalization | None
+        try:
+            theirs = read_checkpoint(Path(source), tensors=False).preprocessing.normalization
+        except CheckpointError:  # no run of our own
+            theirs = trained_normalization(source)
+        if theirs is not None and not np.allclose((theirs.mean, theirs.std), (ours.mean, ours.std), atol=1e-3):
+            mean, std = list(theirs.mean), list(theirs.std)
+            yield (
+                f"{source}: learned from clips with mean {mean} and std {std}, these have {list(ours.mean)} and "
+                f"{list(ours.std)}: --set 'data.normalize={{mean: {mean}, std: {std}}}' gives it its own"
+            )
 
 
 def build_learner(

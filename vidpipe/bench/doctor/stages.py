@@ -234,7 +234,11 @@ class Stages:
     def _requests(self, options: LoaderOptions) -> list[Request]:
         """One clip of each of those in memory, augmented as in training."""
         section = self._section
-        augmentation = make_augmentation(options, self.manifest) if section.augment else None
+        augmentation = None
+        if section.augment:
+            augmentation = make_augmentation(
+                options, may_flip=self.manifest.horizontal_flip, stored=self.manifest.normalization
+            )
         requests = []
         for number, frames in enumerate(self._frames):
             height, width = frames.shape[1:3]
