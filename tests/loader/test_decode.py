@@ -1,8 +1,7 @@
-"""Decoding by DALI instead of by the threads: here on the CPU, where it has the same JPEG decoder, and VP9 instead of H.264."""
+"""Decoding of JPEG by DALI instead of by the threads: here on the CPU, where it has the same decoder."""
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import threading
@@ -18,27 +17,20 @@ from loader.damage import copied, garbage
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader.affine import Affine
-from vidpipe.loader.augment import Drawn
 from vidpipe.loader.color import ColorJitter
-from vidpipe.loader.engine import EngineSetup
 from vidpipe.loader.place import Spot
-from vidpipe.loader.pool import ReadPool
-from vidpipe.loader.region import Region
-from vidpipe.loader.request import Request, Take, make_request
-from vidpipe.loader.stored import DeviceDecoding, Stored
+from vidpipe.loader.stored import Stored
 from vidpipe.loader.transfer import SideStream
 from vidpipe.shards.codecs import make_codec
-from vidpipe.shards.codecs.base import CodecSpec, Frames
-from vidpipe.shards.manifest import Normalization
+from vidpipe.shards.codecs.base import CodecSpec
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
-from vidpipe.loader import dali, dali_decoder
+from vidpipe.loader import dali_decoder
 
 pytestmark = pytest.mark.timeout(240)  # with the making of the shards, on a machine that is busy
 
 COLOR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 AFFINE = Affine(rotation=30, shear=10, translation=0.1, scale=(0.5, 1.25), prob=0.7)
-FRAMES, SIDE = 30, 96
 
 
 @pytest.fixture(scope="module")
@@ -265,125 +257,3 @@ def test_without_an_able_decoder_the_cpu_decodes_and_says_so(
 def test_what_cannot_be_had_is_refused(real_shards: Path, decode: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         vidpipe.Loader(real_shards, options=vidpipe.LoaderOptions(decode=decode))
-
-
-def moving_picture() -> Frames:
-    """Soft colours that move by half a pixel a frame, darker in every frame."""
-    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE * 2 * np.pi
-    waves = [np.sin(x + t / 15) + np.cos(y * c - t / 15) for t in range(FRAMES) for c in (1, 2, 3)]
-    levels = np.array(waves).reshape(FRAMES, 3, SIDE, SIDE).transpose(0, 2, 3, 1) * 35
-    return (levels + 150 - 2 * np.arange(FRAMES)[:, None, None, None]).astype(np.uint8)
-
-
-def write_vp9(path: str, video: Frames, **_: object) -> None:
-    """As `write_h264`: BT.709, limited range, key frames at fixed distances."""
-    import av
-
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libvpx-vp9", rate=30)
-        stream.height, stream.width, stream.pix_fmt, stream.gop_size = *video.shape[1:3], "yuv420p", 12
-        stream.options = {"lag-in-frames": "0", "auto-alt-ref": "0", "crf": "10", "b": "0", "cpu-used": "8"}
-        for number, frame in enumerate(video):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-            picture.pts = number
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    Path(path).write_bytes(file.getvalue())
-
-
-class Videos:
-    """Two videos in memory, the second cut to half of its bytes."""
-
-    codecs = frozenset({"mp4"})
-
-    def __init__(self) -> None:
-        self.codec = make_codec(CodecSpec(name="mp4"))
-        whole = bytes(self.codec.encode(moving_picture()).members[0].pieces[0])
-        self.files = [whole, whole[: len(whole) // 2]]
-
-    def codec_of(self, sample: int) -> str:
-        return "mp4"
-
-    def read(self, sample: int, frames: Sequence[int], out: Frames) -> Frames:
-        video = out[: len(frames) * SIDE * SIDE * 3].reshape(len(frames), SIDE, SIDE, 3)
-        try:
-            self.codec.decode_parts([self.files[sample]], frames, video)
-        except ValueError as error:
-            raise BadSampleError("shard", f"{sample}", f"can't be decoded: {error}") from error
-        return video
-
-    def read_stored(self, sample: int, frames: Sequence[int]) -> Stored:
-        return Stored("mp4", [memoryview(self.files[sample])], frames, (len(frames), SIDE, SIDE, 3))
-
-
-@pytest.fixture
-def videos(monkeypatch: pytest.MonkeyPatch) -> Videos:
-    monkeypatch.setattr("vidpipe.shards.codecs.mp4.write_h264", write_vp9)
-    return Videos()
-
-
-def video_requests(*samples: int) -> list[Request]:
-    takes = [
-        Take([0, 5, 10, 15], Drawn(Region(0, 0, SIDE, SIDE)), 0),
-        Take([3, 4, 29, 29], Drawn(Region(8, 16, 64, 72, flip=True)), 1),
-    ]
-    return [make_request(sample, takes, epoch=0, is_padding=False) for sample in samples]
-
-
-def test_only_the_wanted_frames_of_a_video_come_in_the_right_colours(videos: Videos) -> None:
-    """Of VP9 in BT.709, which DALI on the CPU takes for BT.601, as it takes H.264 on a GPU."""
-    setup = EngineSetup(
-        size=48,
-        normalization=Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-        max_batch_size=4,
-        threads=1,
-        warps=False,
-        recolors=False,
-    )
-    pool = ReadPool(videos, threads=2, frame_bytes=lambda sample: SIDE * SIDE * 3)
-    made = []
-    for decoding in (None, DeviceDecoding(videos, frozenset({"mp4"}), num_frames=4)):
-        engine = dali.DaliEngine(pool, setup, decoding)
-        made.append(engine.finish(engine.start(video_requests(0, 0))))
-        if decoding is not None:
-            with pytest.raises(BadSampleError, match="sample 1: can't be decoded"):
-                engine.finish(engine.start(video_requests(0, 1)))
-            again = engine.finish(engine.start(video_requests(0, 0)))
-            assert torch.equal(again.video, made[-1].video)
-        engine.close()
-    pool.close()
-    ours, theirs = made[1].video * 255, made[0].video * 255
-    assert made[1].requests == made[0].requests and ours.shape == (4, 3, 4, 48, 48)
-    assert (ours - theirs).abs().max() < 4 and (ours - theirs).abs().mean() < 1
-
-
-def test_a_decoder_with_other_pictures_or_only_one_size_is_refused(
-    videos: Videos, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here one that gives another frame than it was asked for, and one that can't mix sizes in a batch."""
-    one_more = tuple(min(frame + 1, 23) for frame in dali_decoder._TRIED_FRAMES)
-    whole = dali_decoder.DeviceDecoder.decode
-
-    def decode(self: object, samples: Sequence[Stored]) -> list[torch.Tensor]:
-        return whole(self, [Stored("mp4", sample.parts, one_more, sample.shape) for sample in samples])
-
-    def one_size(self: object, samples: Sequence[Stored]) -> list[torch.Tensor]:
-        if len({sample.shape for sample in samples}) > 1:
-            raise ValueError("several sizes")
-        return whole(self, samples)
-
-    for wrong, message in ((decode, r"its pictures differ from the CPU's by up to \d+ levels"), (one_size, "several")):
-        monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", wrong)
-        with pytest.raises(ValueError, match=message):
-            dali_decoder.DeviceDecoder(
-                "mp4",
-                device=torch.device("cpu"),
-                threads=1,
-                max_samples=1,
-                max_frames=4,
-                stream=SideStream(torch.device("cpu")),
-            )

@@ -49,8 +49,8 @@ class Loader:
 
     Iterating gives what is left of the current epoch; then `epoch` has advanced by one. Where nothing is left, because a loop
     took the last batch and didn't ask for more, it gives the next epoch. Without augmentation it does so too after a loop that
-    was broken off: what is evaluated is a whole epoch, whatever was looked at before, unless `load_state_dict` or pickling named a place.
-    Batches are prepared ahead in the background and each is the consumer's own: it is not written to again.
+    was broken off: what is evaluated is a whole epoch, whatever was looked at before, unless `load_state_dict` or pickling
+    named a place. Batches are prepared ahead in the background and each is the consumer's own: it is not written to again.
 
     Args:
         shards: a data-set folder with splits, or a split's own: a path or any URL that fsspec knows, such as

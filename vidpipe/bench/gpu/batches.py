@@ -141,9 +141,8 @@ def _measured(
         device.wait()
         first_seconds = time.perf_counter() - begin
         _check_ready(name, first, device, wanted)
-        for _ in range(
-            wanted.workers
-        ):  # what the workers have begun when the clock starts, they have begun when it stops
+        # What the workers have begun when the clock starts, they have begun when it stops.
+        for _ in range(wanted.workers):
             next(iterator)
         rate = measure(lambda: len(next(iterator)), device, seconds=wanted.seconds)
         host = host_bytes()  # before the profiler takes memory of its own
