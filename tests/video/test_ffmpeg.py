@@ -14,7 +14,7 @@ from video.numbered import MakeVideo, numbered_frames, read_numbers
 
 from vidpipe.errors import UsageError, VideoError, VidpipeError
 from vidpipe.video.decode import Decoder, extract_clips
-from vidpipe.video.ffmpeg import ffmpeg_path, ffmpeg_version, run_ffmpeg
+from vidpipe.video.ffmpeg import failure, ffmpeg_path, ffmpeg_version, run_ffmpeg
 from vidpipe.video.probe import probe
 from vidpipe.video.spec import ClipSpec
 
@@ -129,3 +129,12 @@ def _opened_for_writing(pipe: Path, reader: subprocess.Popen[bytes]) -> int:
         except OSError as error:
             assert error.errno == errno.ENXIO and reader.poll() is None, "nobody reads it"
         time.sleep(0.02)
+
+
+def test_an_ffmpeg_that_knows_too_little_isnt_taken_for_damage() -> None:
+    """What 7.0 says of a value that came with 7.1."""
+    said = (
+        '[h264 @ 0x1] Unable to parse option value "codec" as boolean\n[h264 @ 0x1] Error setting option apply_cropping'
+    )
+    assert type(failure(said.encode(), 234)) is VidpipeError and "too old" in str(failure(said.encode(), 234))
+    assert isinstance(failure(b"[h264 @ 0x1] Invalid NAL unit size", 69), VideoError)

@@ -106,7 +106,7 @@ def failure(stderr: bytes, returncode: int) -> Exception:
     from_libraries = [line for line in lines if line.startswith("[") and not line.startswith(_PROGRAM_LINES)]
     from_decoder = [line for line in lines if "[dec:" in line]
     words = "; ".join((from_libraries or from_decoder or lines)[:3])[:400] or f"exit code {returncode}"
-    if returncode == _OPTION_NOT_FOUND:
+    if returncode == _OPTION_NOT_FOUND or "Error setting option" in text:  # the option, or the value, is unknown
         return VidpipeError(
             f"{ffmpeg_path()} is too old or lacks a part ({words}); ffmpeg 8 or newer with zscale is needed"
         )
