@@ -70,7 +70,7 @@ def test_clips_are_read_whole(
     """Clips of many pieces, with frames on their borders."""
     stored = dict(stored_clips(motion_shards / "train"))
     monkeypatch.setattr(reader, "PIECE_BYTES", 10_000)
-    monkeypatch.setattr(reader, "CHECKED_BYTES", 30_000)
+    monkeypatch.setattr(reader, "RUN_BYTES", 30_000)
     monkeypatch.setattr(os, "preadv", system(os.preadv))
     options = vidpipe.LoaderOptions(check=check, epoch_unit="clip")
     with vidpipe.Loader(motion_shards, batch_size=4, backend="torch", options=options) as loader:

@@ -27,18 +27,21 @@ class BufferPool:
 
     Args:
         pinned: page-locked, so that a GPU can fetch from it by itself.
+        most: arrays that are kept while nobody has them.
+        step: sizes are rounded up to a multiple, so that arrays of many sizes can stand in for each other.
     """
 
-    def __init__(self, *, pinned: bool = False) -> None:
-        self._pinned = pinned
-        self._free: deque[NDArray[np.uint8]] = deque(maxlen=8)
+    def __init__(self, *, pinned: bool = False, most: int = 8, step: int = 1) -> None:
+        self._pinned, self._step = pinned, step
+        self._free: deque[NDArray[np.uint8]] = deque(maxlen=most)
 
     def take(self, size: int) -> NDArray[np.uint8]:
         """A flat uint8 array of `size` bytes with arbitrary content, aligned. It goes back by itself."""
         memory = self._used_before(size)
         if memory is None:
             # numpy asks for huge pages where the system has them, torch doesn't: they are written to a third faster.
-            memory = _pinned_array(size) if self._pinned else aligned_array(size)
+            whole = -(-size // self._step) * self._step
+            memory = _pinned_array(whole) if self._pinned else aligned_array(whole)
         lease = np.frombuffer(memory.data, np.uint8)
         weakref.finalize(lease, self._free.append, memory)
         return lease[:size]

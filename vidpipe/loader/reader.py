@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,18 +17,22 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import BadSampleError, ShardError, StorageError
 from vidpipe.loader.index import SampleIndex
+from vidpipe.loader.memory import BufferPool
 from vidpipe.loader.open_file import OpenFile
-from vidpipe.shards.checksum import crc32
+from vidpipe.shards.checksum import crc32, crc32_of_all
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part
 from vidpipe.shards.manifest import Manifest
-from vidpipe.shards.tar import place_members
+from vidpipe.shards.tar import content_offsets
 
 MAX_OPEN_SHARDS = 256
 # Linux keeps a file that is read piece by piece in larger pages than one of which 4 MB are asked for at once: reading it again
-# then takes half the time. What it has already is read with fewer calls, as each may have to wait for Python's lock afterwards.
+# then takes half the time. What it has already is read by one call, as each may have to wait for Python's lock afterwards.
 PIECE_BYTES = 1 << 19
-CHECKED_BYTES = 1 << 20  # so much is still in the core's cache when its checksums are computed
+# Read and checked at once: more is no longer in the core's cache when its checksum is computed, less has threads wait for each other.
+RUN_BYTES = 4 << 20
+GAP_BYTES = 4096  # is read with what is on both sides of it: files in an archive have headers between them
+KEPT_BUFFERS = 16  # of what is read before it is decoded, for what is read next
 _IF_CACHED = getattr(os, "RWF_NOWAIT", 0)
 _OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EIO)  # others say nothing about the shard
 _TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
@@ -75,6 +78,21 @@ class _Place:
     files: list[int]
 
 
+@dataclass(slots=True)
+class _Run:
+    """Parts that are read at once, with what little lies between them.
+
+    Attributes:
+        offset: where it begins in the shard, in bytes.
+        size: in bytes.
+        parts: with where each begins in the run.
+    """
+
+    offset: int
+    size: int
+    parts: list[tuple[Part, int]]
+
+
 class ClipReader:
     """Random access to the clips of a split. Any number of threads may read at once.
 
@@ -110,6 +128,7 @@ class ClipReader:
         self._index = index
         self._codec = make_codec(manifest.codec)
         self._check_crc = check_crc
+        self._memory = BufferPool(most=KEPT_BUFFERS, step=1 << 16)
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._lock = threading.Lock()
         self.bytes_read = 0
@@ -139,7 +158,7 @@ class ClipReader:
                 self._read(place, parts, out.data)
                 return
             try:
-                self._codec.decode_parts(self._read(place, parts, _room(parts)), frames, video)
+                self._codec.decode_parts(self._read(place, parts), frames, video)
             except ValueError as error:
                 raise self._bad(place, f"can't be decoded: {error}") from error
 
@@ -152,7 +171,7 @@ class ClipReader:
         _, height, width = (int(n) for n in self._index.shape[sample])
 
         def checked(place: _Place) -> list[memoryview]:
-            content = self._read(place, parts, _room(parts))
+            content = self._read(place, parts)
             if not self._check_crc:  # else they are what prep wrote
                 try:
                     self._codec.check_parts(content, (height, width))
@@ -181,7 +200,7 @@ class ClipReader:
     def _located(self, sample: int) -> _Place:
         """Where a sample lies."""
         shard = self._index.shards[self._index.shard[sample]]
-        files = _file_offsets(int(self._index.offset[sample]), self._sizes(sample))
+        files = content_offsets(int(self._index.offset[sample]), self._sizes(sample))
         return _Place(self._opened(shard), shard, sample, files)
 
     def _renewing(self, sample: int, action: Callable[[_Place], T]) -> T:
@@ -224,37 +243,43 @@ class ClipReader:
                         raise
                     self._open.popitem(last=False)
 
-    def _read(self, place: _Place, parts: Sequence[Part], view: memoryview) -> list[memoryview]:
-        """Read the parts one behind the other into `view`, check them, and return where each is."""
+    def _read(self, place: _Place, parts: Sequence[Part], out: memoryview | None = None) -> list[memoryview]:
+        """Read parts and check them: one behind the other into `out`, or into memory that is used again when they are gone.
+
+        Returns:
+            where each is.
+        """
         views, at = [], 0
-        first_crc32 = int(self._index.crc_start[place.sample])
-        cached = False
-        for run in _runs(parts, CHECKED_BYTES if self._check_crc else sys.maxsize):
-            size = sum(part.size for part in run)
-            offset = place.files[run[0].member] + run[0].offset
-            cached = self._fill(place, view[at : at + size], offset, cached=cached)
-            for part in run:
-                content = view[at : at + part.size]
-                if self._check_crc and crc32(content) != self._index.crc32[first_crc32 + part.crc32_index]:
-                    raise self._bad(place, "its bytes differ from what was written (CRC-32)")
-                views.append(content)
-                at += part.size
+        runs = _runs(place, parts, gap=GAP_BYTES if out is None else 0)
+        if out is None:
+            out = self._memory.take(sum(run.size for run in runs)).data
+        for run in runs:
+            content = out[at : at + run.size]
+            self._fill(place, content, run.offset)
+            if self._check_crc and crc32(content) != self._expected_crc32(place, run, content):
+                raise self._bad(place, "its bytes differ from what was written (CRC-32)")
+            views += [content[start : start + part.size] for part, start in run.parts]
+            at += run.size
         with self._lock:
             self.bytes_read += at
         return views
 
-    def _fill(self, place: _Place, view: memoryview, offset: int, *, cached: bool) -> bool:
-        """Read as much as `view` holds.
+    def _expected_crc32(self, place: _Place, run: _Run, content: memoryview) -> int:
+        """Of a run whose parts are what was written; what lies between them may be anything."""
+        first, checksums = int(self._index.crc_start[place.sample]), self._index.crc32
+        known, end = [], 0
+        for (_, _, size, number), start in run.parts:
+            if start > end:
+                known.append((crc32(content[end:start]), start - end))
+            known.append((int(checksums[first + number]), size))
+            end = start + size
+        return crc32_of_all(known)
 
-        Args:
-            cached: the system has the sample's bytes in memory, as far as is known.
-
-        Returns:
-            that, as is known now.
-        """
-        flags = 0 if cached else _IF_CACHED
+    def _fill(self, place: _Place, view: memoryview, offset: int) -> None:
+        """Read as much as `view` holds."""
+        flags = _IF_CACHED
         while view:
-            piece = view if cached else view[:PIECE_BYTES]
+            piece = view if flags else view[:PIECE_BYTES]
             try:
                 got = os.preadv(place.shard.descriptor, [piece], offset, flags)
             except OSError as error:
@@ -266,10 +291,8 @@ class ClipReader:
                 raise StorageError(f"{place.name}: can't be read: {error.strerror}") from error
             if got == 0:
                 raise self._bad(place, "ends too early: the shard was truncated while in use")
-            cached = cached or (bool(flags) and got == len(piece))
             flags = 0
             view, offset = view[got:], offset + got
-        return cached
 
     def _bad(self, place: _Place, message: str) -> BadSampleError:
         return BadSampleError(place.name, self._index.key[place.sample], message)
@@ -279,26 +302,18 @@ def _is_of_open_files(error: StorageError) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _TOO_MANY_OPEN
 
 
-def _room(parts: Sequence[Part]) -> memoryview:
-    return memoryview(bytearray(sum(part.size for part in parts)))
-
-
-def _file_offsets(first: int, sizes: Sequence[int]) -> list[int]:
-    """Where the payload's files begin, given that they stand one behind the other in the archive."""
-    return [member.offset for member in place_members([""] * len(sizes), first, sizes)]
-
-
-def _runs(parts: Sequence[Part], max_bytes: int) -> list[list[Part]]:
-    """Parts that lie one behind the other in a file, together as far as `max_bytes` allows."""
-    runs: list[list[Part]] = []
-    size = 0
+def _runs(place: _Place, parts: Sequence[Part], *, gap: int) -> list[_Run]:
+    """Parts that lie one behind the other in the shard, with at most `gap` bytes between them, together as far as RUN_BYTES allow."""
+    runs: list[_Run] = []
+    begin = end = -1  # of the last run, in the shard
     for part in parts:
-        last = runs[-1][-1] if runs else None
-        follows = last and last.member == part.member and last.offset + last.size == part.offset
-        if follows and size + part.size <= max_bytes:
-            runs[-1].append(part)
-            size += part.size
+        member, offset, size, _ = part
+        first = place.files[member] + offset
+        if end <= first <= end + gap and first + size - begin <= RUN_BYTES and runs:
+            runs[-1].parts.append((part, first - begin))
+            runs[-1].size = first + size - begin
         else:
-            runs.append([part])
-            size = part.size
+            begin = first
+            runs.append(_Run(first, size, [(part, 0)]))
+        end = first + size
     return runs

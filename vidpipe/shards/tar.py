@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,11 +54,15 @@ def header(name: str, size: int) -> bytes:
 
 def place_members(extensions: Sequence[str], first_offset: int, sizes: Sequence[int]) -> list[Member]:
     """Where files lie that stand one behind the other, given the place of the first one's content and all sizes."""
-    members, offset = [], first_offset
-    for extension, size in zip(extensions, sizes, strict=True):
-        members.append(Member(extension, offset, size))
-        offset += size + -size % BLOCK + BLOCK
-    return members
+    return [
+        Member(extension, offset, size)
+        for extension, offset, size in zip(extensions, content_offsets(first_offset, sizes), sizes, strict=True)
+    ]
+
+
+def content_offsets(first_offset: int, sizes: Sequence[int]) -> list[int]:
+    """Where the contents of such files begin."""
+    return [*itertools.accumulate((size + -size % BLOCK + BLOCK for size in sizes[:-1]), initial=first_offset)]
 
 
 class TarWriter:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from vidpipe.shards.checksum import Buffer, crc32
 from vidpipe.shards.codecs.base import Codec, EncodedClip, EncodedMember, Frames, Part
@@ -57,8 +58,7 @@ class JpegCodec(Codec):
     def decode_parts(self, parts: Sequence[Buffer], frames: Sequence[int], out: Frames) -> None:
         """Decodes frame by frame, into its place."""
         for part, frame in zip(parts, out, strict=True):
-            _check_size(part, (frame.shape[0], frame.shape[1]))
-            simplejpeg.decode_jpeg(part, "RGB", buffer=frame)
+            _decode_into(part, frame)
 
     def check_parts(self, parts: Sequence[Buffer], frame_shape: tuple[int, int]) -> None:
         """Header, size and end of each file: nvImageCodec may crash the process on one that it can't parse."""
@@ -75,6 +75,16 @@ class JpegCodec(Codec):
         """What such frames take on average."""
         bits = _NOMINAL_BITS_PER_PIXEL * float(np.interp(self.spec.quality or DEFAULT_QUALITY, *_BITS_BY_QUALITY))
         return round(frames * height * width * bits / 8)
+
+
+def _decode_into(content: Buffer, frame: NDArray[np.uint8]) -> None:
+    try:
+        decoded = simplejpeg.decode_jpeg(content, "RGB", buffer=frame)
+    except ValueError:
+        _check_size(content, (frame.shape[0], frame.shape[1]))  # one that is larger than the buffer
+        raise
+    if decoded.shape != frame.shape:
+        _check_size(content, (frame.shape[0], frame.shape[1]))
 
 
 def _check_size(content: Buffer, expected: tuple[int, int]) -> None:
