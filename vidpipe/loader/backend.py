@@ -71,4 +71,7 @@ def device_codecs(decode: Decode, backend: Backend, device: torch.device) -> fro
         raise UsageError(f"decode: got 'gpu' for batches on {device}; take device='cuda', or decode='auto'")
     if decode == "gpu" and backend == "torch":
         raise UsageError("decode: got 'gpu' with backend 'torch', which decodes on the CPU; take backend='dali'")
-    return frozenset({"jpeg", "mp4"}) if device.type == "cuda" and decode != "cpu" else frozenset()
+    if device.type != "cuda" or decode == "cpu":
+        return frozenset()
+    # By default not `mp4`: NVDEC, as DALI drives it, takes more of the CPU than decoding there does.
+    return frozenset({"jpeg", "mp4"} if decode == "gpu" else {"jpeg"})

@@ -25,11 +25,11 @@ from vidpipe.errors import ShardError
 from vidpipe.loader.affine import Warp
 from vidpipe.loader.augment import Drawn
 from vidpipe.loader.dali_decoder import DeviceDecoder
-from vidpipe.loader.engine import Engine, EngineSetup, Made
+from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made, nothing
 from vidpipe.loader.pool import Reading, ReadPool
 from vidpipe.loader.request import Request, places_of
 from vidpipe.loader.stored import DeviceDecoding, Stored
-from vidpipe.loader.transfer import SideStream
+from vidpipe.loader.transfer import SideStream, as_one
 from vidpipe.shards.codecs.base import Frames
 
 MAX_REFUSED = 3  # batches in a row that the device's decoder refuses and the CPU finds nothing wrong with
@@ -100,7 +100,7 @@ class DaliEngine(Engine):
             return _Started(partial(self._arrive, reading, requests))
         return _Started(self._ahead.submit(self._arrive, reading, requests).result)
 
-    def finish(self, started: object) -> Made:
+    def finish(self, started: object, describe: Describe = nothing) -> Made:
         """Wait for the frames, and run the pipeline on them.
 
         On the CPU the result is DALI's own memory, which it doesn't use again; on a GPU a copy, as torch's streams know nothing
@@ -116,7 +116,8 @@ class DaliEngine(Engine):
                 for take in request.takes
             ]
             batch = self._transformed([clip for clip, _ in clips], [drawn for _, drawn in clips])
-            return Made(arrived.requests, batch, self._stream.mark((arrived.videos, clips)))
+            fields = describe(arrived.requests)
+            return Made(arrived.requests, batch, fields, self._stream.mark((arrived.videos, clips)))
 
     def close(self) -> None:
         """End the thread, and free the pipelines."""
@@ -142,12 +143,14 @@ class DaliEngine(Engine):
         """Wait for what is read, and have it on the device."""
         read: _Read = [*reading.results()]
         with self._arrivals.queue():
-            videos = self._decoded(read, wanted)
+            videos = self._on_device(reading, read, wanted)
             return _Arrived([request for request, _ in read], videos, self._arrivals.mark((read, videos)))
 
-    def _decoded(self, read: _Read, wanted: Sequence[Request]) -> list[Tensor]:
+    def _on_device(
+        self, reading: Reading[Frames] | Reading[Frames | Stored], read: _Read, wanted: Sequence[Request]
+    ) -> list[Tensor]:
         """All frames on the device: uint8 [T, H, W, 3] of each sample. Those that the CPU had to decode change in `read`."""
-        decoded: dict[int, Tensor] = {}
+        videos: dict[int, Tensor] = {}
         for codec, decoder in self._decoders.items():
             stored = {
                 place: sample
@@ -157,18 +160,23 @@ class DaliEngine(Engine):
             if not stored:
                 continue
             try:
-                decoded |= zip(stored, decoder.decode([*stored.values()]), strict=True)
+                videos |= zip(stored, decoder.decode([*stored.values()]), strict=True)
                 self._refused = 0
             except ValueError as error:
                 asked = [read[place][0].sample for place in stored]
-                again = self._pool.read([wanted[place] for place in stored]).results()
-                for place, frames in zip(stored, again, strict=True):
-                    read[place] = frames
-                self._note_refusal(codec, error, explained=[request.sample for request, _ in again] != asked)
-        return [
-            decoded[place] if place in decoded else torch.from_numpy(frames).to(self._setup.device, non_blocking=True)
-            for place, (_, frames) in enumerate(read)
-        ]
+                again = self._pool.read([wanted[place] for place in stored])
+                served = again.results()
+                copies = again.on_device(dict(enumerate(frames for _, frames in served)), self._setup.device)
+                for number, place in enumerate(stored):
+                    read[place], videos[place] = served[number], copies[number]
+                self._note_refusal(codec, error, explained=[request.sample for request, _ in served] != asked)
+        left = {
+            place: sample
+            for place, (_, sample) in enumerate(read)
+            if not (place in videos or isinstance(sample, Stored))
+        }
+        videos |= reading.on_device(left, self._setup.device)
+        return [videos[place] for place in range(len(read))]
 
     def _note_refusal(self, codec: str, error: ValueError, *, explained: bool) -> None:
         """A batch that the decoder refused was decoded on the CPU, which found a damaged sample, or didn't."""
@@ -183,7 +191,9 @@ class DaliEngine(Engine):
     def _transformed(self, clips: list[Tensor], drawn: list[Drawn]) -> Tensor:
         """The model's input of some clips, each uint8 [T, H, W, 3] and contiguous."""
         # DALI reads them where they are, or queues a copy of what is on a GPU, so that they have to stay until it has.
-        video = clips if self._on_gpu else [clip.numpy() for clip in clips]
+        whole = as_one(clips)  # else each has to be described to it, in Python
+        tensors = clips if whole is None else whole
+        video = tensors if self._on_gpu else [clip.numpy() for clip in clips] if whole is None else whole.numpy()
         parameters = self._parameters(drawn)
         self._pipeline.feed_input("video", video, cuda_stream=self._stream.cuda)
         for name, values in parameters.items():
@@ -215,6 +225,8 @@ class DaliEngine(Engine):
 
 def _frames_at(video: Tensor, places: slice | list[int]) -> Tensor:
     """Some of a video's frames, contiguous; a list of places would have to be copied to the device."""
+    if places == slice(None):
+        return video
     if isinstance(places, slice):
         return video[places].contiguous()
     return torch.stack([video[place] for place in places])

@@ -5,18 +5,22 @@ The same code runs on the CPU with DALI's decoders there (JPEG by libjpeg-turbo;
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import simplejpeg
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import pipeline_def
 from torch import Tensor
 
-from vidpipe.loader.stored import Stored
-from vidpipe.loader.transfer import SideStream
+from vidpipe.loader.stored import Stored, as_stored
+from vidpipe.loader.transfer import SideStream, videos_in
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import CodecSpec, Frames
 
@@ -30,7 +34,7 @@ _PATCH = 32
 
 
 class DeviceDecoder:
-    """Decodes one codec's samples, a batch at a time; each frame of `jpeg` is a picture of one large batch of pictures.
+    """Decodes one codec's samples, a batch at a time; the frames of `jpeg` joined to filmstrips.
 
     NVDEC's frames come in the colours that DALI takes them to have, in 2.x those of BT.601, while prep writes BT.709. So the
     first things to be decoded are clips of known colours: the change that makes the CPU's of them is then made to all others.
@@ -57,9 +61,11 @@ class DeviceDecoder:
     ) -> None:
         self._codec, self._stream = codec, stream
         self._define = _PIPELINES[codec]
+        tried = len(_TRIED_PATCHES) * len(_TRIED_FRAMES)
+        self._batch_size = max(max_frames if codec == "jpeg" else max_samples, tried)
         self._settings = {
             "decoder": "mixed" if device.type == "cuda" else "cpu",
-            "batch_size": max(max_frames if codec == "jpeg" else max_samples, len(_TRIED_PATCHES) * len(_TRIED_FRAMES)),
+            "batch_size": self._batch_size,
             "num_threads": threads,
             "device_id": (device.index or 0) if device.type == "cuda" else None,
             "prefetch_queue_depth": 1,
@@ -75,23 +81,55 @@ class DeviceDecoder:
         Raises:
             ValueError: one of them can't be decoded, or to another size; DALI may not say which. The next batch can.
         """
-        encoded = [np.frombuffer(part, np.uint8) for sample in samples for part in sample.parts]
+        if self._codec == "mp4":
+            encoded = [part for sample in samples for part in sample.parts]
+            levels = self._decoded(encoded, [sample.shape for sample in samples], [sample.frames for sample in samples])
+            return videos_in(levels, _starts(samples), [sample.shape for sample in samples])
+        strips = [
+            (strip, (strip.frames * strip.pitch, *sample.shape[2:])) for sample in samples for strip in sample.strips
+        ]
+        levels = self._decoded([strip.content for strip, _ in strips], [shape for _, shape in strips])
+        if all(strip.pitch == sample.shape[1] for sample in samples for strip in sample.strips):
+            return videos_in(levels, _starts(samples), [sample.shape for sample in samples])
+        pieces = iter(torch.split(levels, [math.prod(shape) for _, shape in strips]))
+        return [
+            torch.cat(
+                [
+                    next(pieces).view(strip.frames, strip.pitch, *sample.shape[2:])[:, : sample.shape[1]]
+                    for strip in sample.strips
+                ]
+            )
+            for sample in samples
+        ]
+
+    def _decoded(
+        self,
+        encoded: Sequence[memoryview],
+        shapes: Sequence[tuple[int, ...]],
+        frames: Sequence[Sequence[int]] | None = None,
+    ) -> Tensor:
+        """What DALI makes of some files, one behind the other: uint8, flat.
+
+        Args:
+            shapes: that are expected.
+            frames: of each video.
+        """
         try:
-            self._pipeline.feed_input("encoded", encoded)
-            if self._codec == "mp4":
-                self._pipeline.feed_input("frames", [np.array(sample.frames, np.int32) for sample in samples])
+            self._pipeline.feed_input("encoded", [np.frombuffer(file, np.uint8) for file in encoded])
+            if frames is not None:
+                self._pipeline.feed_input("frames", [np.array(numbers, np.int32) for numbers in frames])
             (output,) = self._pipeline.run(self._stream.cuda)
-            self._check_shapes(output.shape(), samples)
-            sizes = [int(np.prod(sample.shape)) for sample in samples]
+            for shape, expected in zip(output.shape(), shapes, strict=True):
+                if tuple(shape) != expected:
+                    raise ValueError(f"one decodes to {list(shape)}, expected {list(expected)}")
+            size = sum(math.prod(shape) for shape in shapes)
             # A pipeline's outputs lie one behind the other, so that a sample's pictures are a clip without being moved.
-            levels: Tensor = torch.utils.dlpack.from_dlpack(output.as_reshaped_tensor([sum(sizes)]))
+            levels: Tensor = torch.utils.dlpack.from_dlpack(output.as_reshaped_tensor([size]))
         except RuntimeError as error:
             self._pipeline = self._built()  # DALI calls one that has failed no longer valid
             raise ValueError(_reason(error)) from error
         self._stream.keep(output)  # DALI would use its memory again while it is being read
-        if self._color is not None:
-            levels = _recolored(levels, self._color)
-        return [video.view(sample.shape) for video, sample in zip(torch.split(levels, sizes), samples, strict=True)]
+        return levels if self._color is None else _recolored(levels, self._color)
 
     def close(self) -> None:
         """Free the decoder."""
@@ -101,17 +139,13 @@ class DeviceDecoder:
         pipeline = self._define(**self._settings)
         try:
             pipeline.build()
+            if self._codec == "jpeg":
+                # How many pictures of a batch nvJPEG's hardware may take at most, nvImageCodec settles with the first one.
+                pipeline.feed_input("encoded", [_small_jpeg()] * self._batch_size)
+                pipeline.run(self._stream.cuda)
         except RuntimeError as error:
             raise ValueError(_reason(error)) from error
         return pipeline
-
-    def _check_shapes(self, shapes: Sequence[tuple[int, ...]], samples: Sequence[Stored]) -> None:
-        wanted: list[tuple[int, ...]] = [sample.shape for sample in samples]
-        if self._codec == "jpeg":
-            wanted = [sample.shape[1:] for sample in samples for _ in sample.parts]
-        for shape, expected in zip(shapes, wanted, strict=True):
-            if tuple(shape) != expected:
-                raise ValueError(f"one decodes to {list(shape)}, expected {list(expected)}")
 
     def _color_change(self, device: torch.device) -> Tensor | None:
         """What makes the CPU's colours of this decoder's, float32 [4, 3] with the shift last; None where they agree."""
@@ -155,6 +189,16 @@ def _mp4_pipeline(*, decoder: str) -> Any:
 _PIPELINES: dict[str, Callable[..., Any]] = {"jpeg": _jpeg_pipeline, "mp4": _mp4_pipeline}
 
 
+@functools.cache  # and so never freed while a device still reads it
+def _small_jpeg() -> NDArray[np.uint8]:
+    return np.frombuffer(simplejpeg.encode_jpeg(np.zeros((_PATCH, _PATCH, 3), np.uint8)), np.uint8)
+
+
+def _starts(samples: Sequence[Stored]) -> list[int]:
+    """Where each sample's frames begin if they lie one behind the other."""
+    return [*itertools.accumulate((math.prod(sample.shape) for sample in samples[:-1]), initial=0)]
+
+
 def _recolored(levels: Tensor, change: Tensor) -> Tensor:
     """Pixels in other colours, all of a batch at once; by no matrix product, whose last bits depend on how many there are."""
     colors, mixed = levels.view(-1, 3, 1), change[3]
@@ -171,7 +215,8 @@ def _tried_clip(codec_name: str, video: Frames) -> tuple[Stored, Frames]:
     expected = np.empty((len(_TRIED_FRAMES), *video.shape[1:]), np.uint8)
     parts = [memoryview(files[part.member]) for part in read]
     codec.decode_parts(parts, _TRIED_FRAMES, expected)
-    return Stored(codec_name, parts, _TRIED_FRAMES, (len(expected), *video.shape[1:3], 3)), expected
+    shape = (len(expected), *video.shape[1:3], 3)
+    return as_stored(codec_name, parts, _TRIED_FRAMES, shape), expected
 
 
 def _patches(rows: int, columns: int) -> Frames:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,12 +44,22 @@ class Made:
     Attributes:
         requests: that were served in the end.
         video: the clips of all of them, [B, 3, T, size, size].
-        ready: after which it is whole, where the device may still be at work on it on another stream.
+        fields: what was told of them, of the other attributes of `Batch`, by name.
+        ready: after which all of it is whole, where the device may still be at work on it on another stream.
     """
 
     requests: list[Request]
     video: Tensor
+    fields: Mapping[str, Any]
     ready: torch.cuda.Event | None = None
+
+
+Describe = Callable[[Sequence[Request]], Mapping[str, Any]]
+
+
+def nothing(requests: Sequence[Request]) -> Mapping[str, Any]:
+    """No fields."""
+    return {}
 
 
 class Engine(ABC):
@@ -65,8 +76,13 @@ class Engine(ABC):
         """Begin to read a batch."""
 
     @abstractmethod
-    def finish(self, started: object) -> Made:
-        """What became of it."""
+    def finish(self, started: object, describe: Describe = nothing) -> Made:
+        """What became of it.
+
+        Args:
+            describe: gives the fields of the requests that were served in the end; what it queues on the current stream is
+                whole when the clips are.
+        """
 
     @abstractmethod
     def close(self) -> None:

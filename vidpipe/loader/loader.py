@@ -11,7 +11,7 @@ import torch
 
 from vidpipe.environment import check_rank, rank_and_world_size
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.assemble import make_batch, make_raw_batch, to_clips_device, to_consumer
+from vidpipe.loader.assemble import fields_of, make_raw_batch, to_consumer
 from vidpipe.loader.backend import make_engine
 from vidpipe.loader.background import Background
 from vidpipe.loader.batch import Batch, RawBatch
@@ -35,7 +35,7 @@ from vidpipe.loader.source import Source, split_windows
 from vidpipe.loader.splits import Shards
 from vidpipe.loader.state import VERSION, check_state, content_of
 from vidpipe.loader.stats import LoaderStats, Meter
-from vidpipe.loader.transfer import SideStream, find_device
+from vidpipe.loader.transfer import find_device
 from vidpipe.loader.views import make_views
 from vidpipe.shards.codecs.base import Frames
 
@@ -148,7 +148,8 @@ class Loader:
         self._start_threads(target, backend, getattr(torch, dtype))
 
     def _start_threads(self, device: torch.device, backend: Backend, dtype: torch.dtype) -> None:
-        threads = self.options.threads or default_threads()
+        copying = device.type == "cuda" and self._source.holds_frames
+        threads = self.options.threads or default_threads(copying=copying)
         skip = self.options.on_bad == "skip"
         self._quarantine = Quarantine(self._index, max_share=self.options.max_bad if skip else None)
         self._pool = ReadPool(
@@ -159,7 +160,7 @@ class Loader:
             stand_in=self._stand_in if skip else None,
             pinned=device.type == "cuda",
         )
-        self._stream = SideStream(device)
+        self._device = device
         across = self.options.prefetch_across_epochs
         self._background = Background(
             ahead=self.options.prefetch_batches,
@@ -222,8 +223,8 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         def finish(started: object) -> tuple[Batch, torch.cuda.Event | None]:
-            made = self._engine.finish(started)
-            return to_clips_device(make_batch(self._source, made), made.ready, self._stream)
+            made = self._engine.finish(started, lambda requests: fields_of(self._source, requests, self._device))
+            return Batch(video=made.video, **made.fields), made.ready
 
         return self._run("clips", self._engine.start, finish, lambda finished: to_consumer(*finished))
 

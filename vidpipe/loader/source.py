@@ -12,18 +12,21 @@ from vidpipe.environment import whole_from_environment
 from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader.cache import Prefetcher
 from vidpipe.loader.index import SampleIndex, make_index, unite_indexes
+from vidpipe.loader.memory import BufferPool
 from vidpipe.loader.options import LoaderOptions, Window
 from vidpipe.loader.order import Integers
 from vidpipe.loader.reader import ClipReader, open_shards_allowed
 from vidpipe.loader.splits import Shards, Split, named_folders, open_split, unite_manifests
-from vidpipe.loader.stored import Stored
+from vidpipe.loader.stored import Stored, as_stored
 from vidpipe.loader.where import matching_rows
 from vidpipe.loader.window import FrameWindow, stored_window
+from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.manifest import content_fingerprint
 
 FETCH_THREADS = 4
+KEPT_STRIPS = 256  # buffers of what a device has decoded, for what it is to decode next
 JOIN_SECONDS = 1.0  # for which closing waits for them
 
 
@@ -81,6 +84,7 @@ class Source:
             for split in self.splits
         ]
         self._prefetcher = Prefetcher(self._fetch, threads=FETCH_THREADS) if windowed else None
+        self._memory = BufferPool(most=KEPT_STRIPS, step=1 << 16)
 
     @property
     def split_of_sample(self) -> Integers:
@@ -112,11 +116,17 @@ class Source:
         with self._naming(number):
             parts = self._readers[number].read_parts(sample, frames)
         _, height, width = (int(n) for n in self.index.shape[sample])
-        return Stored(self.codec_of(sample), parts, frames, (len(frames), height, width, 3))
+        shape = (len(frames), height, width, 3)
+        return as_stored(self.codec_of(sample), parts, frames, shape, lambda size: self._memory.take(size).data)
 
     def codec_of(self, sample: int) -> str:
         """Name of the codec that a sample is stored with."""
         return self.splits[self.split_number(sample)].manifest.codec.name
+
+    @property
+    def holds_frames(self) -> bool:
+        """Whether all samples are stored as the frames themselves."""
+        return all(make_codec(split.manifest.codec).raw_parts for split in self.splits)
 
     @property
     def codecs(self) -> frozenset[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.loader.filmstrip import Filmstrip, fresh_memory, join_frames
 from vidpipe.shards.codecs.base import Frames
 
 
@@ -18,7 +19,8 @@ class Stored:
 
     Attributes:
         codec: name of the codec.
-        parts: as `Codec.parts` names them for these frames.
+        parts: as `Codec.parts` names them for these frames; of `jpeg` none, but
+        strips: filmstrips of them.
         frames: their numbers in the stored clip.
         shape: (T, H, W, 3) of what they decode to.
     """
@@ -27,6 +29,24 @@ class Stored:
     parts: Sequence[memoryview]
     frames: Sequence[int]
     shape: tuple[int, int, int, int]
+    strips: Sequence[Filmstrip] = ()
+
+
+def as_stored(
+    codec: str,
+    parts: Sequence[memoryview],
+    frames: Sequence[int],
+    shape: tuple[int, int, int, int],
+    memory: Callable[[int], memoryview] = fresh_memory,
+) -> Stored:
+    """What was read, as a device's decoder wants it.
+
+    Args:
+        memory: gives so many bytes.
+    """
+    if codec != "jpeg":
+        return Stored(codec, parts, frames, shape)
+    return Stored(codec, (), frames, shape, join_frames(parts, lines=shape[1], memory=memory))
 
 
 class StoredSource(Protocol):

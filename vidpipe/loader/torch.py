@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vidpipe.loader.engine import Engine, EngineSetup, Made
+from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made, nothing
 from vidpipe.loader.memory import BufferPool
-from vidpipe.loader.pool import Reading, ReadPool
+from vidpipe.loader.pool import Reading, ReadPool, results_of
 from vidpipe.loader.request import Request, places_of
 from vidpipe.loader.transfer import SideStream
 from vidpipe.loader.transform import ClipTransform
@@ -45,10 +44,11 @@ class TorchEngine(Engine):
 
         return _Started(batch, self._pool.process(requests, work))
 
-    def finish(self, started: object) -> Made:
+    def finish(self, started: object, describe: Describe = nothing) -> Made:
         """Wait for all clips."""
         assert isinstance(started, _Started)
-        return Made([request for task in started.tasks for request in task.result()], started.batch)
+        requests = results_of(started.tasks)
+        return Made(requests, started.batch, describe(requests))
 
     def close(self) -> None:
         """Nothing to free."""
@@ -75,26 +75,25 @@ class TorchDeviceEngine(Engine):
         """Read a batch's frames in the pool's threads."""
         return self._pool.read(requests)
 
-    def finish(self, started: object) -> Made:
+    def finish(self, started: object, describe: Describe = nothing) -> Made:
         """Wait for the frames, then queue their copy and what is done to them."""
         assert isinstance(started, Reading)
         results = started.results()
         requests = [request for request, _ in results]
         first = _first_clips(requests)
         with self._arrivals.queue():
-            frames = torch.from_numpy(started.buffer).to(self._device, non_blocking=True)
+            videos = started.on_device(dict(enumerate(read for _, read in results)), self._device)
             whole = self._arrivals.mark(results)
         with self._stream.queue():
             self._stream.follow(whole)
             batch = torch.empty(_batch_shape(requests, self._size), dtype=self._dtype, device=self._device)
-            for (request, read), start, place in zip(results, started.starts, first, strict=True):
-                if np.may_share_memory(read, started.buffer):
-                    video = frames[start : start + read.nbytes].view(read.shape)
-                else:
-                    video = torch.from_numpy(read).to(self._device)
-                for clip, take in enumerate(request.takes, start=place):
-                    self._transform(video[places_of(take, request)], take.drawn, out=batch[clip])
-            return Made(requests, batch, self._stream.mark(frames))
+            clips = batch.unbind(0)
+            for place, request in enumerate(requests):
+                for clip, take in enumerate(request.takes, start=first[place]):
+                    places = places_of(take, request)
+                    video = videos[place] if places == slice(None) else videos[place][places]
+                    self._transform(video, take.drawn, out=clips[clip])
+            return Made(requests, batch, describe(requests), self._stream.mark(videos))
 
     def close(self) -> None:
         """Wait for what is queued, which reads memory of ours."""

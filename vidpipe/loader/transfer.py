@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -40,6 +42,35 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()  # from any other memory, the copy would make the host wait for all that is queued
     return tensor.to(device, non_blocking=True)
+
+
+def videos_in(flat: Tensor, starts: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Parts of a flat tensor, each of its shape; where they are alike and in equal distances, by one call.
+
+    Each call of torch's lets go of Python's lock, and has to wait for it where many threads want it.
+    """
+    steps = {after - before for before, after in itertools.pairwise(starts)}
+    if len(set(shapes)) == 1 and len(steps) == 1:
+        shape, (step,) = shapes[0], steps
+        strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        whole = flat.as_strided((len(starts), *shape), (step, *strides), flat.storage_offset() + starts[0])
+        return list(whole.unbind(0))
+    return [flat[start : start + math.prod(shape)].view(shape) for start, shape in zip(starts, shapes, strict=True)]
+
+
+def as_one(videos: Sequence[Tensor]) -> Tensor | None:
+    """Contiguous tensors that are alike and lie one behind the other in memory, as one of one more axis; None for others."""
+    first = videos[0]
+    begin, size = first.data_ptr(), first.nbytes
+    if (
+        any(
+            video.data_ptr() != begin + place * size or video.shape != first.shape or video.dtype != first.dtype
+            for place, video in enumerate(videos)
+        )
+        or first.untyped_storage().nbytes() < len(videos) * size + first.storage_offset() * first.itemsize
+    ):
+        return None
+    return first.as_strided((len(videos), *first.shape), (first.numel(), *first.stride()), first.storage_offset())
 
 
 class SideStream:

@@ -63,9 +63,12 @@ class ClipTransform:
             video: uint8 [T, H, W, 3].
             out: float32, float16 or bfloat16 [3, T, size, size], contiguous; is overwritten.
         """
-        block = len(video) if self._on_device else BLOCK_FRAMES
-        for first in range(0, len(video), block):
-            self._transform(video[first : first + block], drawn, out=out[:, first : first + block])
+        if self._on_device:
+            self._transform(video, drawn, out=out)
+            return
+        for first in range(0, len(video), BLOCK_FRAMES):
+            block = slice(first, first + BLOCK_FRAMES)
+            self._transform(video[block], drawn, out=out[:, block])
 
     def _transform(self, video: Tensor, drawn: Drawn, *, out: Tensor) -> None:
         if drawn.warp is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.loader.stored import Stored
+from vidpipe.loader.stored import Stored, as_stored
 from vidpipe.shards.codecs.base import Frames
 
 
@@ -49,4 +49,4 @@ class MemorySource:
     def read_stored(self, sample: int, frames: Sequence[int]) -> Stored:
         """The clip as it is stored."""
         length, height, width, _ = self._frames[sample].shape
-        return Stored(self._codec, self._parts[sample], self._clips[sample][1], (length, height, width, 3))
+        return as_stored(self._codec, self._parts[sample], self._clips[sample][1], (length, height, width, 3))
