@@ -18,12 +18,10 @@ from torch import Tensor
 import vidpipe
 from vidpipe.bench.gpu.models import MODELS
 from vidpipe.loader import Batch
-from vidpipe.loader.assemble import make_batch, to_clips_device
-from vidpipe.loader.engine import Made
+from vidpipe.loader.assemble import fields_of
 from vidpipe.loader.place import Spot
 from vidpipe.loader.randaugment import OPERATIONS
 from vidpipe.loader.source import Source
-from vidpipe.loader.transfer import SideStream
 from vidpipe.shards.codecs import CodecSpec
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.checkpoint import Preprocessing
@@ -112,10 +110,9 @@ def test_labels_and_marks_are_copied_without_waiting(motion_shards: Path) -> Non
     with vidpipe.Loader(motion_shards, batch_size=CLIPS, size=32, augment="train", backend="torch") as loader:
         requests = loader._requests(Spot(0, 0))
     with HostWaits() as waits:
-        made = Made(requests, torch.empty(CLIPS, 3, 16, 32, 32, device=META))
-        batch, _ = to_clips_device(make_batch(source, made), made.ready, SideStream(META))
+        fields = fields_of(source, requests, META)
     source.close()
-    assert batch.label.device == META and batch.is_padding.device == META
+    assert all(fields[name].device == META for name in ("label", "is_padding", "view", "dataset"))
     assert not waits.found, "\n".join(waits.found)
 
 

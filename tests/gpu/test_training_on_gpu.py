@@ -101,5 +101,5 @@ def test_the_benchmark_has_every_row(true_cuda: torch.device, tmp_path: Path) ->
     assert not report.left_out, report.left_out
     by_vidpipe = [row for row in report.batches if row.name.startswith("vidpipe")]
     assert len(report.models) == 2 * len(MODELS) and len(by_vidpipe) == 8 and len(report.batches) == 10
-    assert len(report.copies) == 4 and len(report.decoders) == 7
+    assert len(report.copies) == 4 and len(report.decoders) == 5
     assert all(row.gpu_seconds_per_clip and row.rate.gpu_bytes for row in report.batches)

@@ -40,7 +40,8 @@ class Wanted:
 
     Attributes:
         frames, size: of a clip.
-        workers: threads or processes.
+        workers: threads or processes of others than the loader.
+        threads: of the loader; None has it choose.
         seconds: least length of each measurement.
     """
 
@@ -48,6 +49,7 @@ class Wanted:
     size: int
     batch_size: int
     workers: int
+    threads: int | None
     seconds: float
     scratch: Path
 
@@ -112,7 +114,7 @@ def open_loader(
         dtype=dtype,
         rank=0,
         world_size=1,
-        options=LoaderOptions(epoch_unit="clip", threads=wanted.workers, decode=decode),
+        options=LoaderOptions(epoch_unit="clip", threads=wanted.threads, decode=decode),
     )
 
 

@@ -16,8 +16,9 @@ from vidpipe.bench.gpu.course import Course
 from vidpipe.bench.gpu.data import Shards
 from vidpipe.bench.gpu.measuring import Device, measure
 from vidpipe.bench.gpu.rows import DecoderRow, Rate
+from vidpipe.loader.filmstrip import join_frames
 
-HARDWARE_SHARES = (0.0, 0.65, 1.0)  # of the pictures; 0.65 is DALI's default, 1 is what the loader takes
+HARDWARE_SHARES = (0.0, 1.0)  # of the pictures
 MAX_CLIPS = 64
 
 Encoded = NDArray[np.uint8]
@@ -52,8 +53,14 @@ def _frames(stored: StoredClips) -> list[list[Encoded]]:
 
 
 def _filmstrips(stored: StoredClips) -> list[list[Encoded]]:
-    """The same frames, all of a clip in one tall file."""
-    return [[np.frombuffer(stored.filmstrip(clip), np.uint8)] for clip in stored.clips[:MAX_CLIPS]]
+    """The same files, joined to tall ones, as the loader does it."""
+    return [
+        [
+            np.frombuffer(strip.content, np.uint8)
+            for strip in join_frames([file.data for file in frames], lines=clip.height)
+        ]
+        for clip, frames in zip(stored.clips, _frames(stored), strict=False)
+    ]
 
 
 def _jpeg(folder: Path, device: Device, wanted: Wanted, *, strips: bool, hardware: float) -> Rate:

@@ -90,7 +90,8 @@ def _rows(
     manifest = feeds[0].manifest
     frames, stride = _geometry(model, manifest)
     overrides = [f"data.frames={frames}", f"data.stride={stride}", f"data.size={model.size}"]
-    overrides += [*(model.narrow if narrow else ()), f"data.threads={wanted.workers}", "data.epoch_unit=clip"]
+    overrides += [*(model.narrow if narrow else ()), "data.epoch_unit=clip"]
+    overrides += [f"data.threads={wanted.threads}"] if wanted.threads else []
     device.clear()
     step = TrainStep(
         model.recipe,

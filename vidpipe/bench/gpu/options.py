@@ -25,7 +25,8 @@ class GpuBenchmark:
         batch_size: clips a batch; 32, or 4 if quick.
         seconds: least length of each measurement; 3, or 0.3 if quick.
         minutes: what is not begun by then, from the start of the run, is left out.
-        workers: threads of the loader and processes of what decodes on the fly; by default one a core.
+        workers: threads of the loader, by default its own choice, and of others, and processes of what decodes on the fly, by
+            default one a core.
         out: folder that the JSON and the plot go to, as `gpu.*`, or `gpu-quick.*`.
         quick: few and small videos, short measurements, and on the CPU models of a few narrow blocks.
 

@@ -18,7 +18,7 @@ class GpuReport(Report):
         device: `cuda`, or `cpu` in a rehearsal.
         shards: what was read, in words, codec by codec.
         clip_bytes: of a clip's 8-bit frames.
-        workers: threads of the loader, processes of what decodes on the fly.
+        workers: threads of others than the loader, processes of what decodes on the fly.
         minutes: that the run took.
     """
 
@@ -57,7 +57,7 @@ class GpuReport(Report):
         if self.device == "cpu":
             lines.append("a rehearsal without a GPU: these figures say nothing of one")
         lines.append("CPU: of all threads and processes; difference: to the reference on the CPU, in normalised units")
-        taking = f"{self.workers} workers or threads, files in the page cache"
+        taking = f"{self.workers} workers, files in the page cache"
         lines.append(f"at least {self.seconds:g} s each, {taking}; {self.minutes:.1f} minutes in all")
         return "\n".join([*lines, *self.closing_lines()])
 

@@ -56,6 +56,7 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress = to_stderr) 
             size=options.size,
             batch_size=options.clips_per_batch,
             workers=workers,
+            threads=options.workers,
             seconds=options.measured_seconds,
             scratch=Path(temporary),
         )
