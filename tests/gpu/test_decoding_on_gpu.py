@@ -106,7 +106,8 @@ def test_the_doctor_measures_the_decoder_that_decodes(
     result = vidpipe("doctor", codec_shards[codec], "--size", 48, "--frames", 8, "--seconds", 0.2, "--json")
     assert result.code == 0, result.err
     rates = {stage["name"]: stage["clips_per_second"] for stage in json.loads(result.out)["stages"]}
-    assert rates["decoding and augmentation"] > 0 and "decoding" not in rates
+    decoding = "decoding and augmentation" if codec == "jpeg" else "decoding"  # by default `mp4` is left to the CPU
+    assert rates[decoding] > 0 and len({"decoding", "decoding and augmentation"} & rates.keys()) == 1
 
 
 @pytest.mark.parametrize("check", ["crc", "off"])

@@ -142,6 +142,21 @@ def test_frames_arrive_before_the_batch_in_front_of_them_is_asked_for(
 
 
 @pytest.mark.usefixtures("by_dali")
+def test_views_of_a_video_dont_depend_on_which_others_are_in_their_batch(jpeg_shards: Path) -> None:
+    def clips(batch_size: int) -> dict[tuple[str, int], torch.Tensor]:
+        options = vidpipe.LoaderOptions(views=(3, 1))
+        made = batches(jpeg_shards, batch_size=batch_size, frames=4, options=options)
+        return {
+            (key, int(view)): video
+            for batch in made
+            for key, view, video in zip(batch.key, batch.view, batch.video, strict=True)
+        }
+
+    few, many = clips(2), clips(7)
+    assert few.keys() == many.keys() and all(torch.equal(video, many[name]) for name, video in few.items())
+
+
+@pytest.mark.usefixtures("by_dali")
 def test_resuming_is_exact(jpeg_shards: Path) -> None:
     expected = batches(jpeg_shards, batch_size=2, augment="train")
     with vidpipe.Loader(jpeg_shards, size=48, backend="dali", seed=3, batch_size=2, augment="train") as loader:

@@ -16,7 +16,7 @@ from vidpipe.loader.engine import EngineSetup
 from vidpipe.loader.pool import ReadPool
 from vidpipe.loader.region import Region
 from vidpipe.loader.request import Request, Take, make_request
-from vidpipe.loader.stored import DeviceDecoding, Stored
+from vidpipe.loader.stored import DeviceDecoding, Stored, as_stored
 from vidpipe.loader.transfer import SideStream
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import CodecSpec, Frames
@@ -148,3 +148,37 @@ def test_a_decoder_with_other_pictures_or_only_one_size_is_refused(
                 max_frames=4,
                 stream=SideStream(torch.device("cpu")),
             )
+
+
+def test_jpegs_of_all_heights_come_out_whole() -> None:
+    """Also of those that aren't multiples of what JPEG codes together, several strips of a clip, and other tables in it."""
+    sizes = [(12, 100, 64), (5, 96, 80), (9, 91, 48), (1, 300, 32)]
+    samples, expected = [], []
+    for frames, height, width in sizes:
+        t, y, x = (np.arange(n) for n in (frames, height, width))
+        waves = np.sin(x[:, None] / 17 + t[:, None, None, None]) + np.cos(
+            y[:, None, None] / 11 * np.array([1, 1.3, 0.7])
+        )
+        video = np.ascontiguousarray((128 + 55 * waves).astype(np.uint8))
+        half = frames // 2
+        clips = [(video[:half], 95), (video[half:], 80)] if frames == 9 else [(video, 90)]
+        files = [
+            memoryview(b"".join(member.pieces))
+            for clip, quality in clips
+            for member in make_codec(CodecSpec(name="jpeg", quality=quality)).encode(clip).members
+        ]
+        alone = np.empty_like(video)
+        make_codec(CodecSpec(name="jpeg")).decode_parts(files, range(frames), alone)
+        samples.append(as_stored("jpeg", files, range(frames), video.shape))
+        expected.append(alone)
+    assert [len(sample.strips) for sample in samples] == [1, 1, 2, 1]
+    cpu = torch.device("cpu")
+    decoder = dali_decoder.DeviceDecoder(
+        "jpeg", device=cpu, threads=2, max_samples=4, max_frames=27, stream=SideStream(cpu)
+    )
+    for order in ([0, 1, 2, 3], [1, 3], [1]):
+        decoded = decoder.decode([samples[place] for place in order])
+        for place, video in zip(order, decoded, strict=True):
+            assert video.shape == expected[place].shape
+            assert np.array_equal(video[:, 1:-1].numpy(), expected[place][:, 1:-1])
+    decoder.close()

@@ -6,14 +6,21 @@ import errno
 import io
 import os
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loader.damage import copied
 
 import vidpipe
+from vidpipe.errors import BadSampleError
 from vidpipe.loader import reader
+from vidpipe.loader.pool import results_of
+from vidpipe.loader.reader import ClipReader
+from vidpipe.shards.manifest import load_manifest
 
 Preadv = Callable[..., int]
 
@@ -77,3 +84,62 @@ def test_clips_are_read_whole(
         found = {key: clip for batch in loader.read_batches() for key, clip in zip(batch.key, batch.clips, strict=True)}
     assert found.keys() == stored.keys()
     assert all(np.array_equal(clip, stored[key]) for key, clip in found.items())
+
+
+def test_the_first_failure_of_a_batchs_reads_is_told_at_once() -> None:
+    """While others are still waiting, such as for a store that is away."""
+    begun, leave = threading.Event(), threading.Event()
+
+    def wait() -> list[int]:
+        begun.set()
+        leave.wait(60)
+        return []
+
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(wait)
+        begun.wait(60)
+        failing = threads.submit(lambda: [1 // 0])
+        with pytest.raises(ZeroDivisionError):
+            results_of([waiting, failing])
+        leave.set()
+        assert results_of([waiting, threads.submit(lambda: [1, 2])]) == [1, 2]
+        assert results_of([threads.submit(lambda n=n: [n]) for n in range(50)]) == [*range(50)]
+
+
+@pytest.mark.parametrize("at_once", [4 << 20, 9_000])
+def test_files_of_frames_are_read_together_and_each_is_checked(
+    motion_shards: Path,
+    session_command: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+) -> None:
+    """In any order; what lies between them in the archive may be anything."""
+    monkeypatch.setattr(reader, "RUN_BYTES", at_once)
+    made = ("--set", "train_videos=1", "--set", "val_videos=0", "--codec", "jpeg", "--out", tmp_path / "jpeg")
+    assert session_command("prep", "motion", "--source", tmp_path / "videos", *made) == 0
+    damage = copied(tmp_path / "jpeg" / "train", tmp_path, sample=2)
+    clips = ClipReader(damage.folder, load_manifest(damage.folder), damage.index)
+    length, height, width = (int(n) for n in damage.index.shape[2])
+    out = np.empty(4 * length * height * width * 3, np.uint8)
+    whole = clips.read(2, range(length), out).copy()
+    rng = np.random.default_rng(0)
+    for frames in ([3], [5, 4, 3], [0, 2, 4, 6], [1, 1, 2], *rng.integers(0, length, (20, 7)).tolist()):
+        assert np.array_equal(clips.read(2, frames, out), whole[frames])
+    first = int(damage.index.size_start[2])
+    sizes = damage.index.size[first : first + 3].tolist()
+    starts = np.cumsum([0, *(size + -size % 512 + 512 for size in sizes)]).tolist()
+    for place, is_frame in (
+        (starts[1] - 300, False),
+        (starts[1] + 40, True),
+        (starts[2] - 600 - -sizes[1] % 512, True),
+    ):
+        damage.overwrite(lambda content, at=place: content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        if is_frame:
+            with pytest.raises(BadSampleError, match="CRC-32"):
+                clips.read(2, range(length), out)
+            assert np.array_equal(clips.read(2, [0, 2, 3], out), whole[[0, 2, 3]])
+            damage.overwrite(lambda content, at=place: content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        else:
+            assert np.array_equal(clips.read(2, range(length), out), whole)
+    clips.close()

@@ -33,13 +33,27 @@ def group_usage(group: int) -> Usage:
     ticks = os.sysconf("SC_CLK_TCK")
     for folder in _group_members(group):
         with suppress(OSError, ValueError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            cpu_seconds += (int(fields[11]) + int(fields[12])) / ticks
+            cpu_seconds += _ticks(folder) / ticks
             anonymous, shared = _own_bytes(folder)
             own, mapped = own + anonymous, mapped + shared
             leader = anonymous if folder.name == str(group) else leader
             unnamed |= _unnamed_files(folder)
     return Usage(cpu_seconds, own + max(mapped, sum(unnamed.values())) or None, leader)
+
+
+def group_cpu_seconds(group: int) -> float:
+    """Only that, which is known at once."""
+    total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
+    for folder in _group_members(group):
+        with suppress(OSError, ValueError):
+            total += _ticks(folder) / ticks
+    return total
+
+
+def _ticks(folder: Path) -> int:
+    """Of the CPU that a process has used."""
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _group_members(group: int) -> list[Path]:

@@ -176,7 +176,7 @@ def _make_split(
             spec=spec,
             batch_size=job.batch_size,
             device=device,
-            threads=1 if device.type == "cpu" else default_threads(),
+            threads=1 if device.type == "cpu" else default_threads([manifest.codec], device.type),
         )
         try:
             finished = _finished(out, maker)

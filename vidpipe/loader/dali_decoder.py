@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, types
@@ -191,7 +190,8 @@ _PIPELINES: dict[str, Callable[..., Any]] = {"jpeg": _jpeg_pipeline, "mp4": _mp4
 
 @functools.cache  # and so never freed while a device still reads it
 def _small_jpeg() -> NDArray[np.uint8]:
-    return np.frombuffer(simplejpeg.encode_jpeg(np.zeros((_PATCH, _PATCH, 3), np.uint8)), np.uint8)
+    black = np.zeros((1, _PATCH, _PATCH, 3), np.uint8)
+    return np.frombuffer(make_codec(CodecSpec(name="jpeg")).encode(black).members[0].pieces[0], np.uint8)
 
 
 def _starts(samples: Sequence[Stored]) -> list[int]:

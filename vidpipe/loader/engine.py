@@ -57,11 +57,6 @@ class Made:
 Describe = Callable[[Sequence[Request]], Mapping[str, Any]]
 
 
-def nothing(requests: Sequence[Request]) -> Mapping[str, Any]:
-    """No fields."""
-    return {}
-
-
 class Engine(ABC):
     """A backend: requests in, the model's input out. `start` returns at once; `finish` waits and may run in another thread.
 
@@ -76,7 +71,7 @@ class Engine(ABC):
         """Begin to read a batch."""
 
     @abstractmethod
-    def finish(self, started: object, describe: Describe = nothing) -> Made:
+    def finish(self, started: object, describe: Describe | None = None) -> Made:
         """What became of it.
 
         Args:

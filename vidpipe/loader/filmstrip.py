@@ -124,7 +124,7 @@ def _layout(content: bytes) -> _Layout | None:
     if content[:2] != bytes((0xFF, _SOI)):
         return None
     at, found = 2, None
-    while at + 10 <= len(content) and content[at] == 0xFF:
+    while at + 18 <= len(content) and content[at] == 0xFF:  # no segment that is looked into is longer
         marker, size = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
         if marker == _SOF0:
             sampling = [content[at + 11 + 3 * number] for number in range(3)] if content[at + 9] == 3 else []

@@ -148,8 +148,8 @@ class Loader:
         self._start_threads(target, backend, getattr(torch, dtype))
 
     def _start_threads(self, device: torch.device, backend: Backend, dtype: torch.dtype) -> None:
-        copying = device.type == "cuda" and self._source.holds_frames
-        threads = self.options.threads or default_threads(copying=copying)
+        codecs = [split.manifest.codec for split in self._source.splits]
+        threads = self.options.threads or default_threads(codecs, device.type)
         skip = self.options.on_bad == "skip"
         self._quarantine = Quarantine(self._index, max_share=self.options.max_bad if skip else None)
         self._pool = ReadPool(

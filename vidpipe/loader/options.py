@@ -52,8 +52,8 @@ class LoaderOptions:
         crop_scale: range of the random crop's share of the area, within 0 to 1.
         crop_ratio: range of its width to height.
         horizontal_flip: mirror half of the clips; by default what the manifest allows. Only with augmentation.
-        threads: that read and, on the CPU, transform; by default one for each of this process's own cores (see `own_cores`), 16 at most, 8
-            where they only copy frames for a GPU.
+        threads: that read and, on the CPU, transform; by default one for each of this process's own cores (see `own_cores`),
+            16 at most, 8 where they only copy frames for a GPU.
         prefetch_batches: that are prepared ahead of the one in use.
         prefetch_across_epochs: prepare the next epoch's first batches while an epoch's last ones are in use, so that it begins
             without a wait. By default with augmentation, as without it a loader mostly serves single passes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -20,7 +20,8 @@ from vidpipe.loader.memory import BufferPool, ThreadMemory, aligned
 from vidpipe.loader.quarantine import Quarantine
 from vidpipe.loader.request import Request
 from vidpipe.loader.transfer import videos_in
-from vidpipe.shards.codecs.base import Frames
+from vidpipe.shards.codecs import make_codec
+from vidpipe.shards.codecs.base import CodecSpec, Frames
 
 R = TypeVar("R")
 
@@ -69,18 +70,32 @@ class Reading(Generic[R]):
             if place not in inside
         }
         if inside:
-            whole = torch.from_numpy(self.buffer).to(device, non_blocking=True)
-            starts, shapes = [self.starts[place] for place in inside], [videos[place].shape for place in inside]
+            begin, end = min(self.starts[p] for p in inside), max(self.starts[p] + videos[p].nbytes for p in inside)
+            whole = torch.from_numpy(self.buffer[begin:end]).to(device, non_blocking=True)
+            starts, shapes = [self.starts[p] - begin for p in inside], [videos[p].shape for p in inside]
             copies |= zip(inside, videos_in(whole, starts, shapes), strict=True)
         return copies
 
 
 def results_of(tasks: Sequence[Future[list[R]]]) -> list[R]:
-    """Wait for all of them, from the last on, which mostly ends last: else the thread would wake up for each of them, and have to
-    get hold of Python's lock as often.
+    """Wait until all have ended, or one has failed, whose error is raised.
+
+    The thread wakes up once. If it did for each of them, it would have to get hold of Python's lock as often.
     """
-    for task in reversed(tasks):
-        task.exception()
+    ended: list[Future[list[R]]] = []
+    enough = threading.Event()
+
+    def end(task: Future[list[R]]) -> None:
+        ended.append(task)
+        if len(ended) == len(tasks) or task.cancelled() or task.exception() is not None:
+            enough.set()
+
+    for task in tasks:
+        task.add_done_callback(end)
+    if tasks:
+        enough.wait()
+    for task in [*ended]:
+        task.result()
     return [item for task in tasks for item in task.result()]
 
 
@@ -203,12 +218,14 @@ class ReadPool:
             request = self._stand_in(wanted)
 
 
-def default_threads(*, copying: bool = False) -> int:
-    """One for each of this process's own cores, 16 at most, and 8 where they only copy what is stored.
+def default_threads(codecs: Iterable[CodecSpec], device: str) -> int:
+    """One for each of this process's own cores, 16 at most, and 8 where they only copy frames for a GPU.
 
     Args:
-        copying: they neither decode nor transform.
+        codecs: of what they read.
+        device: type of the batches' device.
     """
+    copying = device == "cuda" and all(make_codec(codec).raw_parts for codec in codecs)
     return min(MAX_COPYING if copying else MAX_THREADS, own_cores())
 
 

@@ -20,7 +20,6 @@ from vidpipe.loader.splits import Shards, Split, named_folders, open_split, unit
 from vidpipe.loader.stored import Stored, as_stored
 from vidpipe.loader.where import matching_rows
 from vidpipe.loader.window import FrameWindow, stored_window
-from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.manifest import content_fingerprint
@@ -85,6 +84,7 @@ class Source:
         ]
         self._prefetcher = Prefetcher(self._fetch, threads=FETCH_THREADS) if windowed else None
         self._memory = BufferPool(most=KEPT_STRIPS, step=1 << 16)
+        self._reads_alone = options.views is None  # of views, one read has those that a batch wants
 
     @property
     def split_of_sample(self) -> Integers:
@@ -117,16 +117,12 @@ class Source:
             parts = self._readers[number].read_parts(sample, frames)
         _, height, width = (int(n) for n in self.index.shape[sample])
         shape = (len(frames), height, width, 3)
-        return as_stored(self.codec_of(sample), parts, frames, shape, lambda size: self._memory.take(size).data)
+        codec, room = self.codec_of(sample), self._memory
+        return as_stored(codec, parts, frames, shape, memory=lambda n: room.take(n).data, join=self._reads_alone)
 
     def codec_of(self, sample: int) -> str:
         """Name of the codec that a sample is stored with."""
         return self.splits[self.split_number(sample)].manifest.codec.name
-
-    @property
-    def holds_frames(self) -> bool:
-        """Whether all samples are stored as the frames themselves."""
-        return all(make_codec(split.manifest.codec).raw_parts for split in self.splits)
 
     @property
     def codecs(self) -> frozenset[str]:

@@ -18,7 +18,7 @@ class LoaderStats:
 
     Attributes:
         clips: given to the consumer.
-        bytes_read: from the shards, as they are stored.
+        bytes_read: from the shards, as they are stored, with what little lies between.
         wait_seconds: that the consumer spent waiting for a batch.
         busy_seconds: that the consumer spent between batches.
         bad_samples: that are known to be damaged, with all those of a shard that is missing or not what was written.

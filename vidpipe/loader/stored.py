@@ -37,16 +37,22 @@ def as_stored(
     parts: Sequence[memoryview],
     frames: Sequence[int],
     shape: tuple[int, int, int, int],
+    *,
     memory: Callable[[int], memoryview] = fresh_memory,
+    join: bool = True,
 ) -> Stored:
     """What was read, as a device's decoder wants it.
 
     Args:
         memory: gives so many bytes.
+        join: the frames of `jpeg` to filmstrips. Not where a batch decides which frames are read together: the outermost lines
+            of neighbours have a little of each other's colours.
     """
     if codec != "jpeg":
         return Stored(codec, parts, frames, shape)
-    return Stored(codec, (), frames, shape, join_frames(parts, lines=shape[1], memory=memory))
+    lines = shape[1]
+    strips = join_frames(parts, lines=lines, memory=memory) if join else [Filmstrip(part, 1, lines) for part in parts]
+    return Stored(codec, (), frames, shape, strips)
 
 
 class StoredSource(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made, nothing
+from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made
 from vidpipe.loader.memory import BufferPool
 from vidpipe.loader.pool import Reading, ReadPool, results_of
 from vidpipe.loader.request import Request, places_of
@@ -44,11 +44,11 @@ class TorchEngine(Engine):
 
         return _Started(batch, self._pool.process(requests, work))
 
-    def finish(self, started: object, describe: Describe = nothing) -> Made:
+    def finish(self, started: object, describe: Describe | None = None) -> Made:
         """Wait for all clips."""
         assert isinstance(started, _Started)
         requests = results_of(started.tasks)
-        return Made(requests, started.batch, describe(requests))
+        return Made(requests, started.batch, describe(requests) if describe else {})
 
     def close(self) -> None:
         """Nothing to free."""
@@ -75,7 +75,7 @@ class TorchDeviceEngine(Engine):
         """Read a batch's frames in the pool's threads."""
         return self._pool.read(requests)
 
-    def finish(self, started: object, describe: Describe = nothing) -> Made:
+    def finish(self, started: object, describe: Describe | None = None) -> Made:
         """Wait for the frames, then queue their copy and what is done to them."""
         assert isinstance(started, Reading)
         results = started.results()
@@ -93,7 +93,7 @@ class TorchDeviceEngine(Engine):
                     places = places_of(take, request)
                     video = videos[place] if places == slice(None) else videos[place][places]
                     self._transform(video, take.drawn, out=clips[clip])
-            return Made(requests, batch, describe(requests), self._stream.mark(videos))
+            return Made(requests, batch, describe(requests) if describe else {}, self._stream.mark(videos))
 
     def close(self) -> None:
         """Wait for what is queued, which reads memory of ours."""

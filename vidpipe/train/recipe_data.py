@@ -60,7 +60,7 @@ class DataSection(Section):
         eval_batch_size: clips of one evaluation step on one process; None is the same number as in one training step.
         augment: `train` for random crops and flips, None for centre crops.
         backend: the loader's engine.
-        decode: where `jpeg` and `mp4` are decoded; `auto` is the GPU where the engine can.
+        decode: where `jpeg` and `mp4` are decoded; `auto` is the GPU for `jpeg` where the engine can.
         epoch_unit: one clip of each `video` an epoch, or every `clip`.
         where: condition on the columns of samples.parquet; only clips for which it holds are learned from.
         balance: `class` draws every class equally often; None takes every clip once.

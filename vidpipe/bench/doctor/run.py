@@ -15,7 +15,6 @@ from vidpipe.loader import Loader
 from vidpipe.loader.pool import default_threads
 from vidpipe.loader.splits import open_split
 from vidpipe.memory import available_bytes
-from vidpipe.shards.codecs import make_codec
 from vidpipe.train.data import open_train_loader
 from vidpipe.train.device import Device, pick_device
 from vidpipe.train.dry_run import dry_run
@@ -55,8 +54,7 @@ def examine(what: Examination) -> Diagnosis:
     section = _section(what, device)
     cache_bytes = int(section.cache_gb * 1e9)
     split = open_split(what.shards, None, cache_dir=section.cache_dir, max_bytes=cache_bytes)
-    copying = device == "cuda" and make_codec(split.manifest.codec).raw_parts
-    threads = section.threads or default_threads(copying=copying)
+    threads = section.threads or default_threads([split.manifest.codec], device)
     with (
         torch.inference_mode(),
         Stages(split, section, device=device, threads=threads, seconds=what.seconds) as stages,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vidpipe.bench.gpu.rows import Rate
-from vidpipe.bench.usage import group_usage
+from vidpipe.bench.usage import group_cpu_seconds, group_usage
 
 PROFILED_BATCHES = 12  # what is made ahead of the first, and not of the last, is a small part of them
 
@@ -74,14 +74,14 @@ def measure(work: Callable[[], int], device: Device, *, seconds: float) -> Rate:
     while time.perf_counter() - begin < seconds or not clips:
         clips += work()
     device.wait()
-    elapsed = time.perf_counter() - begin
+    elapsed, cpu = time.perf_counter() - begin, cpu_seconds() - cpu
     used = None if used is None else max(used, device.bytes_in_use() or 0)
-    return Rate(clips, elapsed, cpu_seconds() - cpu, used)
+    return Rate(clips, elapsed, cpu, used)
 
 
 def cpu_seconds() -> float:
     """Of this process's group."""
-    return group_usage(os.getpgrp()).cpu_seconds
+    return group_cpu_seconds(os.getpgrp())
 
 
 def host_bytes() -> int | None:
