@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import tarfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,3 +145,16 @@ def test_files_of_frames_are_read_together_and_each_is_checked(
         else:
             assert np.array_equal(clips.read(2, range(length), out), whole)
     clips.close()
+
+
+def test_what_was_read_is_free_as_soon_as_nobody_has_it() -> None:
+    """Without the collector of garbage, for which memory that could be used again would wait."""
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            tasks = [threads.submit(lambda: [np.empty(9)]) for _ in range(8)]
+            arrays = [weakref.ref(array) for array in results_of(tasks)]
+            del tasks
+        assert [array() for array in arrays] == [None] * 8
+    finally:
+        gc.enable()

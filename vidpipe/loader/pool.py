@@ -83,20 +83,20 @@ def results_of(tasks: Sequence[Future[list[R]]]) -> list[R]:
     The thread wakes up once. If it did for each of them, it would have to get hold of Python's lock as often.
     """
     ended: list[Future[list[R]]] = []
-    enough = threading.Event()
+    enough, number = threading.Event(), len(tasks)
 
     def end(task: Future[list[R]]) -> None:
         ended.append(task)
-        if len(ended) == len(tasks) or task.cancelled() or task.exception() is not None:
+        if len(ended) == number or task.cancelled() or task.exception() is not None:
             enough.set()
 
     for task in tasks:
         task.add_done_callback(end)
     if tasks:
         enough.wait()
-    for task in [*ended]:
-        task.result()
-    return [item for task in tasks for item in task.result()]
+    failed = [task for task in ended if task.cancelled() or task.exception() is not None]
+    ended.clear()  # tasks hold `end`: in a circle, what they have read would be kept until garbage is collected
+    return [item for task in failed or tasks for item in task.result()]
 
 
 class ReadPool:
