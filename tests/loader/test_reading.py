@@ -103,6 +103,7 @@ def test_the_first_failure_of_a_batchs_reads_is_told_at_once() -> None:
         failing = threads.submit(lambda: [1 // 0])
         with pytest.raises(ZeroDivisionError):
             results_of([waiting, failing])
+        assert not waiting.done()
         leave.set()
         assert results_of([waiting, threads.submit(lambda: [1, 2])]) == [1, 2]
         assert results_of([threads.submit(lambda n=n: [n]) for n in range(50)]) == [*range(50)]
