@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loader.pictures import soft_colors
 
 from vidpipe.errors import BadSampleError
 from vidpipe.loader.augment import Drawn
@@ -155,11 +156,7 @@ def test_jpegs_of_all_heights_come_out_whole() -> None:
     sizes = [(12, 100, 64), (5, 96, 80), (9, 91, 48), (1, 300, 32)]
     samples, expected = [], []
     for frames, height, width in sizes:
-        t, y, x = (np.arange(n) for n in (frames, height, width))
-        waves = np.sin(x[:, None] / 17 + t[:, None, None, None]) + np.cos(
-            y[:, None, None] / 11 * np.array([1, 1.3, 0.7])
-        )
-        video = np.ascontiguousarray((128 + 55 * waves).astype(np.uint8))
+        video = soft_colors(frames, height, width)
         half = frames // 2
         clips = [(video[:half], 95), (video[half:], 80)] if frames == 9 else [(video, 90)]
         files = [

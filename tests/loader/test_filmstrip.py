@@ -5,17 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import simplejpeg
+from loader.pictures import soft_colors
 
 from vidpipe.loader import filmstrip
 from vidpipe.loader.filmstrip import Filmstrip, join_frames
 from vidpipe.shards.codecs.base import Frames
-
-
-def moving(frames: int, height: int, width: int) -> Frames:
-    """Soft colours, so that little is lost, others in every frame."""
-    t, y, x = (np.arange(n) for n in (frames, height, width))
-    waves = np.sin(x[:, None] / 17 + t[:, None, None, None]) + np.cos(y[:, None, None] / 11 * np.array([1, 1.3, 0.7]))
-    return np.ascontiguousarray((128 + 55 * waves).astype(np.uint8))
 
 
 def jpegs(video: Frames, subsampling: str = "420", quality: int = 90) -> list[memoryview]:
@@ -34,7 +28,7 @@ def decoded(strips: list[Filmstrip], lines: int) -> Frames:
 def test_every_frame_decodes_as_alone_but_for_colours_of_its_outermost_lines(
     subsampling: str, height: int, width: int
 ) -> None:
-    parts = jpegs(moving(19, height, width), subsampling)
+    parts = jpegs(soft_colors(19, height, width), subsampling)
     alone = np.stack([simplejpeg.decode_jpeg(part) for part in parts])
     strips = join_frames(parts, lines=height)
     assert [strip.frames for strip in strips] == [19]
@@ -47,7 +41,7 @@ def test_every_frame_decodes_as_alone_but_for_colours_of_its_outermost_lines(
 
 
 def test_what_has_other_tables_or_is_no_such_jpeg_stays_apart() -> None:
-    video = moving(4, 48, 64)
+    video = soft_colors(4, 48, 64)
     fine, coarse = jpegs(video, quality=95), jpegs(video, quality=50)
     gray = memoryview(simplejpeg.encode_jpeg(np.ascontiguousarray(video[0, :, :, :1]), colorspace="GRAY"))
     parts = [*fine[:2], *coarse[:3], gray, memoryview(b"nothing"), fine[3]]
@@ -61,7 +55,7 @@ def test_what_has_other_tables_or_is_no_such_jpeg_stays_apart() -> None:
 
 def test_strips_have_no_more_lines_than_a_decoder_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filmstrip, "MAX_LINES", 128)
-    video = moving(7, 40, 64)  # 48 lines of each
+    video = soft_colors(7, 40, 64)  # 48 lines of each
     strips = join_frames(jpegs(video), lines=40)
     assert [strip.frames for strip in strips] == [2, 2, 2, 1]
     assert np.abs(decoded(strips, 40).astype(int) - video)[:, 2:-2].max() < 12

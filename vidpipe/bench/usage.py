@@ -30,10 +30,9 @@ def group_usage(group: int) -> Usage:
     """
     cpu_seconds, own, leader, mapped = 0.0, 0, 0, 0
     unnamed: dict[int, int] = {}
-    ticks = os.sysconf("SC_CLK_TCK")
     for folder in _group_members(group):
         with suppress(OSError, ValueError):
-            cpu_seconds += _ticks(folder) / ticks
+            cpu_seconds += _cpu_seconds(folder)
             anonymous, shared = _own_bytes(folder)
             own, mapped = own + anonymous, mapped + shared
             leader = anonymous if folder.name == str(group) else leader
@@ -43,17 +42,17 @@ def group_usage(group: int) -> Usage:
 
 def group_cpu_seconds(group: int) -> float:
     """Only that, which is known at once."""
-    total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
+    total = 0.0
     for folder in _group_members(group):
         with suppress(OSError, ValueError):
-            total += _ticks(folder) / ticks
+            total += _cpu_seconds(folder)
     return total
 
 
-def _ticks(folder: Path) -> int:
-    """Of the CPU that a process has used."""
+def _cpu_seconds(folder: Path) -> float:
+    """Of a process."""
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _group_members(group: int) -> list[Path]:
