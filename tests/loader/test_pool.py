@@ -1,8 +1,12 @@
-"""The memory that clips of several sizes are read into."""
+"""The memory that clips of several sizes are read into, and waiting for them."""
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,7 @@ from vidpipe.loader.augment import Drawn
 from vidpipe.loader.batch import RawBatch
 from vidpipe.loader.engine import Engine, EngineSetup
 from vidpipe.loader.index import SampleIndex, load_index
-from vidpipe.loader.pool import ReadPool
+from vidpipe.loader.pool import ReadPool, results_of
 from vidpipe.loader.quarantine import Quarantine
 from vidpipe.loader.reader import ClipReader
 from vidpipe.loader.region import Region
@@ -94,3 +98,37 @@ def test_raw_clips_are_one_array_without_a_copy_only_where_they_lie_in_one(apart
     none = np.zeros(2, np.int64)
     batch = RawBatch(clips, none, ["a", "b"], ["a", "b"], none > 0, none, none)
     assert np.array_equal(batch.video, both) and np.shares_memory(batch.video, clips[0]) is not apart
+
+
+def test_the_first_failure_of_a_batchs_reads_is_told_at_once() -> None:
+    """While others are still waiting, such as for a store that is away."""
+    begun, leave = threading.Event(), threading.Event()
+
+    def wait() -> list[int]:
+        begun.set()
+        leave.wait(60)
+        return []
+
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(wait)
+        begun.wait(60)
+        failing = threads.submit(lambda: [1 // 0])
+        with pytest.raises(ZeroDivisionError):
+            results_of([waiting, failing])
+        assert not waiting.done()
+        leave.set()
+        assert results_of([waiting, threads.submit(lambda: [1, 2])]) == [1, 2]
+        assert results_of([threads.submit(lambda n=n: [n]) for n in range(50)]) == [*range(50)]
+
+
+def test_what_was_read_is_free_as_soon_as_nobody_has_it() -> None:
+    """Without the collector of garbage, for which memory that could be used again would wait."""
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            tasks = [threads.submit(lambda: [np.empty(9)]) for _ in range(8)]
+            arrays = [weakref.ref(array) for array in results_of(tasks)]
+            del tasks
+        assert [array() for array in arrays] == [None] * 8
+    finally:
+        gc.enable()

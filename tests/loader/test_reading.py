@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gc
 import io
 import os
 import tarfile
-import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +16,6 @@ from loader.damage import copied
 import vidpipe
 from vidpipe.errors import BadSampleError
 from vidpipe.loader import reader
-from vidpipe.loader.pool import results_of
 from vidpipe.loader.reader import ClipReader
 from vidpipe.shards.manifest import load_manifest
 
@@ -88,27 +83,6 @@ def test_clips_are_read_whole(
     assert all(np.array_equal(clip, stored[key]) for key, clip in found.items())
 
 
-def test_the_first_failure_of_a_batchs_reads_is_told_at_once() -> None:
-    """While others are still waiting, such as for a store that is away."""
-    begun, leave = threading.Event(), threading.Event()
-
-    def wait() -> list[int]:
-        begun.set()
-        leave.wait(60)
-        return []
-
-    with ThreadPoolExecutor(2) as threads:
-        waiting = threads.submit(wait)
-        begun.wait(60)
-        failing = threads.submit(lambda: [1 // 0])
-        with pytest.raises(ZeroDivisionError):
-            results_of([waiting, failing])
-        assert not waiting.done()
-        leave.set()
-        assert results_of([waiting, threads.submit(lambda: [1, 2])]) == [1, 2]
-        assert results_of([threads.submit(lambda n=n: [n]) for n in range(50)]) == [*range(50)]
-
-
 @pytest.mark.parametrize("at_once", [4 << 20, 9_000])
 def test_files_of_frames_are_read_together_and_each_is_checked(
     motion_shards: Path,
@@ -146,16 +120,3 @@ def test_files_of_frames_are_read_together_and_each_is_checked(
         else:
             assert np.array_equal(clips.read(2, range(length), out), whole)
     clips.close()
-
-
-def test_what_was_read_is_free_as_soon_as_nobody_has_it() -> None:
-    """Without the collector of garbage, for which memory that could be used again would wait."""
-    gc.disable()
-    try:
-        with ThreadPoolExecutor(2) as threads:
-            tasks = [threads.submit(lambda: [np.empty(9)]) for _ in range(8)]
-            arrays = [weakref.ref(array) for array in results_of(tasks)]
-            del tasks
-        assert [array() for array in arrays] == [None] * 8
-    finally:
-        gc.enable()

@@ -8,7 +8,6 @@ known colours are off by at most 3 levels of 255 in good H.264; a wrong matrix p
 
 from __future__ import annotations
 
-import struct
 from itertools import pairwise
 from pathlib import Path
 
@@ -134,76 +133,6 @@ def test_ffmpeg_decodes_what_decord_lacks_unless_it_is_damaged(
         with pytest.raises(VideoError) as raised:
             extract_clips(damaged, SPEC, key="k", decoder="decord", strict=True)
         assert raised.value.reason in {"damaged", "truncated"}
-
-
-@pytest.mark.parametrize("decoder", ALL)
-@pytest.mark.parametrize("rotation", [90, 180, 270])
-@pytest.mark.parametrize("container", ["mov", "mkv"])
-def test_rotation(container: str, rotation: int, decoder: Decoder, ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
-    stored = np.rot90(numbered_frames(40), k=rotation // 90, axes=(1, 2)).copy()
-    plain = ffmpeg_video("plain.mp4", *H264, "-pix_fmt", "yuv420p", picture=stored)
-    turned = tmp_path / f"turned.{container}"
-    run_ffmpeg(
-        ["-v", "error", "-display_rotation", str(-rotation), "-i", str(plain), "-c", "copy", str(turned)],
-        timeout_seconds=60,
-    )
-    extraction = extract_clips(turned, SPEC, key="k", decoder=decoder)
-    assert extraction.info.rotation == rotation
-    assert (extraction.info.width, extraction.info.height) == (WIDTH, HEIGHT)
-    clip = extraction.clips[0]
-    assert clip.video.shape[1:3] == (HEIGHT, WIDTH)
-    assert read_numbers(clip.video) == clip.frame_indices.tolist()
-
-
-def test_unusual_turns_go_to_ffmpeg(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:
-    """Mirroring is done; angles that are no right ones, and tags without a display matrix, are ignored."""
-    plain = ffmpeg_video("plain.mp4", *H264, "-pix_fmt", "yuv420p")
-    mirrored = ffmpeg_video(
-        "mirrored.mp4", *H264, "-pix_fmt", "yuv420p", picture=numbered_frames(40)[:, :, ::-1].copy()
-    )
-    cases = {
-        "flip.mp4": (mirrored, ("-display_hflip",), ()),
-        "30.mp4": (plain, ("-display_rotation", "30"), ()),
-        "tag.mkv": (plain, (), ("-metadata:s:v:0", "rotate=90")),
-    }
-    for name, (source, before, after) in cases.items():
-        path = tmp_path / name
-        run_ffmpeg(["-v", "error", *before, "-i", str(source), "-c", "copy", *after, str(path)], timeout_seconds=60)
-        extraction = extract_clips(path, SPEC, key="k")
-        assert extraction.decoder == "ffmpeg"
-        assert (extraction.info.width, extraction.info.height) == (WIDTH, HEIGHT)
-        assert read_numbers(extraction.clips[0].video) == extraction.clips[0].frame_indices.tolist()
-
-
-@pytest.mark.parametrize("decoder", ["auto", "decord", "ffmpeg"])
-@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
-def test_turns_that_the_stream_asks_for_are_left_out(container: str, decoder: Decoder, ffmpeg_video: MakeVideo) -> None:
-    """Of the decoders here only ffmpeg would follow them."""
-    asks = ("-bsf:v", "h264_metadata=display_orientation=insert:rotate=90")
-    path = ffmpeg_video(f"x.{container}", *H264, "-pix_fmt", "yuv420p", *asks)
-    for clip in extract_clips(path, SPEC, key="k", decoder=decoder).clips:
-        assert clip.video.shape == (6, HEIGHT, WIDTH, 3)
-        assert read_numbers(clip.video) == clip.frame_indices.tolist()
-
-
-@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
-def test_the_codecs_crop_is_followed_and_not_the_containers(decoder: Decoder, ffmpeg_video: MakeVideo) -> None:
-    wide = np.pad(numbered_frames(40), ((0, 0), (10, 6), (20, 44), (0, 0)))
-    crop = ("-bsf:v", "h264_metadata=crop_left=20:crop_right=44:crop_top=10:crop_bottom=6")
-    path = ffmpeg_video("x.mp4", *H264, "-pix_fmt", "yuv420p", *crop, picture=wide)
-    data = bytearray(path.read_bytes())
-    clean_aperture = struct.pack(">I4s8i", 40, b"clap", 96, 1, 64, 1, 0, 1, 0, 1)
-    for box in (b"avc1", b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
-        at = data.rindex(box) - 4
-        size = int.from_bytes(data[at : at + 4], "big")
-        if box == b"avc1":
-            data[at + size : at + size] = clean_aperture
-        data[at : at + 4] = (size + 40).to_bytes(4, "big")
-    path.write_bytes(data)
-    for clip in extract_clips(path, SPEC, key="k", decoder=decoder).clips:
-        assert clip.video.shape == (6, HEIGHT, WIDTH, 3)
-        assert read_numbers(clip.video) == clip.frame_indices.tolist()
-        assert color_error(clip.video) <= COLOR_LEVELS
 
 
 @pytest.mark.parametrize("decoder", ALL)
