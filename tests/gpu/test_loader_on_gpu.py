@@ -46,7 +46,24 @@ def test_batches_equal_the_reference(
         assert difference[..., 2:-2, 2:-2].max() < 0.018 and difference.mean() < 0.006
 
 
-@pytest.mark.parametrize("backend", ["dali", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("codec", ["tensor", "jpeg"])
+def test_processes_read_what_threads_read(
+    codec_shards: dict[str, Path], cuda: torch.device, codec: str, backend: str
+) -> None:
+    if cuda.type == "cpu" and backend == "torch":
+        pytest.skip("on the CPU, backend torch reads in threads only")
+    batches = {}
+    for readers in ("threads", "processes"):
+        options = vidpipe.LoaderOptions(readers=readers, decode=decoded_where(cuda, backend))
+        with vidpipe.Loader(
+            codec_shards[codec], batch_size=8, size=48, augment="train", backend=backend, device=cuda, options=options
+        ) as loader:
+            batches[readers] = [batch.video.cpu() for _ in range(3) for batch in loader]
+    assert torch.equal(torch.cat(batches["processes"]), torch.cat(batches["threads"]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_all_that_is_drawn_is_done_on_the_gpu_too(motion_shards: Path, cuda: torch.device, backend: str) -> None:
     """Within a few levels of 255: colours multiply the rounding of the resize, and turned borders lie inside."""
     options = vidpipe.LoaderOptions(
@@ -111,11 +128,21 @@ def test_nothing_waits_for_the_device_in_the_steady_state(
     assert not waits, "\n".join(waits)
 
 
-@pytest.mark.parametrize(("codec", "backend"), [("jpeg", "dali"), ("jpeg", "torch"), ("mp4", "dali")])
-def test_memory_stays_flat(codec_shards: dict[str, Path], cuda: torch.device, codec: str, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("codec", "backend", "readers"),
+    [
+        ("jpeg", "dali", "threads"),
+        ("jpeg", "torch", "threads"),
+        ("mp4", "dali", "threads"),
+        ("tensor", "dali", "processes"),
+    ],
+)
+def test_memory_stays_flat(
+    codec_shards: dict[str, Path], cuda: torch.device, codec: str, backend: str, readers: str
+) -> None:
     """Of the device and of the host, over many epochs."""
     options = {"batch_size": 8, "frames": 8, "size": 64, "augment": "train", "backend": backend, "device": cuda}
-    options["options"] = vidpipe.LoaderOptions(decode=decoded_where(cuda, backend))
+    options["options"] = vidpipe.LoaderOptions(decode=decoded_where(cuda, backend), readers=readers)
     with vidpipe.Loader(codec_shards[codec], dtype="bfloat16", **options) as loader:
         used = []
         for epoch in range(60):
@@ -130,12 +157,16 @@ def test_memory_stays_flat(codec_shards: dict[str, Path], cuda: torch.device, co
         )
 
 
+@pytest.mark.parametrize("readers", ["threads", "processes"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_frames_are_copied_from_page_locked_memory(motion_shards: Path, true_cuda: torch.device, backend: str) -> None:
+def test_frames_are_copied_from_page_locked_memory(
+    motion_shards: Path, true_cuda: torch.device, backend: str, readers: str
+) -> None:
     """The profiler names the kind of memory that each copy to the device is from."""
     from torch.profiler import ProfilerActivity, profile
 
-    with vidpipe.Loader(motion_shards, batch_size=8, backend=backend, device=true_cuda) as loader:
+    options = vidpipe.LoaderOptions(readers=readers)
+    with vidpipe.Loader(motion_shards, batch_size=8, backend=backend, device=true_cuda, options=options) as loader:
         batches = iter(loader)
         next(batches)
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:

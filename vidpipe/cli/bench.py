@@ -137,6 +137,7 @@ def bench_gpu(
     seconds: Annotated[float | None, typer.Option(help="For each measurement, at least.")] = None,
     minutes: Annotated[float, typer.Option(help="What is not begun by then is left out.")] = 7.5,
     workers: Annotated[int | None, typer.Option(help="Threads or processes; one for each core by default.")] = None,
+    readers: Annotated[Literal["threads", "processes"], typer.Option(help="What reads for the loader.")] = "threads",
     out: OutOption = Path("benchmarks/gpu"),
     quick: QuickOption = False,
     as_json: JsonOption = False,
@@ -156,6 +157,7 @@ def bench_gpu(
             seconds=seconds,
             minutes=minutes,
             workers=workers,
+            readers=readers,
             out=out,
             quick=quick,
         )

@@ -90,12 +90,7 @@ class DaliEngine(Engine):
 
     def start(self, requests: Sequence[Request]) -> _Started:
         """Read a batch's clips in the pool's threads, and bring them to a GPU in one of the engine's."""
-        decoding = self._decoding
-        reading: Reading[Frames] | Reading[Frames | Stored] = (
-            self._pool.read(requests)
-            if decoding is None
-            else self._pool.read_with(decoding.read, requests, into_buffer=not decoding.of_everything)
-        )
+        reading = self._pool.read(requests, self._decoding)
         if self._ahead is None:
             return _Started(partial(self._arrive, reading, requests))
         return _Started(self._ahead.submit(self._arrive, reading, requests).result)
@@ -139,16 +134,14 @@ class DaliEngine(Engine):
             stream=self._arrivals,
         )
 
-    def _arrive(self, reading: Reading[Frames] | Reading[Frames | Stored], wanted: Sequence[Request]) -> _Arrived:
+    def _arrive(self, reading: Reading[Frames | Stored], wanted: Sequence[Request]) -> _Arrived:
         """Wait for what is read, and have it on the device."""
         read: _Read = [*reading.results()]
         with self._arrivals.queue():
             videos = self._on_device(reading, read, wanted)
             return _Arrived([request for request, _ in read], videos, self._arrivals.mark((read, videos)))
 
-    def _on_device(
-        self, reading: Reading[Frames] | Reading[Frames | Stored], read: _Read, wanted: Sequence[Request]
-    ) -> list[Tensor]:
+    def _on_device(self, reading: Reading[Frames | Stored], read: _Read, wanted: Sequence[Request]) -> list[Tensor]:
         """All frames on the device: uint8 [T, H, W, 3] of each sample. Those that the CPU had to decode change in `read`."""
         videos: dict[int, Tensor] = {}
         for codec, decoder in self._decoders.items():

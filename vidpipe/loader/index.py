@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vidpipe.errors import ShardError, one_line
+from vidpipe.loader.places import SamplePlaces
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.layout import UNLABELLED
 from vidpipe.shards.manifest import Manifest
@@ -52,54 +53,27 @@ class Strings:
         return np.flatnonzero(pc.equal(self.column, value).to_numpy())
 
 
-@dataclass(frozen=True, slots=True)
-class SampleIndex:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleIndex(SamplePlaces):
     """One entry a sample, in the order of samples.parquet.
 
     Attributes:
-        shards: file names, in the manifest's order; `shard` indexes them.
-        shape: int32 [N, 3]: T, H, W of the stored clip.
-        offset: of the payload's first byte in its shard.
-        size: int64, the sizes of all samples' payload files one after the other; those of sample i are
-            size[size_start[i]:size_start[i+1]].
-        crc32: uint32, all samples' checksums one after the other; those of sample i are crc32[crc_start[i]:crc_start[i+1]].
         first_clip: int64 [V + 1]: the samples of video v are first_clip[v] to first_clip[v+1].
     """
 
     key: Strings
     video: Strings
-    shards: tuple[str, ...]
-    shard: NDArray[np.int32]
     label: NDArray[np.int64]
-    shape: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int64]
-    size_start: NDArray[np.int64]
-    crc32: NDArray[np.uint32]
-    crc_start: NDArray[np.int64]
     first_clip: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.key)
 
     @property
     def num_videos(self) -> int:
         """Number of source videos."""
         return len(self.first_clip) - 1
 
-    def clip_bytes(self, sample: int) -> int:
-        """Bytes of a sample's frames, decoded."""
-        return int(self.shape[sample].astype(np.int64).prod()) * 3
-
-    def frame_bytes(self, sample: int) -> int:
-        """Bytes of one of a sample's frames, decoded."""
-        _, height, width = self.shape[sample]
-        return int(height) * int(width) * 3
-
-    @property
-    def max_frame_bytes(self) -> int:
-        """Bytes of the largest frame."""
-        return int((self.shape[:, 1].astype(np.int64) * self.shape[:, 2]).max()) * 3
+    def name(self, sample: int) -> str:
+        """Its key."""
+        return self.key[sample]
 
 
 def load_index(folder: Path, manifest: Manifest) -> SampleIndex:

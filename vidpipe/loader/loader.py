@@ -29,13 +29,14 @@ from vidpipe.loader.place import Place, Spot
 from vidpipe.loader.planner import Planner, make_augmentation
 from vidpipe.loader.pool import Reading, ReadPool, default_threads
 from vidpipe.loader.quarantine import Quarantine
+from vidpipe.loader.read_processes import ReadProcesses
 from vidpipe.loader.request import Request
 from vidpipe.loader.sampling import make_sampling
 from vidpipe.loader.source import Source, split_windows
 from vidpipe.loader.splits import Shards
 from vidpipe.loader.state import VERSION, check_state, content_of
 from vidpipe.loader.stats import LoaderStats, Meter
-from vidpipe.loader.transfer import find_device
+from vidpipe.loader.transfer import allocation_for, find_device, page_lock_for
 from vidpipe.loader.views import make_views
 from vidpipe.shards.codecs.base import Frames
 
@@ -152,14 +153,24 @@ class Loader:
         threads = self.options.threads or default_threads(codecs, device.type)
         skip = self.options.on_bad == "skip"
         self._quarantine = Quarantine(self._index, max_share=self.options.max_bad if skip else None)
-        self._pool = ReadPool(
-            self._source,
-            threads=threads,
-            frame_bytes=self._index.frame_bytes,
-            quarantine=self._quarantine,
-            stand_in=self._stand_in if skip else None,
-            pinned=device.type == "cuda",
-        )
+        processes = None
+        if self.options.readers == "processes":
+            processes = ReadProcesses(self._source.read_plan, number=threads, lock=page_lock_for(device))
+        try:
+            self._pool = ReadPool(
+                self._source,
+                threads=threads,
+                frame_bytes=self._index.frame_bytes,
+                quarantine=self._quarantine,
+                stand_in=self._stand_in if skip else None,
+                allocate=allocation_for(device),
+                processes=processes,
+                batches=1 + self.options.prefetch_batches,
+            )
+        except BaseException:
+            if processes:
+                processes.close()
+            raise
         self._device = device
         across = self.options.prefetch_across_epochs
         self._background = Background(
@@ -289,7 +300,7 @@ class Loader:
         """What was measured so far."""
         return LoaderStats(
             clips=self._meter.clips,
-            bytes_read=self._source.bytes_read,
+            bytes_read=self._source.bytes_read + self._pool.bytes_read,
             wait_seconds=self._meter.wait_seconds,
             busy_seconds=self._meter.busy_seconds,
             bad_samples=self._quarantine.num_samples,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 import torch
@@ -16,9 +16,13 @@ from torch import Tensor
 
 from vidpipe.cores import own_cores
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.memory import BufferPool, ThreadMemory, aligned
+from vidpipe.loader.memory import BufferPool, aligned, aligned_array
 from vidpipe.loader.quarantine import Quarantine
+from vidpipe.loader.read_process import Wanted
+from vidpipe.loader.read_processes import ReadProcesses
 from vidpipe.loader.request import Request
+from vidpipe.loader.stored import DeviceDecoding, Stored
+from vidpipe.loader.thread_memory import ThreadMemory
 from vidpipe.loader.transfer import videos_in
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import CodecSpec, Frames
@@ -106,7 +110,9 @@ class ReadPool:
         frame_bytes: gives the bytes of one frame of a sample.
         quarantine: is told of damaged samples, and says which are known; without it, the first one's error is raised.
         stand_in: gives a request with as many clips in place of one whose sample is in quarantine.
-        pinned: read into page-locked memory.
+        allocate: gives the memory that is read into, such as page-locked.
+        processes: that read for the threads, into their own memory; what they can't read, the threads try.
+        batches: that are under way at once.
     """
 
     def __init__(
@@ -117,42 +123,69 @@ class ReadPool:
         frame_bytes: Callable[[int], int],
         quarantine: Quarantine | None = None,
         stand_in: Callable[[Request], Request] | None = None,
-        pinned: bool = False,
+        allocate: Callable[[int], NDArray[np.uint8]] = aligned_array,
+        processes: ReadProcesses | None = None,
+        batches: int = 1,
     ) -> None:
         self._reader = reader
         self._frame_bytes = frame_bytes
         self._quarantine = quarantine
         self._stand_in = stand_in
-        self._buffers = BufferPool(pinned=pinned)
+        self._processes = processes
+        self._buffers = BufferPool(processes.memory.allocate if processes else allocate)
         self._memory = ThreadMemory()
         self._threads = threads
+        # So few that all batches under way together keep every process busy: each is sent and waited for by a thread of this one.
+        self._jobs = -(-threads // batches)
         self._executor = _single_threaded_workers(threads)
 
-    def read(self, requests: Sequence[Request]) -> Reading[Frames]:
-        """Read all samples of a batch, each into its part of one buffer."""
-        return self.read_with(self._reader.read, requests)
+    @property
+    def reads_in_processes(self) -> bool:
+        """Whether others than the threads read."""
+        return self._processes is not None
 
-    def read_with(
-        self,
-        read: Callable[[int, Sequence[int], NDArray[np.uint8]], R],
-        requests: Sequence[Request],
-        *,
-        into_buffer: bool = True,
-    ) -> Reading[R]:
-        """As `read`, with another function than the reader's, which perhaps needs no buffer."""
+    @property
+    def bytes_read(self) -> int:
+        """By processes, from the shards, as they are stored."""
+        return self._processes.bytes_read if self._processes else 0
+
+    @overload
+    def read(self, requests: Sequence[Request]) -> Reading[Frames]: ...
+
+    @overload
+    def read(self, requests: Sequence[Request], decoding: DeviceDecoding | None) -> Reading[Frames | Stored]: ...
+
+    def read(self, requests: Sequence[Request], decoding: DeviceDecoding | None = None) -> Reading[Any]:
+        """Read all samples of a batch, each into its part of one buffer.
+
+        Args:
+            decoding: of some samples, what is stored is wanted instead.
+        """
+        read = self._reader.read if decoding is None else decoding.read
         sizes = [self._size(request) for request in requests]
-        room = [aligned(size) if into_buffer else 0 for size in sizes]
+        room = [aligned(self._room(request, size, decoding)) for request, size in zip(requests, sizes, strict=True)]
         *starts, end = itertools.accumulate(room, initial=0)
         buffer = self._buffers.take(end)
 
-        def serve(place: int) -> tuple[Request, R]:
-            def memory(size: int) -> NDArray[np.uint8]:
-                part = buffer[starts[place] : starts[place] + room[place]]
-                return part if size <= len(part) or not into_buffer else np.empty(size, np.uint8)
+        def serve(place: int) -> tuple[Request, Any]:
+            def memory(request: Request) -> NDArray[np.uint8]:
+                part, size = buffer[starts[place] : starts[place] + room[place]], self._size(request)
+                fits = size <= len(part) or (decoding is not None and decoding.decodes(request.sample))
+                return part if fits else np.empty(size, np.uint8)
 
             return self._read(read, requests[place], memory)
 
-        return Reading(buffer, starts, self._share_out(sizes, serve))
+        def serve_by_process(group: range) -> list[tuple[Request, Any]]:
+            assert self._processes is not None
+            wanted = [Wanted(requests[p].sample, requests[p].frames, starts[p], room[p]) for p in group]
+            undecoded = frozenset() if decoding is None else decoding.codecs
+            found = self._processes.read(buffer, wanted, undecoded=undecoded)
+            return [serve(p) if one is None else (requests[p], one) for p, one in zip(group, found, strict=True)]
+
+        if self._processes is None:
+            return Reading(buffer, starts, self._share_out(sizes, serve))
+        together = -(-len(requests) // self._jobs)
+        return Reading(buffer, starts, self._submit(serve_by_process, len(requests), together))
 
     def process(
         self, requests: Sequence[Request], work: Callable[[int, Frames, Request], None]
@@ -166,8 +199,8 @@ class ReadPool:
             the requests that were served in the end.
         """
 
-        def memory(size: int) -> NDArray[np.uint8]:
-            return self._memory.take("frames", (size,), dtype=torch.uint8).numpy()
+        def memory(request: Request) -> NDArray[np.uint8]:
+            return self._memory.take("frames", (self._size(request),), dtype=torch.uint8).numpy()
 
         def serve(place: int) -> Request:
             request, video = self._read(self._reader.read, requests[place], memory)
@@ -177,12 +210,20 @@ class ReadPool:
         return self._share_out([self._size(request) for request in requests], serve)
 
     def close(self) -> None:
-        """End the threads; what they have not begun is dropped."""
+        """End the threads, and the processes; what they have not begun is dropped."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._processes:
+            self._processes.close()
 
     def _size(self, request: Request) -> int:
         """Bytes of the frames that a request reads."""
         return len(request.frames) * self._frame_bytes(request.sample)
+
+    def _room(self, request: Request, size: int, decoding: DeviceDecoding | None) -> int:
+        """Bytes that the buffer has to have for a request, whose frames take `size`; threads have memory of their own for others."""
+        if decoding is None or not decoding.decodes(request.sample):
+            return size
+        return decoding.source.stored_bytes(request.sample) if self._processes else 0
 
     def _share_out(self, sizes: Sequence[int], serve: Callable[[int], R]) -> list[Future[list[R]]]:
         """Call `serve` for each place in the pool's threads, for several small samples in one task.
@@ -191,25 +232,29 @@ class ReadPool:
             sizes: of each place's frames in bytes.
         """
         together = max(1, min(TASK_BYTES // max(sizes), -(-len(sizes) // self._threads)))
-        places = range(len(sizes))
 
         def serve_all(group: range) -> list[R]:
             return [serve(place) for place in group]
 
-        return [self._executor.submit(serve_all, places[first : first + together]) for first in places[::together]]
+        return self._submit(serve_all, len(sizes), together)
+
+    def _submit(self, serve: Callable[[range], list[R]], places: int, together: int) -> list[Future[list[R]]]:
+        """Call `serve` in the pool's threads for all places, so many of them in each call."""
+        groups = [range(places)[first : first + together] for first in range(0, places, together)]
+        return [self._executor.submit(serve, group) for group in groups]
 
     def _read(
         self,
         read: Callable[[int, Sequence[int], NDArray[np.uint8]], R],
         wanted: Request,
-        memory: Callable[[int], NDArray[np.uint8]],
+        memory: Callable[[Request], NDArray[np.uint8]],
     ) -> tuple[Request, R]:
-        """What was read of a request, or of what stands in for it, in `memory` of so many bytes."""
+        """What was read of a request, or of what stands in for it, in the `memory` for it."""
         request = wanted
         while True:
             try:
                 if self._quarantine is None or request.sample not in self._quarantine:
-                    return request, read(request.sample, request.frames, memory(self._size(request)))
+                    return request, read(request.sample, request.frames, memory(request))
             except ShardError as error:
                 if self._quarantine is None:
                     raise

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import BadSampleError, ShardError, StorageError
-from vidpipe.loader.index import SampleIndex
 from vidpipe.loader.memory import BufferPool
 from vidpipe.loader.open_file import OpenFile
+from vidpipe.loader.places import SamplePlaces
 from vidpipe.shards.checksum import crc32, crc32_of_all
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part
@@ -98,7 +98,7 @@ class ClipReader:
 
     Args:
         folder: the split's folder.
-        index: of this split's samples, perhaps among those of others.
+        index: of this split's samples, perhaps among those of others; its names for them stand in errors.
         check_crc: verify the checksum of every part that is read.
         open_shard: gives a shard's file, by its name; by default the file in `folder`.
         renew_shard: called with a shard's name and descriptor when something in it is damaged; whether it was a damaged copy
@@ -110,7 +110,7 @@ class ClipReader:
         self,
         folder: Path,
         manifest: Manifest,
-        index: SampleIndex,
+        index: SamplePlaces,
         *,
         check_crc: bool = True,
         open_shard: Callable[[str], OpenFile] | None = None,
@@ -295,7 +295,7 @@ class ClipReader:
             view, offset = view[got:], offset + got
 
     def _bad(self, place: _Place, message: str) -> BadSampleError:
-        return BadSampleError(place.name, self._index.key[place.sample], message)
+        return BadSampleError(place.name, self._index.name(place.sample), message)
 
 
 def _is_of_open_files(error: StorageError) -> bool:

@@ -12,12 +12,13 @@ from vidpipe.environment import whole_from_environment
 from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader.cache import Prefetcher
 from vidpipe.loader.index import SampleIndex, make_index, unite_indexes
-from vidpipe.loader.memory import BufferPool
 from vidpipe.loader.options import LoaderOptions, Window
 from vidpipe.loader.order import Integers
+from vidpipe.loader.read_process import ReadPlan
 from vidpipe.loader.reader import ClipReader, open_shards_allowed
+from vidpipe.loader.split_readers import SplitReaders
 from vidpipe.loader.splits import Shards, Split, named_folders, open_split, unite_manifests
-from vidpipe.loader.stored import Stored, as_stored
+from vidpipe.loader.stored import Stored
 from vidpipe.loader.where import matching_rows
 from vidpipe.loader.window import FrameWindow, stored_window
 from vidpipe.shards.codecs.base import Frames
@@ -25,7 +26,6 @@ from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.manifest import content_fingerprint
 
 FETCH_THREADS = 4
-KEPT_STRIPS = 256  # buffers of what a device has decoded, for what it is to decode next
 JOIN_SECONDS = 1.0  # for which closing waits for them
 
 
@@ -70,7 +70,8 @@ class Source:
         max_open = max(1, open_shards_allowed() // len(self.splits))
         # What is open can't leave the cache: of all remote splits together no more than a window.
         max_open_remote = max(1, min(max_open, options.shuffle_window // remote)) if remote and windowed else max_open
-        self._readers = [
+        self._max_open = max_open
+        readers = [
             ClipReader(
                 split.folder,
                 split.manifest,
@@ -83,8 +84,8 @@ class Source:
             for split in self.splits
         ]
         self._prefetcher = Prefetcher(self._fetch, threads=FETCH_THREADS) if windowed else None
-        self._memory = BufferPool(most=KEPT_STRIPS, step=1 << 16)
-        self._reads_alone = options.views is None  # of views, one read has those that a batch wants
+        self._options = options
+        self._readers = SplitReaders(readers, self.index, self.split_of_shard, self._codec_names, join=_joins(options))
 
     @property
     def split_of_sample(self) -> Integers:
@@ -98,7 +99,7 @@ class Source:
 
     def split_number(self, sample: int) -> int:
         """Which split a sample is of."""
-        return int(self.split_of_shard[self.index.shard[sample]])
+        return self._readers.split_number(sample)
 
     def split_numbers(self, samples: Sequence[int]) -> Integers:
         """Which split each of some samples is of."""
@@ -106,28 +107,54 @@ class Source:
 
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
         """Some frames of a sample's clip; see `ClipReader.read`."""
-        number = self.split_number(sample)
-        with self._naming(number):
-            return self._readers[number].read(sample, frames, out)
+        with self._naming(sample):
+            return self._readers.read(sample, frames, out)
 
     def read_stored(self, sample: int, frames: Sequence[int]) -> Stored:
         """What holds them, not decoded; raises as `read`."""
-        number = self.split_number(sample)
-        with self._naming(number):
-            parts = self._readers[number].read_parts(sample, frames)
-        _, height, width = (int(n) for n in self.index.shape[sample])
-        shape = (len(frames), height, width, 3)
-        codec, room = self.codec_of(sample), self._memory
-        return as_stored(codec, parts, frames, shape, memory=lambda n: room.take(n).data, join=self._reads_alone)
+        with self._naming(sample):
+            return self._readers.read_stored(sample, frames)
 
     def codec_of(self, sample: int) -> str:
         """Name of the codec that a sample is stored with."""
-        return self.splits[self.split_number(sample)].manifest.codec.name
+        return self._readers.codec_of(sample)
+
+    def stored_bytes(self, sample: int) -> int:
+        """Bytes of its payload."""
+        return self._readers.stored_bytes(sample)
+
+    @property
+    def read_plan(self) -> ReadPlan:
+        """All that another process has to know for reading the same samples.
+
+        Raises:
+            UsageError: some are at a URL.
+        """
+        for split in self.splits:
+            if split.remote:
+                raise UsageError(
+                    f"readers: got 'processes' for {split.name}, whose shards are fetched to a cache, which only threads do; "
+                    "take readers='threads', or copy them to this machine"
+                )
+        return ReadPlan(
+            places=self.index.places(),
+            split_of_shard=self.split_of_shard,
+            folders=tuple(split.folder for split in self.splits),
+            manifests=tuple(split.manifest for split in self.splits),
+            check_crc=self._options.check == "crc",
+            max_open=self._max_open,
+            join=_joins(self._options),
+        )
 
     @property
     def codecs(self) -> frozenset[str]:
         """Names of the codecs that samples are stored with."""
-        return frozenset(split.manifest.codec.name for split in self.splits)
+        return frozenset(self._codec_names)
+
+    @property
+    def _codec_names(self) -> list[str]:
+        """Of each split."""
+        return [split.manifest.codec.name for split in self.splits]
 
     def prefetch(self, windows: Sequence[Sequence[int]], *, rank: int, world_size: int) -> None:
         """Have shards of the index near before they are read, one window after the other.
@@ -147,7 +174,7 @@ class Source:
     @property
     def bytes_read(self) -> int:
         """From the shards, as they are stored."""
-        return sum(reader.bytes_read for reader in self._readers)
+        return self._readers.bytes_read
 
     def stop(self) -> None:
         """Let whatever is fetched in other threads end soon."""
@@ -161,18 +188,18 @@ class Source:
         self.stop()
         if self._prefetcher:
             self._prefetcher.join(JOIN_SECONDS)
-        for reader in self._readers:
-            reader.close()
+        self._readers.close()
 
     @contextmanager
-    def _naming(self, split: int) -> Iterator[None]:
+    def _naming(self, sample: int) -> Iterator[None]:
         """Errors about a sample name its split where there are several."""
         try:
             yield
         except BadSampleError as error:
             if len(self.splits) == 1:
                 raise
-            raise BadSampleError(f"{self.splits[split].name}/{error.shard}", error.key, error.message) from error
+            name = self.splits[self.split_number(sample)].name
+            raise BadSampleError(f"{name}/{error.shard}", error.key, error.message) from error
 
     def _fetch(self, shard: int) -> None:
         self.splits[int(self.split_of_shard[shard])].prefetch(self.index.shards[shard])
@@ -205,6 +232,11 @@ def _check_alike(name: str, differ: str, splits: Sequence[Split], values: Sequen
     if len(set(values)) > 1:
         each = ", ".join(f"{split.name} {value}" for split, value in zip(splits, values, strict=True))
         raise UsageError(f"{name}: the data sets {differ} ({each}); {hint}")
+
+
+def _joins(options: LoaderOptions) -> bool:
+    """Whether one read is what one clip wants; of views, it has those that a batch wants."""
+    return options.views is None
 
 
 def _load(splits: Sequence[Split], samples: Sequence[SamplesFile], classes: tuple[str, ...]) -> SampleIndex:

@@ -25,6 +25,7 @@ _NEUTRAL = (
     "on_bad",
     "prefetch_across_epochs",
     "prefetch_batches",
+    "readers",
     "shuffle_window",
     "threads",
 )

@@ -65,6 +65,9 @@ class StoredSource(Protocol):
     def codec_of(self, sample: int) -> str:
         """Name of the codec that a sample is stored with."""
 
+    def stored_bytes(self, sample: int) -> int:
+        """Bytes of its payload."""
+
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
         """Some frames of a sample, in `out`."""
 
@@ -87,11 +90,10 @@ class DeviceDecoding:
 
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames | Stored:
         """Some frames of a sample in `out`, or what holds them if the device decodes it."""
-        if self.source.codec_of(sample) in self.codecs:
+        if self.decodes(sample):
             return self.source.read_stored(sample, frames)
         return self.source.read(sample, frames, out)
 
-    @property
-    def of_everything(self) -> bool:
-        """Whether no sample is decoded by the threads."""
-        return self.codecs >= self.source.codecs
+    def decodes(self, sample: int) -> bool:
+        """Whether that is what happens to a sample."""
+        return self.source.codec_of(sample) in self.codecs

@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vidpipe.errors import UsageError
+from vidpipe.errors import UsageError, VidpipeError
+from vidpipe.loader.memory import aligned_array
 
+_PORTABLE = 1  # cudaHostRegisterPortable: page-locked for all GPUs
 MAX_UNDER_WAY = 2  # batches on a stream: one is worked on while the next is queued
 
 
@@ -42,6 +47,44 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()  # from any other memory, the copy would make the host wait for all that is queued
     return tensor.to(device, non_blocking=True)
+
+
+def allocation_for(device: torch.device) -> Callable[[int], NDArray[np.uint8]]:
+    """What gives memory that a device is to be fed from: flat uint8 arrays, page-locked where a GPU fetches from them."""
+    return _pinned_array if device.type == "cuda" else aligned_array
+
+
+def page_lock_for(device: torch.device) -> Callable[[NDArray[np.uint8]], Callable[[], None]] | None:
+    """What locks the pages of memory that isn't torch's, so that a GPU can fetch from it by itself, and gives what undoes it.
+
+    It raises VidpipeError where the system or the driver doesn't allow it. None where the device is no GPU.
+    """
+    if device.type != "cuda":
+        return None
+
+    def lock(memory: NDArray[np.uint8]) -> Callable[[], None]:
+        runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        address = memory.ctypes.data
+        with torch.cuda.device(device):  # in a new thread the first one is current, and would be given a context
+            code = runtime.cudaHostRegister(address, memory.nbytes, _PORTABLE)
+        if int(code) != 0:
+            raise VidpipeError(
+                f"readers: {memory.nbytes / 1e6:.0f} MB of memory can't be page-locked ({runtime.cudaGetErrorString(code)}); "
+                "take smaller batches or fewer prefetch_batches, or readers='threads'"
+            )
+
+        def unlock() -> None:
+            with torch.cuda.device(device):
+                runtime.cudaHostUnregister(address)
+
+        return unlock
+
+    return lock
+
+
+def _pinned_array(size: int) -> NDArray[np.uint8]:
+    memory: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True).numpy()
+    return memory
 
 
 def videos_in(flat: Tensor, starts: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from vidpipe.loader.affine import Warp
 from vidpipe.loader.augment import Drawn
 from vidpipe.loader.color import Matrix
-from vidpipe.loader.memory import ThreadMemory
 from vidpipe.loader.region import Region, center_region
+from vidpipe.loader.thread_memory import ThreadMemory
 from vidpipe.loader.transfer import to_device
 from vidpipe.loader.window import frame_window
 from vidpipe.shards.codecs.base import Frames

@@ -76,6 +76,7 @@ class DataSection(Section):
         on_bad: `raise` stops at a damaged sample, `skip` leaves it out and counts it.
         max_bad: share of all samples that a process may find damaged before `skip` stops it too.
         threads: of the loader; None is one for each core.
+        readers: what reads, `threads` or `processes`, of which the training loop's own thread notices less.
         prefetch_batches: that are prepared ahead of the one in use.
         cache_dir: where shards that are at a URL are kept; None is $VIDPIPE_CACHE or ~/.cache/vidpipe.
         cache_gb: bound of all shards there together, in 10^9 bytes.
@@ -106,6 +107,7 @@ class DataSection(Section):
     on_bad: Literal["raise", "skip"] = "raise"
     max_bad: float = Field(default=0.05, ge=0, le=1)
     threads: int | None = Field(default=None, ge=1)
+    readers: Literal["threads", "processes"] = "threads"
     prefetch_batches: int = Field(default=4, ge=0)
     cache_dir: str | None = None
     cache_gb: float = Field(default=100.0, gt=0)

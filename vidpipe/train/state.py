@@ -52,6 +52,7 @@ _MAY_CHANGE = (
     "data.check",
     "data.decode",
     "data.eval_batch_size",
+    "data.readers",
     "data.threads",
     "data.on_bad",
     "data.prefetch_batches",

@@ -9,20 +9,19 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
-import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from threading import Event
-from typing import IO, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from vidpipe.errors import VideoError, VidpipeError
+from vidpipe.spawn import shared_file, spawn
 
 POLL_SECONDS = 0.2
 RECYCLE_AFTER_VIDEOS = 500
@@ -56,10 +55,10 @@ class Child(Generic[Job, Result]):
     """
 
     def __init__(self, main: Callable[..., None], *, timeout_seconds: float, stop: Event, num_buffers: int = 0) -> None:
-        self._code = f"import sys; from {main.__module__} import {main.__name__} as main; main(*map(int, sys.argv[1:]))"
+        self._main = main
         self._timeout_seconds = timeout_seconds
         self._stop = stop
-        self._buffers = [_shared_buffer() for _ in range(num_buffers)]
+        self._buffers = [shared_file("vidpipe-clips") for _ in range(num_buffers)]
         self._process: _Process[Job, Result] | None = None
 
     def send(self, job: Job) -> None:
@@ -137,16 +136,7 @@ class Child(Generic[Job, Result]):
 
     def _spawn(self) -> _Process[Job, Result]:
         ours, theirs = Pipe()
-        fds = [theirs.fileno(), *(buffer.fileno() for buffer in self._buffers)]
-        command = [sys.executable, "-P", "-c", self._code, *map(str, fds)]
-        # One thread a library, since there is one child a core.
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        # It inherits what is blocked, so it leaves Ctrl-C to its parent from its first moment on.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=env)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        process = spawn(self._main, [theirs.fileno(), *(buffer.fileno() for buffer in self._buffers)])
         theirs.close()
         return _Process(process, ours)
 
@@ -199,10 +189,3 @@ def serve(pipe_fd: int, work: Callable[[Job], Result]) -> None:
             pipe.send(answer)
         except ConnectionError:
             return
-
-
-def _shared_buffer() -> IO[bytes]:
-    """An unnamed file in memory, or on disk where the system has none in memory."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("vidpipe-clips"), "wb", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)

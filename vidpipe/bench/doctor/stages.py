@@ -31,6 +31,7 @@ from vidpipe.loader.region import center_region
 from vidpipe.loader.request import Request, Take, make_request
 from vidpipe.loader.source import FETCH_THREADS
 from vidpipe.loader.splits import Split
+from vidpipe.loader.transfer import allocation_for
 from vidpipe.loader.window import stored_window
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import make_codec
@@ -191,7 +192,7 @@ class Stages:
             memory,
             threads=self._threads,
             frame_bytes=lambda number: self._frames[number][0].nbytes,
-            pinned=self._on_gpu,
+            allocate=allocation_for(self._device),
         )
         setup = EngineSetup(
             size=section.size,

@@ -22,7 +22,7 @@ from vidpipe.bench.loader.arms.base import RANDOM_CROP, ArmSetup
 from vidpipe.bench.loader.arms.vidpipe_loader import long_epoch
 from vidpipe.errors import VidpipeError
 from vidpipe.loader import Loader, LoaderOptions
-from vidpipe.loader.options import Augment, Backend, Decode
+from vidpipe.loader.options import Augment, Backend, Decode, Readers
 
 # Limits of the difference to the reference on the CPU, in normalised units: an 8-bit level is 0.0175, bfloat16 rounds by 0.008.
 MAX_DIFFERENCE = 0.045
@@ -42,6 +42,7 @@ class Wanted:
         frames, size: of a clip.
         workers: threads or processes of others than the loader.
         threads: of the loader; None has it choose.
+        readers: what reads for it.
         seconds: least length of each measurement.
     """
 
@@ -50,6 +51,7 @@ class Wanted:
     batch_size: int
     workers: int
     threads: int | None
+    readers: Readers
     seconds: float
     scratch: Path
 
@@ -114,7 +116,7 @@ def open_loader(
         dtype=dtype,
         rank=0,
         world_size=1,
-        options=LoaderOptions(epoch_unit="clip", threads=wanted.threads, decode=decode),
+        options=LoaderOptions(epoch_unit="clip", threads=wanted.threads, readers=wanted.readers, decode=decode),
     )
 
 

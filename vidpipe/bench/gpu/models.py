@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +27,7 @@ from vidpipe.train.data import loader_options
 from vidpipe.train.meter import Clock
 
 CODECS = ("tensor", "jpeg")  # that models are fed from, end to end
+QUEUED_STEPS = 5  # of which the median time to queue one is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ def _rows(
     manifest = feeds[0].manifest
     frames, stride = _geometry(model, manifest)
     overrides = [f"data.frames={frames}", f"data.stride={stride}", f"data.size={model.size}"]
-    overrides += [*(model.narrow if narrow else ()), "data.epoch_unit=clip"]
+    overrides += [*(model.narrow if narrow else ()), "data.epoch_unit=clip", f"data.readers={wanted.readers}"]
     overrides += [f"data.threads={wanted.threads}"] if wanted.threads else []
     device.clear()
     step = TrainStep(
@@ -101,7 +105,7 @@ def _rows(
         batch_size=batch_size,
     )
     section = step.recipe.data
-    cached: Rate | None = None
+    alone: tuple[Rate, float] | None = None
     for shards in feeds:
         with Loader(
             long_epoch(shards.folder, clips=EPOCH_CLIPS),
@@ -116,8 +120,10 @@ def _rows(
             world_size=1,
         ) as loader:
             batches = _endless(loader)
-            cached = cached or _cached(step, next(batches), device, seconds=wanted.seconds)
+            alone = alone or _alone(step, next(batches), device, seconds=wanted.seconds)
             end_to_end, wait_share = _end_to_end(step, batches, device, seconds=wanted.seconds)
+            queued_fed = _seconds_to_queue(step, batches, device)
+        cached, queued_alone = alone
         yield ModelRow(
             model=f"{model.recipe} (narrow)" if narrow else model.recipe,
             clip=f"{frames} frames{'' if stride is None else f' x {stride}'}, {section.size} pixels",
@@ -127,6 +133,8 @@ def _rows(
             cached=cached,
             end_to_end=end_to_end,
             wait_share=wait_share,
+            queued_alone=queued_alone,
+            queued_fed=queued_fed,
             gpu_bytes=device.tensor_bytes(),
         )
 
@@ -146,13 +154,15 @@ def _endless(loader: Loader) -> Iterator[Batch]:
         yield from loader
 
 
-def _cached(step: TrainStep, batch: Batch, device: Device, *, seconds: float) -> Rate:
+def _alone(step: TrainStep, batch: Batch, device: Device, *, seconds: float) -> tuple[Rate, float]:
+    """On one batch again and again, while the loader has nothing to do; also how long the host takes to queue a step."""
+
     def work() -> int:
         step(batch)
         return len(batch)
 
     work()  # what is made once: the optimiser's state, and the choice of kernels
-    return measure(work, device, seconds=seconds)
+    return measure(work, device, seconds=seconds), _seconds_to_queue(step, itertools.repeat(batch), device)
 
 
 def _end_to_end(step: TrainStep, batches: Iterator[Batch], device: Device, *, seconds: float) -> tuple[Rate, float]:
@@ -170,3 +180,15 @@ def _end_to_end(step: TrainStep, batches: Iterator[Batch], device: Device, *, se
     rate = measure(work, device, seconds=seconds)
     wait_seconds, elapsed = clock.lap()
     return rate, wait_seconds / elapsed
+
+
+def _seconds_to_queue(step: TrainStep, batches: Iterator[Batch], device: Device) -> float:
+    """What the host takes for a step where it need not wait for the device: the device had nothing left to do."""
+    seconds = []
+    for batch in itertools.islice(batches, QUEUED_STEPS):
+        device.wait()
+        begin = time.perf_counter()
+        step(batch)
+        seconds.append(time.perf_counter() - begin)
+    device.wait()
+    return statistics.median(seconds)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidpipe.bench.options import require_positive
+from vidpipe.loader.options import Readers
 from vidpipe.train.device import Device
 
 MINUTES = 7.5
@@ -27,6 +28,7 @@ class GpuBenchmark:
         minutes: what is not begun by then, from the start of the run, is left out.
         workers: threads of the loader, by default its own choice, and of others, and processes of what decodes on the fly, by
             default one a core.
+        readers: what reads for the loader, see `LoaderOptions`.
         out: folder that the JSON and the plot go to, as `gpu.*`, or `gpu-quick.*`.
         quick: few and small videos, short measurements, and on the CPU models of a few narrow blocks.
 
@@ -44,6 +46,7 @@ class GpuBenchmark:
     seconds: float | None = None
     minutes: float = MINUTES
     workers: int | None = None
+    readers: Readers = "threads"
     out: Path = Path("benchmarks/gpu")
     quick: bool = False
 

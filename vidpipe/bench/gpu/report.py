@@ -19,6 +19,7 @@ class GpuReport(Report):
         shards: what was read, in words, codec by codec.
         clip_bytes: of a clip's 8-bit frames.
         workers: threads of others than the loader, processes of what decodes on the fly.
+        readers: what reads for the loader, `threads` or `processes`.
         minutes: that the run took.
     """
 
@@ -29,6 +30,7 @@ class GpuReport(Report):
     clip_bytes: int
     batch_size: int
     workers: int
+    readers: str
     seconds: float
     minutes: float
     copies: tuple[CopyRow, ...]
@@ -57,7 +59,7 @@ class GpuReport(Report):
         if self.device == "cpu":
             lines.append("a rehearsal without a GPU: these figures say nothing of one")
         lines.append("CPU: of all threads and processes; difference: to the reference on the CPU, in normalised units")
-        taking = f"{self.workers} workers, files in the page cache"
+        taking = f"{self.workers} workers, the loader reads in {self.readers}, files in the page cache"
         lines.append(f"at least {self.seconds:g} s each, {taking}; {self.minutes:.1f} minutes in all")
         return "\n".join([*lines, *self.closing_lines()])
 
@@ -145,15 +147,30 @@ def _models(rows: tuple[ModelRow, ...]) -> list[tuple[str, ...]]:
             number(row.end_to_end.clips_per_second),
             f"{row.end_to_end.clips_per_second / row.cached.clips_per_second:.3f}",
             f"{row.wait_share:.1%}",
+            _milliseconds(row.cached.seconds, row.cached.clips / row.batch_size),
+            _milliseconds(row.queued_alone, 1),
+            _milliseconds(row.queued_fed, 1),
             _megabytes(row.gpu_bytes),
         )
         for row in rows
     ]
-    return [("", "batch", "cached", "end to end", "of cached", "data wait", "GPU memory"), *cells]
+    heads = (
+        "",
+        "batch",
+        "cached",
+        "end to end",
+        "of cached",
+        "data wait",
+        "a step",
+        "queued in",
+        "beside the loader",
+        "GPU memory",
+    )
+    return [heads, *cells]
 
 
-def _milliseconds(seconds: float, clips: int) -> str:
-    return f"{seconds / clips * 1e3:.2f} ms"
+def _milliseconds(seconds: float, times: float) -> str:
+    return f"{seconds / times * 1e3:.2f} ms"
 
 
 def _megabytes(size: int | None) -> str:

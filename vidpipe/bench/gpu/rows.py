@@ -82,6 +82,8 @@ class ModelRow:
         end_to_end: on the loader's batches.
         wait_share: of the time, end to end, that the training loop waited for its next batch, 0 to 1: while it does, the GPU may
             still be at work, so that its idle time is less.
+        queued_alone, queued_fed: seconds that the host takes to queue a step on the device, on that one batch and on the loader's:
+            threads of the loader hold Python's lock meanwhile. A step that takes longer than the device's own work waits for it.
         gpu_bytes: most that tensors took; None without a GPU.
     """
 
@@ -93,4 +95,6 @@ class ModelRow:
     cached: Rate
     end_to_end: Rate
     wait_share: float
+    queued_alone: float
+    queued_fed: float
     gpu_bytes: int | None

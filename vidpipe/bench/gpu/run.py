@@ -57,6 +57,7 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress = to_stderr) 
             batch_size=options.clips_per_batch,
             workers=workers,
             threads=options.workers,
+            readers=options.readers,
             seconds=options.measured_seconds,
             scratch=Path(temporary),
         )
@@ -81,6 +82,7 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress = to_stderr) 
             clip_bytes=clip_bytes,
             batch_size=wanted.batch_size,
             workers=workers,
+            readers=options.readers,
             seconds=wanted.seconds,
             copies=copies,
             batches=tuple(batches),

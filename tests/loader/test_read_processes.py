@@ -1,0 +1,240 @@
+"""Processes that read for a loader: the same clips as by threads, the same word of damage, and nothing left of them afterwards."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loader.damage import copied, garbage
+
+import vidpipe
+from vidpipe.errors import BadSampleError, ShardError, UsageError, VidpipeError
+from vidpipe.loader import LoaderOptions
+from vidpipe.loader.shared_memory import MappedMemory, SharedMemory, share, shared
+
+pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+
+
+@pytest.fixture(scope="module")
+def codec_shards(
+    motion_shards: Path, tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]
+) -> dict[str, Path]:
+    """The `motion` data set with every codec."""
+    folders = {"tensor": motion_shards}
+    videos = ("--source", motion_shards / "videos", "--set", "train_videos=4", "--set", "val_videos=2")
+    for codec in ("jpeg", "mp4"):
+        folders[codec] = tmp_path_factory.mktemp(codec) / "shards"
+        assert session_command("prep", "motion", *videos, "--codec", codec, "--out", folders[codec]) == 0
+    return folders
+
+
+@pytest.fixture
+def decoded_by_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `decode="gpu"`, DALI decodes `jpeg` on the CPU as it would on a GPU."""
+    monkeypatch.setattr(
+        "vidpipe.loader.backend.device_codecs",
+        lambda decode, backend, device: frozenset({"jpeg"} if decode == "gpu" else ()),
+    )
+
+
+def loader(folder: Path | list[Path], readers: str, **settings: object) -> vidpipe.Loader:
+    options = LoaderOptions(readers=readers, threads=2, **settings.pop("options", {}))
+    settings = {"batch_size": 8, "size": 48, "seed": 3, "backend": "dali", **settings}
+    return vidpipe.Loader(folder, options=options, **settings)
+
+
+def read_processes() -> set[int]:
+    """The processes that read for loaders of this one."""
+    found = set()
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            command = Path(f"/proc/{child}/cmdline")
+            if command.exists() and b"vidpipe.loader.read_process" in command.read_bytes():
+                found.add(int(child))
+    return found
+
+
+def check_alike(folder: Path | list[Path], **settings: object) -> None:
+    with loader(folder, "threads", **settings) as theirs, loader(folder, "processes", **settings) as ours:
+        assert read_processes()
+        for batch, expected in zip(ours, theirs, strict=True):
+            assert batch.clip_key == expected.clip_key and torch.equal(batch.is_padding, expected.is_padding)
+            assert torch.equal(batch.video, expected.video) and torch.equal(batch.label, expected.label)
+        assert [str(error) for error in ours.errors] == [str(error) for error in theirs.errors]
+        assert ours.stats().bytes_read > 0
+
+
+@pytest.mark.parametrize("codec", ["tensor", "jpeg", "mp4"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"augment": "train", "frames": 8, "batch_size": 5}, id="augmented"),
+        pytest.param({"augment": "train", "frames": 5, "options": {"clips_per_sample": 2}}, id="two windows of a read"),
+        pytest.param({"frames": 4, "options": {"views": (2, 3)}}, id="views"),
+    ],
+)
+def test_batches_are_those_of_threads(codec_shards: dict[str, Path], codec: str, settings: dict[str, object]) -> None:
+    check_alike(codec_shards[codec], **settings)
+
+
+@pytest.mark.usefixtures("decoded_by_the_device")
+def test_what_the_device_decodes_is_read_too(codec_shards: dict[str, Path], motion_shards: Path) -> None:
+    """Joined to filmstrips, one by one for views, and beside a data set that is read as frames."""
+    check_alike(codec_shards["jpeg"], options={"decode": "gpu"})
+    check_alike(codec_shards["jpeg"], frames=4, options={"decode": "gpu", "views": (2, 3)})
+    check_alike([codec_shards["jpeg"], motion_shards], frames=8, options={"decode": "gpu"})
+
+
+def test_real_clips_of_several_sizes_as_they_are_stored(real_shards: Path) -> None:
+    with loader(real_shards, "threads") as theirs, loader(real_shards, "processes") as ours:
+        kept = list(ours.read_batches())
+        for batch, expected in zip(kept, theirs.read_batches(), strict=True):
+            assert batch.key == expected.key
+            assert all(np.array_equal(a, b) for a, b in zip(batch.clips, expected.clips, strict=True))
+
+
+def test_one_goes_on_where_the_other_was(motion_shards: Path) -> None:
+    with loader(motion_shards, "processes", augment="train") as ours:
+        for _, batch in zip(range(2), ours, strict=False):
+            del batch
+        state, expected = ours.state_dict(), [batch.video for batch in ours]
+    with loader(motion_shards, "threads", augment="train") as theirs:
+        theirs.load_state_dict(state)
+        assert torch.equal(torch.cat([batch.video for batch in theirs]), torch.cat(expected))
+
+
+@pytest.mark.parametrize(("codec", "check"), [("tensor", "crc"), ("jpeg", "crc"), ("jpeg", "off")])
+def test_damage_is_told_as_by_threads(codec_shards: dict[str, Path], codec: str, check: str, tmp_path: Path) -> None:
+    damage = copied(codec_shards[codec] / "train", tmp_path, sample=11)
+    damage.overwrite(garbage)
+    with (
+        pytest.raises(BadSampleError, match=f"sample {damage.key}: ") as caught,
+        loader(damage.folder, "processes", options={"check": check}) as ours,
+    ):
+        list(ours)
+    assert caught.value.key == damage.key
+    check_alike(damage.folder, augment="train", options={"check": check, "on_bad": "skip", "max_bad": 0.5})
+
+
+def test_a_missing_shard_is_told_as_by_threads(motion_shards: Path, tmp_path: Path) -> None:
+    damage = copied(motion_shards / "train", tmp_path, sample=11)
+    damage.shard.unlink()
+    with pytest.raises(ShardError, match="can't be opened"), loader(damage.folder, "processes") as ours:
+        list(ours)
+    check_alike(damage.folder, augment="train", options={"on_bad": "skip", "max_bad": 0.9})
+
+
+def test_a_process_that_is_killed_is_an_error_and_no_hang(motion_shards: Path) -> None:
+    with loader(motion_shards, "processes", augment="train", options={"prefetch_batches": 0}) as ours:
+        batches = iter(ours)
+        next(batches)
+        for process in read_processes():
+            os.kill(process, signal.SIGKILL)
+        with pytest.raises(VidpipeError, match=r"a process that reads died \(SIGKILL\)"):
+            list(batches)
+
+
+@pytest.mark.parametrize("end", [vidpipe.Loader.close, lambda ours: None], ids=["closed", "dropped"])
+def test_nothing_is_left_of_a_loader(motion_shards: Path, end: Callable[[vidpipe.Loader], None]) -> None:
+    def use() -> int:
+        ours = loader(motion_shards, "processes")
+        next(iter(ours))
+        wait_until(lambda: len(read_processes()) == 2)
+        end(ours)
+        del ours
+        wait_until(lambda: gc.collect() >= 0 and not read_processes())
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    files = use()  # libraries open files of their own when they are first used
+    assert max(use(), use()) <= files
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+_LEFT_BEHIND = """
+import os, signal, sys, time, vidpipe
+
+loader = vidpipe.Loader(
+    sys.argv[1], size=48, batch_size=4, backend="dali", options=vidpipe.LoaderOptions(readers="processes", threads=2)
+)
+next(iter(loader))
+if os.fork() == 0:
+    time.sleep(600)  # a fork has the pipes, too
+print(*[child for child in open(f"/proc/self/task/{os.getpid()}/children").read().split()], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""  # at the level of a script: no `if __name__ == "__main__"` is needed
+
+
+def test_they_end_with_a_parent_that_is_killed_even_where_it_was_forked(motion_shards: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _LEFT_BEHIND, str(motion_shards)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        children = [int(child) for child in parent.stdout.readline().split()]
+        parent.wait(60)
+        readers = [child for child in children if b"read_process" in command_line(child)]
+        try:
+            assert len(children) == 3
+            wait_until(lambda: not any(command_line(reader) for reader in readers))
+        finally:
+            for child in children:
+                if command_line(child):
+                    os.kill(child, signal.SIGKILL)
+
+
+def command_line(process: int) -> bytes:
+    """Empty for one that has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_where_they_cant_be_had_it_is_said(motion_shards: Path, bucket: str) -> None:
+    with pytest.raises(UsageError, match=r"readers: got 'processes' with backend 'torch' on the CPU"):
+        loader(motion_shards, "processes", backend="torch")
+    with pytest.raises(UsageError, match=r"readers: got 'processes' for s3://.* take readers='threads'"):
+        loader(bucket, "processes")
+    with pytest.raises(UsageError, match=r"readers: got 'fork'"):
+        LoaderOptions(readers="fork")
+    assert not read_processes()
+
+
+def test_shared_memory_is_given_back_and_never_at_a_place_where_other_was() -> None:
+    unlocked = []
+    memory = SharedMemory(lambda part: partial(unlocked.append, part.nbytes))
+    first, second = memory.allocate(300_000), memory.allocate(5)
+    mapped = MappedMemory(memory.descriptor)
+    first[:] = 7
+    assert (mapped.part(memory.offset(first), 300_000) == 7).all()
+    second[:] = range(5)
+    assert mapped.part(memory.offset(second[:3]), 5).tolist() == [0, 1, 2, 3, 4]
+    used, place = os.fstat(memory.descriptor).st_blocks, memory.offset(first)
+    del first
+    gc.collect()
+    assert len(unlocked) == 1 and os.fstat(memory.descriptor).st_blocks < used / 2
+    assert memory.offset(memory.allocate(300_000)) > place
+
+
+def test_what_is_shared_comes_as_it_was() -> None:
+    value = {"name": "x" * 1000, "arrays": [np.arange(1000), np.zeros((0, 3), np.uint8), np.eye(3, dtype=np.float32)]}
+    with share(value) as file:
+        got = shared(file.fileno())
+    assert got["name"] == value["name"]
+    for ours, theirs in zip(got["arrays"], value["arrays"], strict=True):
+        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs) and not ours.flags.writeable
