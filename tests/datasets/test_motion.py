@@ -74,6 +74,20 @@ def test_several_that_generate_at_once_share_the_videos(videos: Path, tmp_path: 
     assert all((videos / name).read_bytes() == (folder / name).read_bytes() for name in names)
 
 
+def test_scenery_drifts_behind_the_sprite_and_is_harder_to_compress(tmp_path: Path) -> None:
+    import decord
+
+    size = {"train_videos": 1, "val_videos": 0, "video_frames": 24, "video_size": (160, 120)}
+    seen = {}
+    for scenery in (False, True):
+        generate(tmp_path / str(scenery), Motion(scenery=scenery, **size))
+        path = tmp_path / str(scenery) / "train/left/0000.mp4"
+        video = decord.VideoReader(str(path), num_threads=1)[:].asnumpy().astype(float)
+        seen[scenery] = path.stat().st_size, np.median(np.abs(video[23] - video[0]))
+    (plain_bytes, plain_change), (bytes_of_it, change) = seen[False], seen[True]
+    assert bytes_of_it > 1.2 * plain_bytes and change > 1.5 * plain_change
+
+
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.mp4").touch()
     with pytest.raises(DatasetError, match="holds other files"):

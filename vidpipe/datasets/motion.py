@@ -40,6 +40,8 @@ class Motion(DatasetFormat):
         video_size: (width, height) in pixels, both even.
         video_fps: frames a second.
         slow_motion: by how much the motion is slowed down, from frame to frame.
+        scenery: a detailed background that drifts, which makes videos about as hard to compress and to decode as real ones,
+            instead of a plain still one.
         video_seed: another seed gives other videos.
         labels: `direction` names the eight motions; `kind` the four pairs of opposite ones (scale, turn, x, y), an easier task
             on the same videos, for pretraining.
@@ -51,6 +53,7 @@ class Motion(DatasetFormat):
     video_size: PixelSize = (72, 64)
     video_fps: float = Field(16, ge=1, le=120)
     slow_motion: float = Field(1, gt=0)
+    scenery: bool = False
     video_seed: int = Field(0, ge=0)
     labels: Literal["direction", "kind"] = "direction"
 
@@ -184,6 +187,6 @@ def _write_video(folder: Path, path: str, options: Motion) -> None:
         height=height,
         rng=rng,
     )
-    video = draw_video(track, width=width, height=height, rng=rng)
+    video = draw_video(track, width=width, height=height, rng=rng, scenery=options.scenery)
     with whole_file(folder / path) as stream:
         write_h264(stream.name, video, fps=options.video_fps)

@@ -15,7 +15,7 @@ from vidpipe.shards.codecs import CODECS, make_codec
 from vidpipe.shards.codecs.base import CodecSpec
 from vidpipe.shards.manifest import Manifest, find_split, load_manifest
 
-# Like Kinetics: ten seconds, short side 256. Four clips of each are stored, long enough for every model here.
+# Like Kinetics: ten seconds, short side 256, and about as many bytes a frame as real videos have. Four clips of each are stored, long enough for every model here.
 _GENERATED = ("video_size=340x256", "video_frames=300", "train_videos=4")
 _QUICK = ("video_size=128x96", "video_frames=80", "train_videos=1")
 _FRAMES, _STRIDE, _CLIPS, _HEIGHT, _WIDTH = 32, 2, 4, 240, 320
@@ -73,7 +73,7 @@ def _named(options: GpuBenchmark) -> Iterator[tuple[Path, Path | None]]:
 def _generated(options: GpuBenchmark, scratch: Path) -> Iterator[tuple[Path, Path | None]]:
     videos = scratch / "videos"
     size = (f"height={_HEIGHT}", f"crop={_WIDTH}x{_HEIGHT}", f"frames={_FRAMES}", f"stride={_STRIDE}")
-    made = (*(_QUICK if options.quick else _GENERATED), "val_videos=0", "video_fps=30", *size)
+    made = (*(_QUICK if options.quick else _GENERATED), "val_videos=0", "video_fps=30", "scenery=true", *size)
     run = RunOptions(splits=["train"], workers=options.workers)
     for codec in CODECS:
         out, clips = scratch / codec, 1 if CODECS[codec].whole_videos else _CLIPS
