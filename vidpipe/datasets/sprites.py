@@ -118,7 +118,8 @@ def _draw_drift(frames: int, height: int, width: int, *, rng: np.random.Generato
     As in photographs, details of each octave have the same contrast, and brightness varies more than colour.
     """
     tall, wide = height + 2 * _DRIFT, width + 2 * _DRIFT
-    details = sum(_smooth_noise(tall, wide, cells=cells, rng=rng) for cells in _OCTAVES)
+    octaves = [_smooth_noise(tall, wide, cells=cells, rng=rng) for cells in _OCTAVES]
+    details = np.sum(octaves, axis=0)
     whole = (details[..., :1] + _COLOURED * details) * _CONTRAST
     cycles = np.arange(frames)[:, None] / rng.uniform(40, 80, 2) + rng.random(2)
     corners = np.rint(_DRIFT * (1 + np.sin(2 * np.pi * cycles))).astype(int)
