@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from loader.damage import copied, garbage
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, UsageError, VidpipeError
 from vidpipe.loader import LoaderOptions
-from vidpipe.loader.shared_memory import MappedMemory, SharedMemory, share, shared
+from vidpipe.loader.shared_memory import SharedMemory, mapped_memory, share, shared
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 
@@ -126,6 +127,21 @@ def test_damage_is_told_as_by_threads(codec_shards: dict[str, Path], codec: str,
     check_alike(damage.folder, augment="train", options={"check": check, "on_bad": "skip", "max_bad": 0.5})
 
 
+def test_what_was_damaged_once_is_not_read_again(motion_shards: Path, tmp_path: Path) -> None:
+    damage = copied(motion_shards / "train", tmp_path, sample=11)
+    sound = damage.shard.read_bytes()
+    damage.overwrite(garbage)
+    skip = {"on_bad": "skip", "max_bad": 0.5, "prefetch_across_epochs": False}
+    with loader(damage.folder, "processes", augment="train", options=skip) as ours:
+        list(ours)
+        with damage.shard.open("r+b") as file:  # the same file, which the processes have open
+            file.write(sound)
+        keys = {
+            key for batch in ours for key, is_padding in zip(batch.key, batch.is_padding, strict=True) if not is_padding
+        }
+    assert len(ours.errors) == 1 and len(keys) == 31 and damage.key not in keys
+
+
 def test_a_missing_shard_is_told_as_by_threads(motion_shards: Path, tmp_path: Path) -> None:
     damage = copied(motion_shards / "train", tmp_path, sample=11)
     damage.shard.unlink()
@@ -220,20 +236,51 @@ def test_where_they_cant_be_had_it_is_said(motion_shards: Path, bucket: str) -> 
     assert not read_processes()
 
 
-def test_shared_memory_is_given_back_and_never_at_a_place_where_other_was() -> None:
-    unlocked = []
+def test_shared_memory_is_given_back_and_its_place_used_again() -> None:
+    unlocked: list[int] = []
     memory = SharedMemory(lambda part: partial(unlocked.append, part.nbytes))
     first, second = memory.allocate(300_000), memory.allocate(5)
-    mapped = MappedMemory(memory.descriptor)
-    first[:] = 7
-    assert (mapped.part(memory.offset(first), 300_000) == 7).all()
-    second[:] = range(5)
-    assert mapped.part(memory.offset(second[:3]), 5).tolist() == [0, 1, 2, 3, 4]
+    elsewhere = mapped_memory(memory.descriptor)
+    first[:], second[:] = 7, range(5)
+    assert (elsewhere[memory.offset(first) :][:300_000] == 7).all()
+    assert elsewhere[memory.offset(second[:3]) :][:5].tolist() == [0, 1, 2, 3, 4]
     used, place = os.fstat(memory.descriptor).st_blocks, memory.offset(first)
     del first
     gc.collect()
     assert len(unlocked) == 1 and os.fstat(memory.descriptor).st_blocks < used / 2
-    assert memory.offset(memory.allocate(300_000)) > place
+    again = memory.allocate(280_000)
+    assert memory.offset(again) == place and not again.any()
+    assert second.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_parts_that_threads_take_at_once_dont_overlap() -> None:
+    memory = SharedMemory()
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda number: memory.allocate(4096 * (1 + number % 3)), range(400)))
+    for number, part in enumerate(parts):
+        part[:] = number % 251
+    assert all((part == number % 251).all() for number, part in enumerate(parts))
+
+
+def test_a_fork_that_ends_takes_nothing_from_its_parent(motion_shards: Path) -> None:
+    with loader(motion_shards, "processes") as ours:
+        batch = next(iter(ours.read_batches()))
+        before = [clip.copy() for clip in batch.clips]
+        child = os.fork()
+        if child == 0:
+            del batch
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert all(np.array_equal(clip, was) for clip, was in zip(batch.clips, before, strict=True))
+
+
+def test_batches_that_are_kept_take_memory_and_no_open_files(motion_shards: Path) -> None:
+    with loader(motion_shards, "processes", batch_size=1, augment="train") as ours:
+        kept = [batch.clips[0] for batch in ours.read_batches()]
+        files = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(3):
+            kept += [batch.clips[0] for batch in ours.read_batches()]
+        assert len(kept) == 128 and len(list(Path("/proc/self/fd").iterdir())) <= files
 
 
 def test_what_is_shared_comes_as_it_was() -> None:

@@ -58,14 +58,7 @@ def make_engine(
             return "dali", DaliEngine(pool, setup)
     from vidpipe.loader.torch import TorchDeviceEngine, TorchEngine
 
-    if setup.device.type != "cpu":
-        return "torch", TorchDeviceEngine(pool, setup)
-    if pool.reads_in_processes:
-        raise UsageError(
-            "readers: got 'processes' with backend 'torch' on the CPU, where the threads that read also transform what they have "
-            "read; take readers='threads', or backend='dali'"
-        )
-    return "torch", TorchEngine(pool, setup)
+    return "torch", (TorchEngine if setup.device.type == "cpu" else TorchDeviceEngine)(pool, setup)
 
 
 def device_codecs(decode: Decode, backend: Backend, device: torch.device) -> frozenset[str]:

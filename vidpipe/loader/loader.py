@@ -155,6 +155,11 @@ class Loader:
         self._quarantine = Quarantine(self._index, max_share=self.options.max_bad if skip else None)
         processes = None
         if self.options.readers == "processes":
+            if device.type == "cpu" and backend != "dali":
+                raise UsageError(
+                    "readers: got 'processes' with backend 'torch' on the CPU, where the threads that read also transform what they "
+                    "have read; take readers='threads', or backend='dali'"
+                )
             processes = ReadProcesses(self._source.read_plan, number=threads, lock=page_lock_for(device))
         try:
             self._pool = ReadPool(

@@ -140,11 +140,6 @@ class ReadPool:
         self._executor = _single_threaded_workers(threads)
 
     @property
-    def reads_in_processes(self) -> bool:
-        """Whether others than the threads read."""
-        return self._processes is not None
-
-    @property
     def bytes_read(self) -> int:
         """By processes, from the shards, as they are stored."""
         return self._processes.bytes_read if self._processes else 0
@@ -177,10 +172,11 @@ class ReadPool:
 
         def serve_by_process(group: range) -> list[tuple[Request, Any]]:
             assert self._processes is not None
-            wanted = [Wanted(requests[p].sample, requests[p].frames, starts[p], room[p]) for p in group]
+            sound = [p for p in group if self._quarantine is None or requests[p].sample not in self._quarantine]
+            wanted = [Wanted(requests[p].sample, requests[p].frames, starts[p], room[p]) for p in sound]
             undecoded = frozenset() if decoding is None else decoding.codecs
-            found = self._processes.read(buffer, wanted, undecoded=undecoded)
-            return [serve(p) if one is None else (requests[p], one) for p, one in zip(group, found, strict=True)]
+            found = dict(zip(sound, self._processes.read(buffer, wanted, undecoded=undecoded), strict=True))
+            return [serve(p) if found.get(p) is None else (requests[p], found[p]) for p in group]
 
         if self._processes is None:
             return Reading(buffer, starts, self._share_out(sizes, serve))
@@ -223,7 +219,7 @@ class ReadPool:
         """Bytes that the buffer has to have for a request, whose frames take `size`; threads have memory of their own for others."""
         if decoding is None or not decoding.decodes(request.sample):
             return size
-        return decoding.source.stored_bytes(request.sample) if self._processes else 0
+        return decoding.source.stored_bytes(request.sample, request.frames) if self._processes else 0
 
     def _share_out(self, sizes: Sequence[int], serve: Callable[[int], R]) -> list[Future[list[R]]]:
         """Call `serve` for each place in the pool's threads, for several small samples in one task.

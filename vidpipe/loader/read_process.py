@@ -15,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import ShardError
 from vidpipe.loader.places import SamplePlaces
 from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.shared_memory import MappedMemory, shared
+from vidpipe.loader.shared_memory import mapped_memory, shared
 from vidpipe.loader.split_readers import SplitReaders
 from vidpipe.shards.manifest import Manifest
 
@@ -45,7 +44,7 @@ class Wanted(NamedTuple):
     """Some frames of a sample.
 
     Attributes:
-        start, room: the bytes that they may take, in the memory of the job.
+        start, room: the bytes that they may take, from the job's offset on.
     """
 
     sample: int
@@ -58,12 +57,11 @@ class ReadJob(NamedTuple):
     """Samples to read.
 
     Attributes:
-        offset, size: of the job's memory in the shared one.
+        offset: of the job's memory in the shared one.
         undecoded: names of the codecs whose samples are not to be decoded.
     """
 
     offset: int
-    size: int
     wanted: Sequence[Wanted]
     undecoded: frozenset[str]
 
@@ -100,13 +98,13 @@ def main(pipe_fd: int, memory_fd: int, plan_fd: int) -> None:
         memory_fd: of the shared memory.
         plan_fd: of a shared `ReadPlan`.
     """
-    readers, memory = _open(shared(plan_fd)), MappedMemory(memory_fd)
+    readers, memory = _open(shared(plan_fd)), mapped_memory(memory_fd)
     pipe: Connection[ReadAnswer, ReadJob] = Connection(pipe_fd)
     while True:
         try:
             job = pipe.recv()
-            before, room = readers.bytes_read, memory.part(job.offset, job.size)
-            placed = [_read(readers, wanted, room, job.undecoded) for wanted in job.wanted]
+            before = readers.bytes_read
+            placed = [_read(readers, wanted, memory[job.offset :], job.undecoded) for wanted in job.wanted]
             pipe.send(ReadAnswer(placed, readers.bytes_read - before))
         except (EOFError, ConnectionError):
             return
@@ -128,8 +126,8 @@ def _read(readers: SplitReaders, wanted: Wanted, memory: NDArray[np.uint8], unde
             readers.read(wanted.sample, wanted.frames, room)
             return Placed()
         stored = readers.read_stored(wanted.sample, wanted.frames)
-    except ShardError:
-        return None
+    except Exception:
+        return None  # it is met again by the parent, who tells it
     contents = [*stored.parts, *(strip.content for strip in stored.strips)]
     if sum(content.nbytes for content in contents) > wanted.room:
         return None

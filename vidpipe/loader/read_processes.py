@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.loader.filmstrip import Filmstrip
 from vidpipe.loader.read_process import Placed, ReadAnswer, ReadJob, ReadPlan, Wanted, main
-from vidpipe.loader.shared_memory import Lock, SharedMemory, share
+from vidpipe.loader.shared_memory import PageLock, SharedMemory, share
 from vidpipe.loader.stored import Stored
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.spawn import spawn
@@ -49,24 +49,25 @@ class ReadProcesses:
         UsageError: the system starts no more of them.
     """
 
-    def __init__(self, plan: ReadPlan, *, number: int, lock: Lock | None = None) -> None:
-        self.memory = SharedMemory(lock)
+    def __init__(self, plan: ReadPlan, *, number: int, lock: PageLock | None = None) -> None:
         self.bytes_read = 0
         self._plan = plan
         self._codecs = [manifest.codec.name for manifest in plan.manifests]
         self._counting = threading.Lock()
         self._free: SimpleQueue[_Process] = SimpleQueue()
         processes: list[_Process] = []
-        self._end = weakref.finalize(self, _end, processes, os.getpid())
         try:
+            self.memory = SharedMemory(lock)
+            self._end = weakref.finalize(self, _end, processes, self.memory, os.getpid())
             with share(plan) as plan_file:
                 while len(processes) < number:
                     processes.append(_Process(self.memory.descriptor, plan_file.fileno()))
         except OSError as error:
-            self.close()
+            if processes:
+                self.close()
             raise UsageError(
-                f"readers: the system doesn't start {number} processes ({error.strerror}): take fewer `threads`, raise its limit "
-                "(`ulimit -u`), or take readers='threads'"
+                f"readers: {number} processes can't be started ({error.strerror}): take fewer `threads`, raise the limit that they "
+                "meet (`ulimit -u` for processes, `-n` for open files, `-v` for addresses), or take readers='threads'"
             ) from error
         for process in processes:
             self._free.put(process)
@@ -84,7 +85,7 @@ class ReadProcesses:
         """
         process = self._free.get()
         try:
-            process.pipe.send(ReadJob(self.memory.offset(buffer), buffer.nbytes, wanted, undecoded))
+            process.pipe.send(ReadJob(self.memory.offset(buffer), wanted, undecoded))
             answer = process.pipe.recv()
         except (EOFError, OSError) as error:
             raise VidpipeError(_obituary(process.popen)) from error
@@ -126,9 +127,10 @@ def _obituary(process: subprocess.Popen[bytes]) -> str:
     )
 
 
-def _end(processes: Sequence[_Process], parent: int) -> None:
+def _end(processes: Sequence[_Process], memory: SharedMemory, parent: int) -> None:
     if os.getpid() != parent:
         return  # a fork, which they don't serve
+    memory.close()
     for process in processes:
         process.pipe.close()
     for process in processes:

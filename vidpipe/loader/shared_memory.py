@@ -6,8 +6,8 @@ import itertools
 import mmap
 import os
 import pickle
+import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
@@ -15,26 +15,38 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.errors import StorageError
 from vidpipe.loader.memory import aligned
 from vidpipe.spawn import shared_file
 
-MAX_MAPPED = 64  # by a process that reads: what it was given before and isn't used any more is let go of then
+ADDRESSES = 1 << 40  # bytes of address space; memory is taken by what is written only
 
-Lock = Callable[[NDArray[np.uint8]], Callable[[], None]]
+PageLock = Callable[[NDArray[np.uint8]], Callable[[], None]]
 
 
 class SharedMemory:
-    """A file in memory, of which parts are handed out. A part is never at a place where another was, so that none is mistaken.
+    """A file in memory, of which parts are handed out. Any number of threads may ask.
 
     Args:
-        lock: done to each new part, such as locking its pages; gives what undoes it.
+        lock: locks the pages of each part, and gives what undoes that.
+
+    Raises:
+        OSError: the system doesn't allow so large a file or mapping.
     """
 
-    def __init__(self, lock: Lock | None = None) -> None:
+    def __init__(self, lock: PageLock | None = None) -> None:
         self._file = shared_file("vidpipe-frames")
         self._lock = lock
         self._end = 0
-        self._offsets: dict[int, int] = {}
+        self._free: dict[int, list[int]] = {}  # offsets of parts that are gone, by their sizes
+        self._taking = threading.Lock()
+        try:
+            os.ftruncate(self.descriptor, ADDRESSES)
+            self._mapped = mmap.mmap(self.descriptor, ADDRESSES)
+        except OSError:
+            self.close()
+            raise
+        self._whole = np.frombuffer(self._mapped, np.uint8)
 
     @property
     def descriptor(self) -> int:
@@ -42,42 +54,54 @@ class SharedMemory:
         return self._file.fileno()
 
     def allocate(self, size: int) -> NDArray[np.uint8]:
-        """A flat uint8 array of `size` bytes of zero. The memory is free again when it is gone."""
-        whole = max(1, -(-size // mmap.ALLOCATIONGRANULARITY)) * mmap.ALLOCATIONGRANULARITY
-        offset, self._end = self._end, self._end + whole
-        os.ftruncate(self.descriptor, self._end)
-        mapped = mmap.mmap(self.descriptor, whole, offset=offset)
-        memory = np.frombuffer(mapped, np.uint8)
+        """A flat uint8 array of `size` bytes of zero. The memory is free again when it is gone.
+
+        Raises:
+            StorageError: more is in use than there are addresses.
+        """
+        whole = max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE
+        room = (
+            1 << (whole - 1).bit_length()
+        )  # of addresses, so that parts of nearly one size can follow each other there
+        with self._taking:
+            free = self._free.get(room)
+            offset = free.pop() if free else self._end
+            if offset == self._end:
+                self._end += room
+        if offset + room > ADDRESSES:
+            raise StorageError(
+                f"readers: batches that are in use take more than {ADDRESSES >> 30} GB; keep fewer of them"
+            )
+        memory = np.frombuffer(self._mapped, np.uint8, whole, offset)
         unlock = self._lock(memory) if self._lock else None
-        self._offsets[memory.ctypes.data] = offset
-        weakref.finalize(memory, _release, mapped, unlock, self._offsets, memory.ctypes.data).atexit = False
+        place = slice(offset, offset + whole)
+        weakref.finalize(memory, self._release, place, room, unlock, os.getpid()).atexit = False
         return memory[:size]
 
     def offset(self, memory: NDArray[np.uint8]) -> int:
-        """Where memory that was handed out, or any array that begins where it does, lies in the file."""
-        return self._offsets[memory.ctypes.data]
+        """Where memory that was handed out begins in the file."""
+        return int(memory.ctypes.data - self._whole.ctypes.data)
+
+    def close(self) -> None:
+        """Hand out nothing more; what was stays."""
+        self._file.close()
+
+    def _release(self, place: slice, room: int, unlock: Callable[[], None] | None, process: int) -> None:
+        """Of a part that is gone; takes no lock, as garbage may be collected while this thread holds it."""
+        if os.getpid() != process:
+            return  # a fork, whose parent still has it
+        try:
+            if unlock:
+                unlock()
+        finally:
+            with suppress(AttributeError, OSError):  # else it is overwritten next time
+                self._mapped.madvise(mmap.MADV_REMOVE, place.start, place.stop - place.start)
+            self._free.setdefault(room, []).append(place.start)
 
 
-class MappedMemory:
-    """The same file in another process.
-
-    Args:
-        descriptor: of the file.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._mapped: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
-
-    def part(self, offset: int, size: int) -> NDArray[np.uint8]:
-        """Flat uint8 [size], from `offset` on."""
-        place = (offset, size)
-        if place not in self._mapped:
-            if len(self._mapped) >= MAX_MAPPED:
-                self._mapped.popitem(last=False)
-            self._mapped[place] = np.frombuffer(mmap.mmap(self._descriptor, size, offset=offset), np.uint8)
-        self._mapped.move_to_end(place)
-        return self._mapped[place]
+def mapped_memory(descriptor: int) -> NDArray[np.uint8]:
+    """All of the same file in another process: flat uint8."""
+    return np.frombuffer(mmap.mmap(descriptor, ADDRESSES), np.uint8)
 
 
 def share(value: object) -> IO[bytes]:
@@ -109,11 +133,3 @@ def shared(descriptor: int) -> Any:
 def _starts(table: NDArray[np.int64]) -> list[int]:
     """Where the pieces of such a file begin, given their number and sizes, which stand before them; and where the last one ends."""
     return [*itertools.accumulate((aligned(size) for size in table[1:].tolist()), initial=aligned(table.nbytes))]
-
-
-def _release(mapped: mmap.mmap, unlock: Callable[[], None] | None, offsets: dict[int, int], address: int) -> None:
-    if unlock:
-        unlock()
-    del offsets[address]
-    with suppress(AttributeError, OSError):  # whoever has it mapped, too, finds it empty then
-        mapped.madvise(mmap.MADV_REMOVE)

@@ -119,9 +119,10 @@ class Source:
         """Name of the codec that a sample is stored with."""
         return self._readers.codec_of(sample)
 
-    def stored_bytes(self, sample: int) -> int:
-        """Bytes of its payload."""
-        return self._readers.stored_bytes(sample)
+    def stored_bytes(self, sample: int, frames: Sequence[int]) -> int:
+        """Bytes that what holds some frames of a sample takes at most."""
+        sizes = self.index.size[self.index.size_start[sample] : self.index.size_start[sample + 1]]
+        return int(sizes.max()) * (len(frames) if len(sizes) > 1 else 1)  # a file each, or one for all
 
     @property
     def read_plan(self) -> ReadPlan:

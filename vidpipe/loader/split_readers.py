@@ -48,10 +48,6 @@ class SplitReaders:
         """Name of the codec that a sample is stored with."""
         return self._codecs[self.split_number(sample)]
 
-    def stored_bytes(self, sample: int) -> int:
-        """Bytes of its payload."""
-        return int(self._places.size[self._places.size_start[sample] : self._places.size_start[sample + 1]].sum())
-
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
         """Some frames of a sample's clip; see `ClipReader.read`."""
         return self._readers[self.split_number(sample)].read(sample, frames, out)

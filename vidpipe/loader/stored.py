@@ -65,8 +65,8 @@ class StoredSource(Protocol):
     def codec_of(self, sample: int) -> str:
         """Name of the codec that a sample is stored with."""
 
-    def stored_bytes(self, sample: int) -> int:
-        """Bytes of its payload."""
+    def stored_bytes(self, sample: int, frames: Sequence[int]) -> int:
+        """Bytes that what holds some frames of a sample takes at most."""
 
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
         """Some frames of a sample, in `out`."""

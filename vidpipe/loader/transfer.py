@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.loader.memory import aligned_array
+from vidpipe.loader.shared_memory import PageLock
 
 _PORTABLE = 1  # cudaHostRegisterPortable: page-locked for all GPUs
 MAX_UNDER_WAY = 2  # batches on a stream: one is worked on while the next is queued
@@ -54,7 +55,7 @@ def allocation_for(device: torch.device) -> Callable[[int], NDArray[np.uint8]]:
     return _pinned_array if device.type == "cuda" else aligned_array
 
 
-def page_lock_for(device: torch.device) -> Callable[[NDArray[np.uint8]], Callable[[], None]] | None:
+def page_lock_for(device: torch.device) -> PageLock | None:
     """What locks the pages of memory that isn't torch's, so that a GPU can fetch from it by itself, and gives what undoes it.
 
     It raises VidpipeError where the system or the driver doesn't allow it. None where the device is no GPU.
@@ -75,6 +76,7 @@ def page_lock_for(device: torch.device) -> Callable[[NDArray[np.uint8]], Callabl
 
         def unlock() -> None:
             with torch.cuda.device(device):
+                torch.cuda.synchronize()  # it is rare, and nothing may read it any more
                 runtime.cudaHostUnregister(address)
 
         return unlock

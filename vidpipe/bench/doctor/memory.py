@@ -39,8 +39,8 @@ class MemorySource:
         """That of all."""
         return self._codec
 
-    def stored_bytes(self, sample: int) -> int:
-        """Bytes of the parts that there are."""
+    def stored_bytes(self, sample: int, frames: Sequence[int]) -> int:
+        """Of the parts that there are."""
         return sum(part.nbytes for part in self._parts[sample])
 
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
