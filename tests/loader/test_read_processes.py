@@ -9,8 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from loader.damage import copied, garbage
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, UsageError, VidpipeError
 from vidpipe.loader import LoaderOptions
-from vidpipe.loader.shared_memory import SharedMemory, mapped_memory, share, shared
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 
@@ -236,32 +233,6 @@ def test_where_they_cant_be_had_it_is_said(motion_shards: Path, bucket: str) -> 
     assert not read_processes()
 
 
-def test_shared_memory_is_given_back_and_its_place_used_again() -> None:
-    unlocked: list[int] = []
-    memory = SharedMemory(lambda part: partial(unlocked.append, part.nbytes))
-    first, second = memory.allocate(300_000), memory.allocate(5)
-    elsewhere = mapped_memory(memory.descriptor)
-    first[:], second[:] = 7, range(5)
-    assert (elsewhere[memory.offset(first) :][:300_000] == 7).all()
-    assert elsewhere[memory.offset(second[:3]) :][:5].tolist() == [0, 1, 2, 3, 4]
-    used, place = os.fstat(memory.descriptor).st_blocks, memory.offset(first)
-    del first
-    gc.collect()
-    assert len(unlocked) == 1 and os.fstat(memory.descriptor).st_blocks < used / 2
-    again = memory.allocate(280_000)
-    assert memory.offset(again) == place and not again.any()
-    assert second.tolist() == [0, 1, 2, 3, 4]
-
-
-def test_parts_that_threads_take_at_once_dont_overlap() -> None:
-    memory = SharedMemory()
-    with ThreadPoolExecutor(8) as pool:
-        parts = list(pool.map(lambda number: memory.allocate(4096 * (1 + number % 3)), range(400)))
-    for number, part in enumerate(parts):
-        part[:] = number % 251
-    assert all((part == number % 251).all() for number, part in enumerate(parts))
-
-
 def test_a_fork_that_ends_takes_nothing_from_its_parent(motion_shards: Path) -> None:
     with loader(motion_shards, "processes") as ours:
         batch = next(iter(ours.read_batches()))
@@ -281,12 +252,3 @@ def test_batches_that_are_kept_take_memory_and_no_open_files(motion_shards: Path
         for _ in range(3):
             kept += [batch.clips[0] for batch in ours.read_batches()]
         assert len(kept) == 128 and len(list(Path("/proc/self/fd").iterdir())) <= files
-
-
-def test_what_is_shared_comes_as_it_was() -> None:
-    value = {"name": "x" * 1000, "arrays": [np.arange(1000), np.zeros((0, 3), np.uint8), np.eye(3, dtype=np.float32)]}
-    with share(value) as file:
-        got = shared(file.fileno())
-    assert got["name"] == value["name"]
-    for ours, theirs in zip(got["arrays"], value["arrays"], strict=True):
-        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs) and not ours.flags.writeable

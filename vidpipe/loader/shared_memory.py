@@ -38,7 +38,7 @@ class SharedMemory:
         self._file = shared_file("vidpipe-frames")
         self._lock = lock
         self._end = 0
-        self._free: dict[int, list[int]] = {}  # offsets of parts that are gone, by their sizes
+        self._free: dict[int, list[int]] = {}  # offsets of parts that are gone, by their room
         self._taking = threading.Lock()
         try:
             os.ftruncate(self.descriptor, ADDRESSES)
@@ -60,9 +60,7 @@ class SharedMemory:
             StorageError: more is in use than there are addresses.
         """
         whole = max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE
-        room = (
-            1 << (whole - 1).bit_length()
-        )  # of addresses, so that parts of nearly one size can follow each other there
+        room = 1 << (whole - 1).bit_length()  # addresses: so parts of nearly one size can follow each other there
         with self._taking:
             free = self._free.get(room)
             offset = free.pop() if free else self._end

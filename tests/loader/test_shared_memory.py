@@ -1,0 +1,47 @@
+"""Memory that processes share: parts that come and go, and objects that are given once."""
+
+from __future__ import annotations
+
+import gc
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from vidpipe.loader.shared_memory import SharedMemory, mapped_memory, share, shared
+
+
+def test_shared_memory_is_given_back_and_its_place_used_again() -> None:
+    unlocked: list[int] = []
+    memory = SharedMemory(lambda part: partial(unlocked.append, part.nbytes))
+    first, second = memory.allocate(300_000), memory.allocate(5)
+    elsewhere = mapped_memory(memory.descriptor)
+    first[:], second[:] = 7, range(5)
+    assert (elsewhere[memory.offset(first) :][:300_000] == 7).all()
+    assert elsewhere[memory.offset(second[:3]) :][:5].tolist() == [0, 1, 2, 3, 4]
+    used, place = os.fstat(memory.descriptor).st_blocks, memory.offset(first)
+    del first
+    gc.collect()
+    assert len(unlocked) == 1 and os.fstat(memory.descriptor).st_blocks < used / 2
+    again = memory.allocate(280_000)
+    assert memory.offset(again) == place and not again.any()
+    assert second.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_parts_that_threads_take_at_once_dont_overlap() -> None:
+    memory = SharedMemory()
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda number: memory.allocate(4096 * (1 + number % 3)), range(400)))
+    for number, part in enumerate(parts):
+        part[:] = number % 251
+    assert all((part == number % 251).all() for number, part in enumerate(parts))
+
+
+def test_what_is_shared_comes_as_it_was() -> None:
+    value = {"name": "x" * 1000, "arrays": [np.arange(1000), np.zeros((0, 3), np.uint8), np.eye(3, dtype=np.float32)]}
+    with share(value) as file:
+        got = shared(file.fileno())
+    assert got["name"] == value["name"]
+    for ours, theirs in zip(got["arrays"], value["arrays"], strict=True):
+        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs) and not ours.flags.writeable
