@@ -86,6 +86,19 @@ def motion_shards(tmp_path_factory: pytest.TempPathFactory, session_command: Cal
 
 
 @pytest.fixture(scope="session")
+def codec_shards(
+    motion_shards: Path, tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]
+) -> dict[str, Path]:
+    """The videos of `motion_shards` with every codec."""
+    folders = {"tensor": motion_shards}
+    for codec in ("jpeg", "mp4"):
+        folders[codec] = tmp_path_factory.mktemp(codec) / "shards"
+        videos = ("--source", motion_shards / "videos", "--set", "train_videos=4", "--set", "val_videos=2")
+        assert session_command("prep", "motion", *videos, "--codec", codec, "--out", folders[codec]) == 0
+    return folders
+
+
+@pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Address of an S3 server with a bucket named `data`."""
     moto = pytest.importorskip("moto.server", reason="moto is not installed")

@@ -6,8 +6,6 @@ VIDPIPE_REHEARSE_GPU=1 runs their bodies on the CPU, as far as they have any mea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -35,16 +33,3 @@ def true_cuda(cuda: torch.device) -> torch.device:
     if cuda.type != "cuda":
         _unavailable("no CUDA device here, and nothing to rehearse on the CPU")
     return cuda
-
-
-@pytest.fixture(scope="session")
-def codec_shards(
-    motion_shards: Path, tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]
-) -> dict[str, Path]:
-    """The videos of `motion_shards` with every codec."""
-    folders = {"tensor": motion_shards}
-    for codec in ("jpeg", "mp4"):
-        folders[codec] = tmp_path_factory.mktemp(codec) / "shards"
-        videos = ("--source", motion_shards / "videos", "--set", "train_videos=4", "--set", "val_videos=2")
-        assert session_command("prep", "motion", *videos, "--codec", codec, "--out", folders[codec]) == 0
-    return folders

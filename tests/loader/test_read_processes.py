@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,25 +14,13 @@ import numpy as np
 import pytest
 import torch
 from loader.damage import copied, garbage
+from waiting import wait_until
 
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, UsageError, VidpipeError
 from vidpipe.loader import LoaderOptions
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
-
-
-@pytest.fixture(scope="module")
-def codec_shards(
-    motion_shards: Path, tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]
-) -> dict[str, Path]:
-    """The `motion` data set with every codec."""
-    folders = {"tensor": motion_shards}
-    videos = ("--source", motion_shards / "videos", "--set", "train_videos=4", "--set", "val_videos=2")
-    for codec in ("jpeg", "mp4"):
-        folders[codec] = tmp_path_factory.mktemp(codec) / "shards"
-        assert session_command("prep", "motion", *videos, "--codec", codec, "--out", folders[codec]) == 0
-    return folders
 
 
 @pytest.fixture
@@ -175,13 +162,6 @@ def test_nothing_is_left_of_a_loader(motion_shards: Path, end: Callable[[vidpipe
     for _ in range(2):
         use()
     wait_until(lambda: gc.collect() >= 0 and open_files() <= files)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 _LEFT_BEHIND = """

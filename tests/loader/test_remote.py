@@ -14,7 +14,6 @@ import tarfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 import torch
 from loader.damage import flipped
 from loader.processes import batches, run_loader, start_loader
+from waiting import wait_until
 
 import vidpipe
 from vidpipe.errors import MissingExtraError, ShardError, StorageError, UsageError
@@ -65,14 +65,6 @@ def cached(folder: Path) -> int:
             size = sum(path.stat().st_size for path in shards)
             if sorted((folder / "shards").iterdir()) == shards:
                 return size
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for something that other threads do."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it doesn't come"
-        time.sleep(0.01)
 
 
 def shards_without(folder: Path, keys: list[str]) -> list[str]:
