@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def many_shards(motion_shards: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_the_index_takes_so_many_bytes_a_sample(many_shards: Path) -> None:
     index = load_index(many_shards, load_manifest(many_shards))
-    values = [getattr(index, name) for name in index.__slots__]
+    values = [getattr(index, field.name) for field in fields(index)]
     taken = sum(v.nbytes for v in values if isinstance(v, np.ndarray))
     taken += sum(v.column.nbytes for v in values if isinstance(v, Strings))
     assert 100 < taken / len(index) < 220
