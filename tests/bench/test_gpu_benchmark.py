@@ -65,6 +65,28 @@ def test_with_shards_it_takes_those(motion_shards: Path, tmp_path: Path) -> None
     assert "a rehearsal without a GPU" in report.as_text()
 
 
+@pytest.mark.slow
+def test_processes_may_read_for_it(motion_shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    options = GpuBenchmark(
+        shards=(motion_shards,),
+        device="cpu",
+        quick=True,
+        size=32,
+        seconds=0.02,
+        workers=2,
+        readers="processes",
+        out=tmp_path,
+    )
+    report = run_gpu_benchmark(options, progress=lambda _line: None)
+    (row,) = [row for row in report.batches if row.name.startswith("vidpipe")]
+    assert row.name == "vidpipe, tensor, dali" and row.rate.clips > 0 and row.largest_difference is not None
+    assert {row.model.removesuffix(" (narrow)") for row in report.models} == MODELS
+    assert all(row.queued_alone > 0 and row.queued_fed > 0 for row in report.models)
+    (refused,) = [row for row in report.left_out if "readers: got 'processes'" in row.reason]
+    assert refused.name == "vidpipe, tensor, torch" and report.readers == "processes"
+
+
 def test_rows_that_fail_take_no_other_with_them() -> None:
     with Course(deadline=math.inf, progress=lambda _line: None) as course:
         assert course.row("sound", partial(int, "7")) == 7

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,8 @@ def _largest_difference(folder: Path, device: Device, wanted: Wanted, backend: B
     Raises:
         VidpipeError: it is too large.
     """
-    with open_loader(folder, Device("cpu"), wanted, "torch", augment=None, dtype="float32") as reference:
+    by_threads = replace(wanted, readers="threads")  # on the CPU, backend torch knows no other way
+    with open_loader(folder, Device("cpu"), by_threads, "torch", augment=None, dtype="float32") as reference:
         expected = next(iter(reference))
     with open_loader(folder, device, wanted, backend, decode=decode, augment=None) as loader:
         batch = next(iter(loader))

@@ -96,6 +96,8 @@ def _rows(
     overrides = [f"data.frames={frames}", f"data.stride={stride}", f"data.size={model.size}"]
     overrides += [*(model.narrow if narrow else ()), "data.epoch_unit=clip", f"data.readers={wanted.readers}"]
     overrides += [f"data.threads={wanted.threads}"] if wanted.threads else []
+    if wanted.readers == "processes" and not device.on_gpu:
+        overrides += ["data.backend=dali"]  # the only one for which they read there
     device.clear()
     step = TrainStep(
         model.recipe,
@@ -115,6 +117,7 @@ def _rows(
             size=section.size,
             augment=section.augment,
             device=device.torch,
+            backend=section.backend,
             options=loader_options(section),
             rank=0,
             world_size=1,
