@@ -23,6 +23,7 @@ from vidpipe.loader.options import (
     LoaderOptions,
     check_choices,
     check_numbers,
+    check_readers,
     check_together,
 )
 from vidpipe.loader.place import Place, Spot
@@ -110,6 +111,7 @@ class Loader:
         check_together(self.options, augmented=random, batch_size=batch_size)
         self._batch_samples = batch_size // self.options.clips_per_sample  # or views
         target = find_device(device)
+        check_readers(self.options, backend=backend, on_cpu=target.type == "cpu")
         self._source = Source(shards, split, options=self.options)
         self._stop_fetching = weakref.finalize(self, _stop, self._source, os.getpid())
         self._index, self.manifest = self._source.index, self._source.manifest
@@ -155,11 +157,6 @@ class Loader:
         self._quarantine = Quarantine(self._index, max_share=self.options.max_bad if skip else None)
         processes = None
         if self.options.readers == "processes":
-            if device.type == "cpu" and backend != "dali":
-                raise UsageError(
-                    "readers: got 'processes' with backend 'torch' on the CPU, where the threads that read also transform what they "
-                    "have read; take readers='threads', or backend='dali'"
-                )
             processes = ReadProcesses(self._source.read_plan, number=threads, lock=page_lock_for(device))
         try:
             self._pool = ReadPool(

@@ -200,3 +200,19 @@ def check_together(options: LoaderOptions, *, augmented: bool, batch_size: int) 
             raise UsageError(
                 f"{name}: got {getattr(options, name)} without augmentation, which it belongs to; add augment='train'"
             )
+
+
+def check_readers(options: LoaderOptions, *, backend: Backend, on_cpu: bool) -> None:
+    """Refuse processes that read where they can't.
+
+    Args:
+        on_cpu: whether batches are wanted there, by backend torch unless `dali` is asked for.
+
+    Raises:
+        UsageError: the message says what to take.
+    """
+    if options.readers == "processes" and on_cpu and backend != "dali":
+        raise UsageError(
+            "readers: got 'processes' with backend 'torch' on the CPU, where the threads that read also transform what they have "
+            "read; take readers='threads', or backend='dali'"
+        )
