@@ -91,7 +91,10 @@ class ReadAnswer(NamedTuple):
 
 
 def main(pipe_fd: int, memory_fd: int, plan_fd: int) -> None:
-    """Answer jobs until the pipe closes.
+    """Answer jobs until the pipe closes, as it does when the parent ends, whatever of.
+
+    Unlike a child that decodes it asks for no signal then: that comes with the end of the thread that started it, and a loader may
+    be made in one thread and used in others.
 
     Args:
         pipe_fd: descriptor of the pipe to the parent.
