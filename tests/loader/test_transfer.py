@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,14 +16,17 @@ from vidpipe.loader.transfer import SideStream
 
 
 class _Event:
+    """Of a device that is done as soon as somebody waits for it."""
+
     def __init__(self, *, blocking: bool) -> None:
         assert blocking
+        self.before_end: Callable[[], object] = lambda: None
 
     def record(self, stream: object) -> None:
         """Nothing is queued here."""
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        self.before_end()
 
 
 class _Memory:
@@ -29,21 +35,28 @@ class _Memory:
 
 def test_memory_is_held_until_the_work_that_reads_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: object())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "Event", _Event)
     stream = SideStream(torch.device("cuda", 0))
-    held = []
-    for number in range(2):
-        output, read = _Memory(), _Memory()
-        held.append([weakref.ref(output), weakref.ref(read)])
-        stream.keep(output)
-        del output
-        gc.collect()
-        assert held[number][0]() is not None
-        assert stream.mark(read) is not None
-        del read
-    gc.collect()
-    assert all(reference() is not None for pair in held for reference in pair)
+    held: list[list[weakref.ref[_Memory]]] = []
+    ended: list[int] = []
+
+    def check(number: int) -> None:
+        assert all(reference() is not None for reference in held[number])
+        ended.append(number)
+
+    for number in range(3):
+        with stream.queue():
+            output, read = _Memory(), _Memory()
+            held.append([weakref.ref(output), weakref.ref(read)])
+            stream.keep(output)
+            del output
+            event = stream.mark(read)
+            event.before_end = partial(check, number)
+            del read
+    assert ended == [0]  # two are under way, and nobody has waited for them
     stream.close()
+    assert ended == [0, 1, 2]
     gc.collect()
     assert all(reference() is None for pair in held for reference in pair)
 

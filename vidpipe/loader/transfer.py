@@ -137,7 +137,7 @@ class SideStream:
     def queue(self) -> Iterator[None]:
         """Work within the block goes to this stream; first waits until there is room for another batch."""
         while len(self._under_way) >= MAX_UNDER_WAY:
-            self._under_way.popleft()[0].synchronize()
+            self._wait_for_oldest()
         if self.cuda is None:
             yield
         else:
@@ -171,4 +171,8 @@ class SideStream:
     def close(self) -> None:
         """Wait for all that was queued."""
         while self._under_way:
-            self._under_way.popleft()[0].synchronize()
+            self._wait_for_oldest()
+
+    def _wait_for_oldest(self) -> None:
+        self._under_way[0][0].synchronize()
+        self._under_way.popleft()  # only now: what it holds may be written to as soon as it is let go
