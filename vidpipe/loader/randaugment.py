@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as tv
 from vidpipe.loader.augment import keyed_rng
 from vidpipe.loader.policies import RandAugment
 from vidpipe.loader.transfer import to_device
+from vidpipe.loader.transform import sampling_grid
 from vidpipe.shards.manifest import Normalization
 
 _GREY = [124.0, 116.0, 104.0]  # the mean of ImageNet, for what moves into the picture
@@ -44,12 +45,10 @@ def _affine(
     sheared = np.eye(2)
     sheared[axis, 1 - axis] = -shear
     back = np.linalg.inv(forward @ sheared)
-    (a, b), (c, d) = back.tolist()
-    x0, y0 = (-back @ np.round(shift)).tolist()
     height, width = frames.shape[-2:]
-    x = torch.linspace((1 - width) / 2, (width - 1) / 2, width, device=frames.device)
-    y = torch.linspace((1 - height) / 2, (height - 1) / 2, height, device=frames.device)[:, None]
-    grid = torch.stack(((a * x + b * y + x0) * (2 / width), (c * x + d * y + y0) * (2 / height)), dim=-1)
+    center = np.array([width / 2, height / 2])
+    matrix = np.column_stack([back, center - back @ (center + np.round(shift))])
+    grid = sampling_grid(matrix, (height, width), of=(height, width), device=frames.device)
     grey = to_device(torch.tensor(_GREY, device="cpu"), frames.device).view(3, 1, 1)
     moved = F.grid_sample(frames - grey, grid.expand(len(frames), -1, -1, -1), align_corners=False) + grey
     return moved.round_().clamp_(0, 255).to(torch.uint8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -114,18 +115,13 @@ class ClipTransform:
         frames, _, height, width = levels.shape
         planes = self._memory.take("source", (3, frames, height, width), device=self._scale.device)
         planes.copy_(levels.transpose(0, 1))
-        grid = F.affine_grid(self._theta(warp), [1, 1, self._size, self._size], align_corners=False)
+        grid = sampling_grid(
+            warp.matrix, (self._size, self._size), of=(warp.height, warp.width), device=self._scale.device
+        )
         sampled = F.grid_sample(
-            planes.view(1, 3 * frames, height, width), grid, padding_mode="border", align_corners=False
+            planes.view(1, 3 * frames, height, width), grid[None], padding_mode="border", align_corners=False
         )
         return sampled.view(3, frames, self._size, self._size).transpose(0, 1)
-
-    def _theta(self, warp: Warp) -> Tensor:
-        """The map between coordinates from -1 to 1 that torch counts in."""
-        to_pixels = np.array([[self._size / 2, 0, self._size / 2], [0, self._size / 2, self._size / 2], [0, 0, 1]])
-        half = np.array([[warp.width / 2], [warp.height / 2]])
-        theta = (warp.matrix @ to_pixels) / half - np.array([[0, 0, 1], [0, 0, 1]])
-        return to_device(torch.from_numpy(theta[None]).float(), self._scale.device)
 
     def _recolor(self, levels: Tensor, color: Matrix, planes: Tensor) -> None:
         """Colour and normalisation as one matrix, clipped to what levels 0 to 255 become."""
@@ -144,6 +140,25 @@ class ClipTransform:
                 mixed = torch.addcmul(mixed, source, factors.view(3, 1, 1, 1), out=planes)
         for plane, (low, high) in zip(planes, self._limits, strict=True):
             plane.clamp_(low, high)
+
+
+def sampling_grid(
+    matrix: NDArray[np.float64], size: tuple[int, int], *, of: tuple[int, int], device: torch.device
+) -> Tensor:
+    """Where `grid_sample` takes each pixel from: float32 [height, width, 2], from -1 to 1 over what is sampled.
+
+    `affine_grid` makes a matrix product of it, which training may allow in TF32: a few hundredths of a pixel off.
+
+    Args:
+        matrix: as `Warp.matrix`.
+        size: height and width of the result.
+        of: height and width of what is sampled.
+    """
+    (a, b, c), (d, e, f) = (matrix * (2 / np.array(of[::-1])[:, None])).tolist()
+    height, width = size
+    x = torch.arange(width, dtype=torch.float32, device=device) + 0.5
+    y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5)[:, None]
+    return torch.stack((a * x + b * y + (c - 1), d * x + e * y + (f - 1)), dim=-1)
 
 
 def resize_in_floats(frames: Tensor, height: int, width: int) -> Tensor:
