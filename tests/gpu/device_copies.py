@@ -25,6 +25,11 @@ _SIZED_BY_CONTENT = {
 }
 
 
+def _only_fills(func: Any, args: Any) -> bool:
+    """Whether `index_put_` becomes `masked_fill_`, as for `x[mask] = 0`; newer releases of torch decide that earlier."""
+    return func == aten.index_put_.default and args[2].ndim == 0
+
+
 class HostWaits(TorchDispatchMode):
     """Where the host would wait: values and sizes asked for, and copies that aren't queued (`non_blocking`).
 
@@ -46,7 +51,7 @@ class HostWaits(TorchDispatchMode):
             self._note(f"the content decides the size of {func}")
         if func in (aten.index.Tensor, aten.index_put_.default) and any(on_device):
             places = [place for place in args[1] if place is not None]
-            if any(place.dtype in (torch.bool, torch.uint8) for place in places):
+            if any(place.dtype in (torch.bool, torch.uint8) for place in places) and not _only_fills(func, args):
                 self._note("a mask picks elements")
             if any(place.device != META for place in places):
                 self._note("places are copied to the device")

@@ -9,9 +9,10 @@ import torch
 
 
 def bytes_in_use(device: torch.device) -> dict[str, int]:
-    """Bytes by `host` (this process's own, without files) and, where there is one, `device` (of all processes there)."""
+    """Bytes by `host` (of this process, without files, but with what it shares with those that read for it) and, where there is
+    one, `device` (of all processes there)."""
     status = Path("/proc/self/status").read_text()
-    used = {"host": 1024 * int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0])}
+    used = {"host": 1024 * sum(int(size) for size in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+) kB", status))}
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         free, total = torch.cuda.mem_get_info(device)

@@ -265,7 +265,10 @@ def _video_reader(shards: Shards, device: Device, wanted: Wanted) -> Iterator[It
 
     def run() -> Tensor:
         (output,) = built.run()
-        return torch.utils.dlpack.from_dlpack(output.as_tensor()).to(torch.bfloat16)
+        batch = torch.utils.dlpack.from_dlpack(output.as_tensor()).to(torch.bfloat16)
+        if device.on_gpu:
+            torch.cuda.current_stream(device.torch).synchronize()  # then DALI uses the output's memory again
+        return batch
 
     yield iter(run, None)
 

@@ -61,14 +61,18 @@ class Device:
         return total - free
 
 
-def measure(work: Callable[[], int], device: Device, *, seconds: float) -> Rate:
+def measure(
+    work: Callable[[], int], device: Device, *, seconds: float, warm: Callable[[], None] = lambda: None
+) -> Rate:
     """Do something again and again for at least so long, after one time to warm up.
 
     Args:
         work: gives the number of clips that it has done, or has queued on the device.
+        warm: is called when the time begins to count.
     """
     work()
     device.wait()
+    warm()
     clips, cpu, begin = 0, cpu_seconds(), time.perf_counter()
     used = device.bytes_in_use()
     while time.perf_counter() - begin < seconds or not clips:

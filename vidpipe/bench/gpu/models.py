@@ -178,9 +178,7 @@ def _end_to_end(step: TrainStep, batches: Iterator[Batch], device: Device, *, se
         return len(batch)
 
     work()
-    device.wait()
-    clock.skip()
-    rate = measure(work, device, seconds=seconds)
+    rate = measure(work, device, seconds=seconds, warm=clock.skip)
     wait_seconds, elapsed = clock.lap()
     return rate, wait_seconds / elapsed
 
