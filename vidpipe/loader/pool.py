@@ -31,6 +31,9 @@ R = TypeVar("R")
 
 MAX_THREADS = 16
 MAX_COPYING = 8  # on 16 cores 8 of them were 13 % faster than 16, which wait for Python's lock
+BUFFER_STEP = (
+    1 << 22
+)  # batches of nearly one size take each other's memory: to page-lock other memory, all of a GPU is waited for
 TASK_BYTES = 1 << 20  # small clips are read several in a task, as handing over a task costs as much as reading 0.1 MB
 
 
@@ -132,7 +135,7 @@ class ReadPool:
         self._quarantine = quarantine
         self._stand_in = stand_in
         self._processes = processes
-        self._buffers = BufferPool(processes.memory.allocate if processes else allocate)
+        self._buffers = BufferPool(processes.memory.allocate if processes else allocate, step=BUFFER_STEP)
         self._memory = ThreadMemory()
         self._threads = threads
         # So few that all batches under way together keep every process busy: each is sent and waited for by a thread of this one.
