@@ -8,6 +8,9 @@ VENV        := .venv
 BIN         := $(VENV)/bin
 STAMP       := $(VENV)/.installed
 EXTRAS      ?= dev
+# Tests run in so many processes; each imports torch, so that many more than this take longer to begin than they save.
+JOBS        ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores : 8)))
+PARALLEL    := -n $(JOBS) --dist worksteal
 SHARDS      ?=
 SOURCE      ?=
 
@@ -36,10 +39,10 @@ format: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 test: $(STAMP)   ## fast tests (no GPU, no network)
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(PARALLEL)
 
 test-slow: $(STAMP) ## kills, learning, whole recipes
-	$(BIN)/python -m pytest -q -m "slow and not gpu"
+	$(BIN)/python -m pytest -q -m "slow and not gpu" $(PARALLEL)
 
 test-gpu: $(STAMP) ## needs a CUDA device; fails without one
 	VIDPIPE_REQUIRE_GPU=1 $(BIN)/python -m pytest -q -m gpu

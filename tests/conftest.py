@@ -13,6 +13,9 @@ from command_line import CommandResult, RunCommand, run_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: before any of them imports torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def heeds_interrupts() -> None:
