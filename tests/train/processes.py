@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from forked import Forked, command, start_ranks
 
 from tests.train.toy import toy_command
+from vidpipe.errors import TrainingError
 from vidpipe.train.runlog import read_metrics
 from vidpipe.train.step import Learner
 
@@ -40,6 +42,20 @@ def command_signalled(number: signal.Signals, step: int, pause_seconds: float, *
         return result
 
     Learner.take_step = take_step  # type: ignore[method-assign]
+    command(*arguments)
+
+
+def command_failing(rank: int, step: int, *arguments: object) -> None:
+    """`vidpipe ARGUMENTS...` that fails on one rank at a step; the usual end takes longer than anybody waits, as NCCL's does."""
+    original = Learner.take_step
+
+    def take_step(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if (self.fabric.global_rank, kwargs["step"]) == (rank, step):
+            raise TrainingError("a failure of one process")
+        return original(self, *args, **kwargs)
+
+    Learner.take_step = take_step  # type: ignore[method-assign]
+    threading.Thread(target=time.sleep, args=(600,)).start()
     command(*arguments)
 
 

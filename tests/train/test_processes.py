@@ -17,7 +17,7 @@ import pytest
 import torch
 from forked import Forked, command, free_port, start_ranks
 
-from tests.train.processes import UNENDING, command_signalled, finish, start, wait_for_step
+from tests.train.processes import UNENDING, command_failing, command_signalled, finish, start, wait_for_step
 from tests.train.runs import loss_curve
 from tests.train.toy import toy_command
 from vidpipe.train.checkpoint import read_checkpoint
@@ -135,6 +135,14 @@ def test_processes_whose_torchrun_dies_save_and_end(toy_shards: Path, tmp_path: 
     assert launcher.returncode == -signal.SIGKILL
     assert "stopped by the end of torchrun" in said
     assert read_checkpoint(tmp_path / "last.ckpt").step >= 10
+
+
+def test_a_process_that_fails_ends_at_once_and_so_do_the_others(toy_shards: Path, tmp_path: Path) -> None:
+    """Whatever would hold it up: the others wait for it, and a launcher for its end. They fail as nobody foresaw."""
+    processes = start_ranks(2, command_failing, 1, 2, *toy_command(toy_shards, SHARED), "--out", tmp_path)
+    other, failed = (process.finish(1) for process in processes)
+    assert "error: a failure of one process" in failed and "Traceback" not in failed
+    assert "Traceback" in other and "RuntimeError" in other
 
 
 def _train_apart(out: Path, *arguments: object) -> None:
