@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from gpu.host_syncs import host_syncs
 from models.narrow import NARROW, narrow_model, output_of, random_clips
 
@@ -19,8 +20,31 @@ from vidpipe.loader import Batch
 from vidpipe.train.objective import Shown, objective_for
 from vidpipe.train.step import StepResult
 from vidpipe.train.step_numbers import StepNumbers
+from vidpipe.train.writer import CheckpointWriter
 
 pytestmark = pytest.mark.gpu
+
+
+def load_on_the_second_gpu(shards: Path, out: Path) -> None:
+    """As the second of a machine's processes does."""
+    torch.cuda.set_device(1)
+    for backend in ("dali", "torch"):
+        with vidpipe.Loader(shards, batch_size=4, size=64, augment="train", device="cuda:1", backend=backend) as loader:
+            assert len([*loader]) == len(loader)
+    device = torch.device("cuda", 1)
+    state = {"step": 1, "weights": torch.ones(8, device=device)}
+    with CheckpointWriter(out, keep_last=1, rank=0, sharded=False, device=device) as writer:
+        writer.save(state, best=False)
+    assert [torch._C._cuda_hasPrimaryContext(gpu) for gpu in (0, 1)] == [False, True]
+
+
+@pytest.mark.parametrize("codec", ["tensor", "jpeg"])
+def test_a_process_takes_nothing_of_other_gpus(
+    codec_shards: dict[str, Path], true_cuda: torch.device, codec: str, tmp_path: Path
+) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device here; it takes two to use the wrong one")
+    Forked(load_on_the_second_gpu, codec_shards[codec], tmp_path).finish()
 
 
 @pytest.mark.parametrize("name", sorted(NARROW))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from vidpipe.loader.background import Background
+from vidpipe.loader.place import Spot
 from vidpipe.loader.transfer import SideStream
+from vidpipe.train.writer import CheckpointWriter
 
 
 class _Event:
@@ -81,3 +86,24 @@ def test_without_a_gpu_nothing_is_held() -> None:
     del output
     gc.collect()
     assert reference() is None
+
+
+def test_threads_beside_the_main_one_stay_on_their_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else they would give the process a context on the first one too, which is current in new threads."""
+    device, current, worked = torch.device("cuda", 3), threading.local(), []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: setattr(current, "device", device))
+
+    def work(what: object) -> object:
+        worked.append(getattr(current, "device", None))
+        return what
+
+    background = Background(ahead=1, following=lambda spot: spot, across_epochs=False, device=device)
+    assert len([*background.run(Spot(0, 0), 2, kind="", start=work, finish=work, hand_over=lambda made: made)]) == 2
+    background.close()
+    with (
+        monkeypatch.context() as patch,
+        CheckpointWriter(tmp_path, keep_last=1, rank=0, sharded=False, device=device) as writer,
+    ):
+        patch.setattr(torch, "save", lambda state, stream: work(state))
+        writer.save({"step": 1}, best=False)
+    assert worked == [device] * 5

@@ -42,7 +42,7 @@ def test_the_best_link_moves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "replace", fail_on_last)
     with (
         pytest.raises(CheckpointError, match="no more"),
-        CheckpointWriter(tmp_path, keep_last=1, rank=0, sharded=False) as writer,
+        CheckpointWriter(tmp_path, keep_last=1, rank=0, sharded=False, device=torch.device("cpu")) as writer,
     ):
         writer.save({"step": 1}, best=True)
     assert (tmp_path / "best.ckpt").resolve().name == "step-000001.ckpt"

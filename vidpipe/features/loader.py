@@ -26,6 +26,7 @@ from vidpipe.loader.place import Place, Spot
 from vidpipe.loader.reader import open_shard_file, open_shards_allowed
 from vidpipe.loader.sampling import Sampling, Units
 from vidpipe.loader.state import VERSION, check_state, fingerprint
+from vidpipe.loader.transfer import find_device
 from vidpipe.loader.window import stored_window
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.features import FeatureFormat
@@ -91,7 +92,7 @@ class FeatureLoader:
             raise ShardError(f"{self.folder}: holds no samples")
         units = Units(self._index, matching=None, by_video=options.epoch_unit == "video")
         self._sampling = Sampling(units, self._index, groups=None, shard_window=None, seed=options.seed)
-        self._device = torch.device(device)
+        self._device = find_device(device)
         folder, sizes = self.folder, {entry.name: entry.bytes for entry in self.manifest.shards}
         self._opened = lru_cache(open_shards_allowed())(lambda name: open_shard_file(folder / name, sizes[name]))
         self._place = Place(
@@ -102,7 +103,9 @@ class FeatureLoader:
             drop_last=options.drop_last,
             whole_passes=not options.random,
         )
-        self._background = Background(ahead=AHEAD, following=self._place.following, across_epochs=options.random)
+        self._background = Background(
+            ahead=AHEAD, following=self._place.following, across_epochs=options.random, device=self._device
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -6,12 +6,15 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
+
 from vidpipe.errors import UsageError
 from vidpipe.loader.place import Spot
+from vidpipe.loader.transfer import threads_for
 
 Started = TypeVar("Started")
 Finished = TypeVar("Finished")
@@ -36,12 +39,15 @@ class Background:
         ahead: batches that are made beyond the one in use.
         following: where the batch after the one at a spot is.
         across_epochs: begin the next epoch's first ones while the last of an epoch are in use.
+        device: of the batches.
     """
 
-    def __init__(self, *, ahead: int, following: Callable[[Spot], Spot], across_epochs: bool) -> None:
+    def __init__(
+        self, *, ahead: int, following: Callable[[Spot], Spot], across_epochs: bool, device: torch.device
+    ) -> None:
         self._ahead, self._following, self._across_epochs = ahead, following, across_epochs
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-start")
-        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-batch")
+        self._starter = threads_for(device, 1, name="vidpipe-start")
+        self._finisher = threads_for(device, 1, name="vidpipe-batch")
         self._process = os.getpid()
         self._closed = False
         self._begun: deque[_Begun] = deque()

@@ -29,7 +29,7 @@ from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made
 from vidpipe.loader.pool import Reading, ReadPool
 from vidpipe.loader.request import Request, places_of
 from vidpipe.loader.stored import DeviceDecoding, Stored
-from vidpipe.loader.transfer import SideStream, as_one
+from vidpipe.loader.transfer import SideStream, as_one, threads_for
 from vidpipe.shards.codecs.base import Frames
 
 MAX_REFUSED = 3  # batches in a row that the device's decoder refuses and the CPU finds nothing wrong with
@@ -71,7 +71,7 @@ class DaliEngine(Engine):
         self._stream, self._arrivals = SideStream(setup.device), SideStream(setup.device)
         self._ahead: ThreadPoolExecutor | None = None
         if self._on_gpu or decoding is not None:
-            self._ahead = ThreadPoolExecutor(1, thread_name_prefix="vidpipe-frames")
+            self._ahead = threads_for(setup.device, 1, name="vidpipe-frames")
         self._refused = 0
         self._decoders: dict[str, DeviceDecoder] = {}
         if decoding is not None:

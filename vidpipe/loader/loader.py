@@ -179,6 +179,7 @@ class Loader:
             ahead=self.options.prefetch_batches,
             following=self._place.following,
             across_epochs=self._arguments["augment"] is not None if across is None else across,
+            device=device,
         )
         setup = EngineSetup(
             size=self.size,

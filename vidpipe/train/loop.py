@@ -138,6 +138,7 @@ def train(
                     keep_last=recipe.checkpoint.keep_last,
                     rank=fabric.global_rank,
                     sharded=is_dealt_out(learner.module),
+                    device=fabric.device,
                 )
             ),
             stop=stop,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from vidpipe.errors import CheckpointError, one_line
+from vidpipe.loader.transfer import threads_for
 from vidpipe.shards.layout import TEMPORARY_SUFFIX, sync_folder, whole_file
 from vidpipe.train.checkpoint import BEST, LAST
 from vidpipe.train.sharding import make_group, write_sharded
@@ -35,12 +36,13 @@ class CheckpointWriter:
         keep_last: how many checkpoints are kept, the newest ones; the one that `best.ckpt` leads to is kept besides.
         rank: of this process. Where the state is whole on each process only the first writes.
         sharded: the state is dealt out among processes: each writes its part, so all have to make the same calls.
+        device: that the state is on.
     """
 
-    def __init__(self, folder: Path, *, keep_last: int, rank: int, sharded: bool) -> None:
+    def __init__(self, folder: Path, *, keep_last: int, rank: int, sharded: bool, device: torch.device) -> None:
         self._folder, self._keep_last, self._rank = folder, keep_last, rank
         self._group = make_group() if sharded else None
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pool = threads_for(device, 1, name="checkpoint")
         self._pending: Future[None] | None = None
 
     def save(self, state: Mapping[str, Any], *, best: bool) -> None:
