@@ -17,6 +17,8 @@ import pytest
 import torch
 from command_line import RunCommand
 from forked import Forked, command
+from lightning_fabric import Fabric
+from torch import distributed
 
 from tests.train.toy import MakeRecipe, toy_command, with_batch_norm
 from vidpipe.errors import CheckpointError, TrainingError
@@ -108,6 +110,33 @@ def test_a_batch_that_is_left_out_stays_out_of_running_statistics_too(
     for weights in (checkpoint.weights, checkpoint.best_weights()):
         assert any("running_mean" in name for name in weights)
         assert not [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+
+
+def test_a_sound_step_counts_at_any_number_of_processes(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at ten that are alike, whose mean of ones is less than one as NCCL takes it: a sum of tenths."""
+    original = Learner.take_step
+
+    def all_reduce(tensor: torch.Tensor, op: Any = distributed.ReduceOp.SUM) -> torch.Tensor:
+        share = tensor / 10 if op == distributed.ReduceOp.AVG else tensor.clone()
+        for _ in range(9 if op in (distributed.ReduceOp.AVG, distributed.ReduceOp.SUM) else 0):
+            share += tensor / 10 if op == distributed.ReduceOp.AVG else tensor
+        return tensor.copy_(share)
+
+    def by_fabric(self: Fabric, data: torch.Tensor, group: Any = None, reduce_op: str = "mean") -> torch.Tensor:
+        return all_reduce(data, getattr(distributed.ReduceOp, {"mean": "AVG"}.get(reduce_op, reduce_op.upper())))
+
+    def take_step(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(Fabric, "world_size", 10)
+            patch.setattr(Fabric, "all_reduce", by_fabric)
+            patch.setattr(distributed, "all_reduce", all_reduce)
+            return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "take_step", take_step)
+    recipe = toy_recipe(on_nan="skip", schedule={"steps": 2, "warmup_steps": 0})
+    assert train(recipe, shards=toy_shards, out=tmp_path, device="cpu", quiet=True).skipped_steps == 0
 
 
 def test_an_evaluation_that_is_not_finite_is_never_the_best(

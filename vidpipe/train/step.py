@@ -203,8 +203,8 @@ class Learner:
         """Whether the step is sound on every process."""
         finite = (torch.isfinite(loss) & torch.isfinite(grad_norm)).float()
         if self.fabric.world_size > 1:
-            finite = cast(Tensor, self.fabric.all_reduce(finite, reduce_op="mean"))
-        return bool(finite == 1.0)
+            distributed.all_reduce(finite, distributed.ReduceOp.MIN)
+        return bool(finite)
 
     @property
     def num_classes(self) -> int:

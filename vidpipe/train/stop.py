@@ -8,11 +8,11 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import distributed
 
 LAUNCHER_GONE = "the end of torchrun"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
@@ -79,7 +79,8 @@ class StopRequest:
             seconds = (now - self._asked_at) / (step - self._asked_step)
         reason = _REASONS.index(self.signal) + 1 if self.signal is not None else 0
         own = torch.tensor([float(reason), seconds], device=fabric.device)
-        agreed_reason, longest = cast(Tensor, fabric.all_reduce(own, reduce_op="max")).tolist()
+        distributed.all_reduce(own, distributed.ReduceOp.MAX)  # Fabric's own has the host wait at a barrier first
+        agreed_reason, longest = own.tolist()
         if agreed_reason:
             self._agreed, self.signal = True, _REASONS[int(agreed_reason) - 1]
         if step is not None:
