@@ -6,6 +6,13 @@ import os
 
 from vidpipe.errors import UsageError
 
+_NEEDED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_EXPORTS = (
+    "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID WORLD_SIZE=$SLURM_NTASKS "
+    "LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE (with --ntasks-per-node) MASTER_ADDR=FIRST_MACHINE MASTER_PORT=29500, as the script "
+    "in docs/training.md does"
+)
+
 
 def whole_from_environment(name: str, default: int, *, least: int = 0) -> int:
     """What a variable says, such as RANK, or `default` where it isn't set or is empty.
@@ -19,6 +26,46 @@ def whole_from_environment(name: str, default: int, *, least: int = 0) -> int:
             f"{name}: the environment says {text!r}, expected a whole number, at least {least}; unset it, or start with torchrun"
         )
     return int(text)
+
+
+def num_processes(*, gpus: int | None) -> tuple[int, int]:
+    """How many processes train together, and how many of them on this machine, as the launcher says; 1 and 1 without one.
+
+    Args:
+        gpus: that this process sees; None where it uses none.
+
+    Raises:
+        UsageError: what the launcher says is incomplete, contradicts itself, or is not what processes of ours can do with.
+    """
+    world_size, local_size = (whole_from_environment(name, 1, least=1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    tasks = whole_from_environment("SLURM_STEP_NUM_TASKS", 1)
+    if tasks > 1 and not os.environ.get("WORLD_SIZE"):
+        raise UsageError(
+            f"WORLD_SIZE: isn't set in one of {tasks} tasks of srun, which would all do the same: {_EXPORTS}, or WORLD_SIZE=1 if "
+            "each task is to work by itself"
+        )
+    if world_size == 1:
+        return 1, 1
+    missing = [name for name in _NEEDED if not os.environ.get(name)]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)}: not set, but WORLD_SIZE is {world_size}: start with torchrun, or {_EXPORTS}"
+        )
+    rank, local_rank = whole_from_environment("RANK", 0), whole_from_environment("LOCAL_RANK", 0)
+    wrong = {
+        f"RANK: got {rank}, expected less than WORLD_SIZE, {world_size}": rank >= world_size,
+        f"LOCAL_RANK: got {local_rank}, expected less than LOCAL_WORLD_SIZE, {local_size}": local_rank >= local_size,
+        f"WORLD_SIZE: got {world_size}, expected a multiple of LOCAL_WORLD_SIZE, {local_size}: start as many processes on each "
+        "machine": world_size % local_size != 0,
+        f"LOCAL_WORLD_SIZE: got {local_size}, but this process sees {gpus} GPUs: each takes that of its LOCAL_RANK, so let all of "
+        "them see all (srun --gpus-per-node instead of --gpus-per-task; leave CUDA_VISIBLE_DEVICES alone), or start fewer": (
+            gpus is not None and gpus < local_size
+        ),
+    }
+    for message, is_so in wrong.items():
+        if is_so:
+            raise UsageError(message)
+    return world_size, local_size
 
 
 def rank_and_world_size() -> tuple[int, int]:

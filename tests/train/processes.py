@@ -17,6 +17,14 @@ from vidpipe.errors import TrainingError
 from vidpipe.train.runlog import read_metrics
 from vidpipe.train.step import Learner
 
+FIRST_OF_TWO = {
+    "WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "2",
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29999",
+}
 UNENDING: dict[str, Any] = {"schedule": {"steps": 1_000_000}}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.processes import finish, start
+from tests.train.processes import FIRST_OF_TWO, finish, start
 from tests.train.runs import loss_curve
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import CheckpointError, UsageError
@@ -116,6 +116,7 @@ def test_one_process_has_nothing_to_deal_out(toy_shards: Path, toy_recipe: MakeR
 
 
 def test_fp16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in FIRST_OF_TWO.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="fp16"):
         make_fabric(device="cpu", precision="fp16", strategy="fsdp")

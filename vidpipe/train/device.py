@@ -11,7 +11,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
-from vidpipe.environment import whole_from_environment
+from vidpipe.environment import num_processes
 from vidpipe.errors import UsageError
 from vidpipe.train.recipe import Precision, Strategy
 from vidpipe.train.sharding import shard_module
@@ -40,12 +40,11 @@ def make_fabric(*, device: Device, precision: Precision, strategy: Strategy = "d
         strategy: of several processes; a single one needs none.
 
     Raises:
-        UsageError: a GPU was asked for and there is none, strategy and precision don't go together, or a launcher's variable is
-            no number of processes.
+        UsageError: a GPU was asked for and there is none, strategy and precision don't go together, or the launcher's variables
+            are not what they should be; see `num_processes`.
     """
     accelerator = pick_device(device)
-    world_size = whole_from_environment("WORLD_SIZE", 1, least=1)
-    local_size = whole_from_environment("LOCAL_WORLD_SIZE", world_size, least=1)
+    world_size, local_size = num_processes(gpus=torch.cuda.device_count() if accelerator == "cuda" else None)
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
     if world_size > 1:
@@ -84,7 +83,8 @@ def resolve_precision(precision: Precision, device: Device) -> Precision:
     """
     if precision != "auto":
         return precision
-    return "bf16" if pick_device(device) == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    has_bf16 = pick_device(device) == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
 
 
 def precision_as_trained(precision: Precision, recipe: Mapping[str, Any], device: Device) -> Precision:
