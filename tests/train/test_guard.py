@@ -159,9 +159,10 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best(
 
 def test_a_jump_of_the_gradient_norm_is_said_and_every_process_writes_down_its_clips(tmp_path: Path) -> None:
     said: list[str] = []
-    path = tmp_path / "gradient-spikes.jsonl"
+    folder = tmp_path / "a/run"  # which the first process has made on another machine
+    path = folder / "gradient-spikes.jsonl"
     for rank, clips in enumerate((["a", "b", "c", "d", "e"], ["f"])):
-        guard = Guard(tmp_path, policy="raise", max_skips=2, rank=rank, say=said.append)
+        guard = Guard(folder, policy="raise", max_skips=2, rank=rank, say=said.append)
         for step, norm in enumerate([1.0, 2.0, 1.5, 9.0, 40.0, 2.0], start=1):
             assert guard.accepts(step=step, loss=1.0, grad_norm=norm, keys=clips)
     shown = f"step 5: gradient norm 40, usually 1.47; clips %s (all in {path})"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from forked import Forked, command, free_port, start_ranks
+from loader.damage import copied, garbage
 
 from tests.train.processes import UNENDING, command_failing, command_signalled, finish, start, wait_for_step
 from tests.train.runs import loss_curve
@@ -160,6 +161,22 @@ def test_processes_that_find_different_checkpoints_refuse_to_go_on(
     shutil.copytree(alone, tmp_path / "1", symlinks=True)
     longer = {**SHARED, "schedule": {"name": "constant", "steps": 25}}
     finish(start_ranks(2, _train_apart, tmp_path, *toy_command(toy_shards, longer)))
+
+
+def test_processes_may_have_run_folders_of_their_own_unless_they_all_write_checkpoints(
+    toy_shards: Path, tmp_path: Path
+) -> None:
+    shards = tmp_path / "toy"
+    copied(toy_shards / "train", shards, sample=3).overwrite(garbage)
+    skipping = {**SHARED, "data": {"on_bad": "skip"}}
+    finish(start_ranks(2, _train_apart, tmp_path, *toy_command(shards, skipping)))
+    assert [path.name for path in (tmp_path / "1").iterdir()] == ["bad-samples.jsonl"]
+    dealt_out = {**skipping, "strategy": "fsdp"}
+    said = finish(start_ranks(2, _train_apart, tmp_path / "fsdp", *toy_command(shards, dealt_out)), code=2)
+    assert (
+        said.count("process 1 doesn't see what process 0 writes there") == 2 and "--out that all machines see" in said
+    )
+    assert not list((tmp_path / "fsdp").glob("*/*"))
 
 
 def test_a_run_goes_on_with_another_number_of_processes(alone: Path, toy_shards: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class BadSamples:
         new = set().union(*map(left_out, self._loaders)) - self._known
         if new:
             listed = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
+            self._path.parent.mkdir(parents=True, exist_ok=True)  # the first process's may be another machine's
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.writelines(f"{line}\n" for line in sorted(new.difference(listed)))
         self._known |= new

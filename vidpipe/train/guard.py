@@ -129,6 +129,7 @@ class Guard:
         self._say(f"{what}; left out")
 
     def _write(self, name: str, *, keys: Sequence[str], **values: float | str) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)  # the first process's may be another machine's
         path = self._folder / name
         with path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({**values, "rank": self._rank, "keys": list(keys)}) + "\n")

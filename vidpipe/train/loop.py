@@ -41,7 +41,7 @@ from vidpipe.train.run_pictures import RunPictures
 from vidpipe.train.runlog import RunLog
 from vidpipe.train.setup import build_learner, build_model, other_normalizations
 from vidpipe.train.sharding import is_dealt_out
-from vidpipe.train.state import RunState, read_resume_point
+from vidpipe.train.state import RunState, check_shared, read_resume_point
 from vidpipe.train.stop import StopRequest
 from vidpipe.train.writer import CheckpointWriter
 
@@ -78,6 +78,8 @@ def train(
         recipe = recipe.model_copy(update={"precision": resolve_precision(recipe.precision, device)})
         fabric = make_fabric(device=device, precision=recipe.precision, strategy=recipe.strategy)
         check_parts(recipe, world_size=fabric.world_size)
+        if recipe.strategy == "fsdp" and fabric.world_size > 1:
+            check_shared(out, fabric)
         point = read_resume_point(out, recipe, resume=resume, world_size=fabric.world_size)
         progress = Progress(quiet=quiet or not fabric.is_global_zero)
         stack.enter_context(memory_advice("training", fabric.device, step_advice(recipe, world_size=fabric.world_size)))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 import vidpipe
@@ -61,6 +65,7 @@ _MAY_CHANGE = (
     "model.checkpointing",
     "distill.teacher",
 )
+_APPEARS_SECONDS = 5.0
 
 
 @dataclass
@@ -219,6 +224,39 @@ def read_resume_point(out: Path, recipe: TrainRecipe, *, resume: bool, world_siz
             f"{out}: the run was begun with other settings ({'; '.join(changes)}); set them back or choose another --out"
         )
     return checkpoint
+
+
+def check_shared(out: Path, fabric: Fabric) -> None:
+    """Refuse a run folder that not all processes see: what each wrote of a checkpoint would be of no use. Every process must call it.
+
+    Raises:
+        UsageError: one doesn't see what the first one writes there, on all of them.
+    """
+    token = out / f".seen-by-all-{uuid.uuid4().hex}"
+    if fabric.is_global_zero:
+        out.mkdir(parents=True, exist_ok=True)
+        token.touch()
+    names = gathered(token.name, fabric.world_size)
+    sees = gathered(_appears(names[0], out), fabric.world_size)
+    if fabric.is_global_zero:
+        token.unlink()
+    if not all(sees):
+        raise UsageError(
+            f"{out}: process {sees.index(False)} doesn't see what process 0 writes there, and with strategy=fsdp each writes its "
+            "part of a checkpoint; take an --out that all machines see, or strategy=ddp"
+        )
+
+
+def _appears(name: str, folder: Path) -> bool:
+    """Whether a file is in a folder, or comes within some seconds. NFS remembers what isn't there, but lists folders anew."""
+    deadline = time.monotonic() + _APPEARS_SECONDS
+    while True:
+        with suppress(OSError):
+            if folder / name in folder.iterdir():
+                return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
 
 
 def _agree_on(found: str, out: Path, world_size: int) -> None:
