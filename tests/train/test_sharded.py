@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
 from tests.train.processes import FIRST_OF_TWO, finish, start
 from tests.train.runs import loss_curve
@@ -21,6 +22,7 @@ from vidpipe.train.device import make_fabric
 from vidpipe.train.evaluate import evaluate
 from vidpipe.train.loop import train
 from vidpipe.train.runlog import read_metrics
+from vidpipe.train.sharding import write_sharded
 
 SECTIONS: dict[str, Any] = {
     "strategy": "fsdp",
@@ -113,6 +115,21 @@ def test_a_run_goes_on_with_more_processes(whole: Path, toy_shards: Path, tmp_pa
 def test_one_process_has_nothing_to_deal_out(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
     result = train(toy_recipe(strategy="fsdp"), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
     assert result.steps == 9 and (tmp_path / "last.ckpt").is_file()
+
+
+def test_a_checkpoint_of_which_a_process_wrote_no_part_is_damaged(tmp_path: Path) -> None:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        state = {"weights": {"a": torch.ones(2)}}
+        write_sharded(state, tmp_path / "last.ckpt", group=distributed.group.WORLD, rank=0)
+    finally:
+        distributed.destroy_process_group()
+    (part,) = (tmp_path / "last.ckpt").glob("*.distcp")
+    part.unlink()
+    with pytest.raises(CheckpointError, match=rf"last\.ckpt: damaged or not a checkpoint: .*{part.name}"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"can't be read: .*{part.name}"):
+        read_weights(str(tmp_path / "last.ckpt"))
 
 
 def test_fp16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -67,10 +69,24 @@ def read_sharded(folder: Path, *, layout: Layout | None = None) -> Any:
     for place in _places(plain):
         name = "/".join(place)
         tensors[name] = _room(stored[name], layout(place) if layout is not None else None)
-    with warnings.catch_warnings():
+    with plain_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no process group is used
         load(tensors, storage_reader=reader, no_dist=True)
     return _joined(plain, tensors)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Put what failed first in place of torch's CheckpointException, which is no Exception and whose text is a traceback.
+
+    Raises:
+        RuntimeError: saying what that said.
+    """
+    try:
+        yield
+    except CheckpointException as error:
+        failure, _ = next(iter(error.failures.values()))
+        raise RuntimeError(str(failure)) from error
 
 
 def _room(stored: Any, like: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from vidpipe.models.sharded import PLAIN, split_tensors
+from vidpipe.models.sharded import PLAIN, plain_errors, split_tensors
 from vidpipe.shards.layout import sync_folder, whole_file
 
 
@@ -68,7 +68,7 @@ def write_sharded(state: Mapping[str, Any], folder: Path, *, group: distributed.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
     writer = FileSystemWriter(folder)
-    with warnings.catch_warnings():
+    with plain_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         save(tensors, storage_writer=writer, process_group=group)
     if rank == 0:

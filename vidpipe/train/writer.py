@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 
 from vidpipe.errors import CheckpointError, one_line
 from vidpipe.loader.transfer import threads_for
@@ -91,7 +90,7 @@ class CheckpointWriter:
                 _lead(self._folder / link, path.name)
             sync_folder(self._folder)
             _remove_old(self._folder, keep_last=self._keep_last)
-        except (OSError, RuntimeError, CheckpointException) as error:
+        except (OSError, RuntimeError) as error:
             raise CheckpointError(f"{self._folder}: step {step} can't be saved: {one_line(error)}") from error
 
     def __enter__(self) -> Self:
