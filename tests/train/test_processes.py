@@ -187,3 +187,19 @@ def test_a_run_goes_on_with_another_number_of_processes(alone: Path, toy_shards:
     finish(start(toy_shards, tmp_path, SHARED))
     whole, parts = dict(loss_curve(alone)), dict(loss_curve(tmp_path))
     assert whole == pytest.approx(parts, rel=1e-3)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_row_under_way_counts_the_clips_of_all_processes_whoever_goes_on(
+    alone: Path, toy_shards: Path, tmp_path: Path, processes: int
+) -> None:
+    rows = {**SHARED, "log": {"every_steps": 12}}
+    unending = {**rows, "schedule": {"name": "constant", **UNENDING["schedule"]}}
+    arguments = (*toy_command(toy_shards, unending), "--out", tmp_path)
+    finish(start_ranks(2, command_signalled, signal.SIGTERM, 1, 0.5, *arguments))
+    assert read_checkpoint(tmp_path / "last.ckpt").step < 12
+    finish(start(toy_shards, tmp_path, rows, processes=processes))
+    row, *_ = (row for row in read_metrics(tmp_path) if "loss" in row)
+    single = [row for row in read_metrics(alone) if "loss" in row][:12]
+    for column in ("loss", "top1"):
+        assert row[column] == pytest.approx(sum(row[column] for row in single) / 12, rel=1e-3)

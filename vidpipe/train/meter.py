@@ -113,9 +113,11 @@ class Window:
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_state(cls, state: dict[str, float]) -> Window:
-        """The window that `state_dict` described."""
+    def from_state(cls, state: dict[str, float], *, rank: int) -> Window:
+        """This process's part of the window over all processes that `state_dict` described: the first one has all clips."""
         counts = {"norms": state["steps"], "skipped_steps": 0, **state}  # which checkpoints once did without
+        if rank != 0:
+            counts |= dict.fromkeys(("clips", "labelled", "correct"), 0)
         names = ("steps", "clips", "labelled", "correct", "norms", "skipped_steps")
         whole = {name: int(counts[name]) for name in names}
         return cls(loss=state["loss"], grad_norm=state["grad_norm"], untimed=whole["clips"], **whole)

@@ -107,7 +107,7 @@ class RunState:
         return is_best
 
     def packed(self) -> dict[str, Any]:
-        """What is written as a checkpoint; the tensors are those in use, not copies."""
+        """What is written as a checkpoint; the tensors are those in use, not copies. Every process must call it."""
         learner = self.learner
         left_out = frozen_part(learner.module).keys() if self.frozen is not None else ()
 
@@ -131,7 +131,7 @@ class RunState:
                 "schedule": learner.schedule.state_dict(),
                 "precision": learner.fabric.strategy.precision.state_dict(),
                 "loader": self.loader.state_dict(),
-                "window": self.window.state_dict(),
+                "window": self.window.reduced(learner.fabric).state_dict(),
                 "evaluation_due": self.evaluation_due,
                 "evaluated_step": self.evaluated_step,
                 "teacher": self._teacher,
@@ -161,7 +161,7 @@ class RunState:
             learner.schedule.load_state_dict(training["schedule"])
             learner.fabric.strategy.precision.load_state_dict(training["precision"])
             self.loader.load_state_dict(training["loader"])
-            self.window = Window.from_state(training["window"])
+            self.window = Window.from_state(training["window"], rank=learner.fabric.global_rank)
             self.evaluation_due = bool(training["evaluation_due"])
             self.evaluated_step = int(training["evaluated_step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
