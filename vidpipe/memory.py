@@ -1,4 +1,4 @@
-"""The machine's memory, as Linux tells of it."""
+"""Memory that there is for this process, as Linux tells of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from vidpipe.cgroup import memory_left
+
 
 def available_bytes() -> int | None:
-    """What programs can still have of this machine's memory without swapping; None where the system doesn't say."""
+    """What this process can still have of its machine's, or container's, memory without swapping; None where no one says."""
+    sizes = [memory_left()]
     with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return min((size for size in sizes if size is not None), default=None)
 
 
 def resident_bytes() -> int | None:

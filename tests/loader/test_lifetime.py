@@ -149,7 +149,7 @@ def test_the_processes_of_a_machine_divide_its_cores(
     motion_shards: Path, monkeypatch: pytest.MonkeyPatch, new_threads: Callable[[], set[threading.Thread]]
 ) -> None:
     """Of 8 cores, on which all of them may run; with 32 cores, 4 processes have 8 each that are bound to them."""
-    monkeypatch.setattr("vidpipe.cores.usable_cores", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
     for cores, processes, threads in ((8, 1, 8), (8, 4, 2), (8, 16, 1), (32, 4, 8)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", f"{processes}")

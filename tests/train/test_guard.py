@@ -230,5 +230,5 @@ def test_running_out_of_the_machines_memory_is_one_line_with_numbers(toy_shards:
     said = process.finish(1)
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: step 1, 24 clips at a time on each device: out of memory (")
-    assert "GiB held by this process" in line and "available on this machine" in line
+    assert "GiB held by this process" in line and "available to it" in line
     assert "ulimit -v" in line and "--batch-size" in line and "Traceback" not in said

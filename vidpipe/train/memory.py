@@ -79,4 +79,4 @@ def _own_numbers() -> str:
         return ""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     allowed = "" if limit == resource.RLIM_INFINITY else f", {limit / 2**30:.1f} of addresses allowed (ulimit -v)"
-    return f" ({resident / 2**30:.1f} GiB held by this process, {available / 2**30:.1f} available on this machine{allowed})"
+    return f" ({resident / 2**30:.1f} GiB held by this process, {available / 2**30:.1f} available to it{allowed})"
