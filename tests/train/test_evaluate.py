@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,18 @@ from PIL import Image
 
 from tests.train.processes import finish
 from tests.train.toy import MakeRecipe, make_toy_recipe, rename_classes, with_batch_norm
+from vidpipe.bench.train_step import plain_batch
 from vidpipe.errors import CheckpointError
 from vidpipe.loader import Loader, LoaderOptions
 from vidpipe.models import create_model
+from vidpipe.shards.manifest import Normalization
 from vidpipe.train.checkpoint import build_model, find_checkpoint, read_checkpoint
 from vidpipe.train.evaluate import Tally, evaluate, score
 from vidpipe.train.loop import train
+from vidpipe.train.mistakes import Mistakes
 from vidpipe.train.pictures import draw_confusion
 from vidpipe.train.runlog import read_metrics
-from vidpipe.train.scores import Evaluation, ReconstructionScore, summarize
+from vidpipe.train.scores import ClassScore, Evaluation, ReconstructionScore, VideoScore, summarize
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,51 @@ def test_the_surest_mistakes_are_drawn(untrained: Path, run: Path, toy_shards: P
     assert len(picture.convert("L").getcolors(100_000)) > 50
     perfect = evaluate(run, shards=toy_shards, device="cpu", backend="torch", misclassified=tmp_path / "none.png")
     assert perfect.top1 == 1.0 and not (tmp_path / "none.png").exists()
+
+
+def test_processes_send_of_their_mistakes_what_is_drawn_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two, each with a part of 60 videos that are all taken for another class."""
+    video, label, names = (
+        torch.rand(60, 3, 2, 32, 32),
+        torch.zeros(60, dtype=torch.int64),
+        [f"{n:02d}" for n in range(60)],
+    )
+    said = torch.linspace(0.6, 0.9, 60)
+    scores = [VideoScore(name, 0, 1, float(sure)) for name, sure in zip(names, said, strict=True)]
+    classes = (ClassScore("a", 60, 0.0), ClassScore("b", 0, None))
+    found = Evaluation("val", 60, 60, 1.0, 0.0, 1.0, classes, shuffled=False, views=None, scores=tuple(scores))
+    probabilities, real = torch.stack([1 - said, said], dim=1), torch.ones(60, dtype=torch.bool)
+
+    def mistakes(part: slice) -> Mistakes:
+        kept = Mistakes(Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+        kept.add(plain_batch(video[part], label[part], names[part]), probabilities[part], real=real[part])
+        return kept
+
+    both, alone = (mistakes(slice(0, 50)), mistakes(slice(50, 60))), mistakes(slice(0, 60))
+    sent: list[list[Any]] = [[], []]
+    everyone = threading.Barrier(2)
+
+    def gathered(own: Any, world_size: int) -> list[Any]:
+        rank = int(threading.current_thread().name)
+        sent[rank].append(own)
+        everyone.wait()
+        parts = [parts[len(sent[rank]) - 1] for parts in sent]
+        everyone.wait()
+        return parts
+
+    monkeypatch.setattr("vidpipe.train.mistakes.gathered", gathered)
+    threads = [threading.Thread(target=own.gather, args=(found, 2), name=f"{n}") for n, own in enumerate(both)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    size = len(pickle.dumps(mistakes(slice(0, 1))))
+    assert len(pickle.dumps(sent)) < 20 * size
+    for name, drawn in (("two.png", both[0]), ("one.png", alone)):
+        drawn.draw(found, tmp_path / name)
+    assert (tmp_path / "two.png").read_bytes() == (tmp_path / "one.png").read_bytes()
 
 
 def test_a_videos_views_are_averaged_and_it_counts_once(untrained: Path, toy_shards: Path) -> None:

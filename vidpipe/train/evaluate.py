@@ -126,7 +126,7 @@ def evaluate(
                 "overflow; take an earlier checkpoint, or evaluate with --device cpu"
             )
         if mistakes is not None:
-            mistakes.gather(fabric.world_size)
+            mistakes.gather(evaluation, fabric.world_size)
         if fabric.is_global_zero and confusion is not None:
             draw_confusion(evaluation, confusion)
         if fabric.is_global_zero and mistakes is not None and misclassified is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.device import gathered
 from vidpipe.train.pictures import FRAMES, as_frames
-from vidpipe.train.scores import Evaluation
+from vidpipe.train.scores import Evaluation, VideoScore
 
 MISTAKES = "misclassified.png"
 _KEPT = 64
@@ -66,9 +67,18 @@ class Mistakes:
             if len(self._strips) > _KEPT:
                 del self._strips[self._least()]
 
-    def gather(self, world_size: int) -> None:
-        """Take over what the other processes kept; every process must call it."""
-        for strips in gathered(self._strips, world_size):
+    def gather(self, evaluation: Evaluation, world_size: int) -> None:
+        """Take over what the other processes kept of what is drawn; every process must call it.
+
+        Nothing else is sent: what is, goes by way of each GPU's memory, in as many parts of the same size as there are processes.
+
+        Args:
+            evaluation: of the clips that went by.
+        """
+        kept = set().union(*gathered(set(self._strips), world_size))
+        shown = {score.video for score in _surest(evaluation, kept)}
+        own = {video: strip for video, strip in self._strips.items() if video in shown}
+        for strips in gathered(own, world_size):
             self._strips = {**strips, **self._strips}
 
     def draw(self, evaluation: Evaluation, path: Path) -> Path | None:
@@ -78,9 +88,8 @@ class Mistakes:
             evaluation: of the clips that went by.
         """
         names = [score.name for score in evaluation.classes]
-        wrong = [score for score in evaluation.scores if score.label != score.predicted and score.video in self._strips]
         rows = []
-        for score in sorted(wrong, key=lambda score: -score.probability)[:_SHOWN]:
+        for score in _surest(evaluation, self._strips):
             details = (f"taken for {names[score.predicted]} ({score.probability:.0%})", score.video)
             rows.append(ClipRow(label=names[score.label], details=details, frames=self._strips[score.video].frames))
         if not rows:
@@ -90,3 +99,9 @@ class Mistakes:
 
     def _least(self) -> str:
         return min(self._strips, key=lambda path: self._strips[path].probability)
+
+
+def _surest(evaluation: Evaluation, videos: Container[str]) -> list[VideoScore]:
+    """Those of some videos that are wrong as wholes and of which the model is most certain, as many as are drawn."""
+    wrong = [score for score in evaluation.scores if score.label != score.predicted and score.video in videos]
+    return sorted(wrong, key=lambda score: -score.probability)[:_SHOWN]

@@ -245,10 +245,10 @@ class Run:
     def _take_evaluation(self, evaluation: Evaluation | ReconstructionScore, mistakes: Mistakes | None) -> None:
         state = self.state
         self.evaluation, self.mistakes = evaluation, mistakes
-        if mistakes is not None:
-            mistakes.gather(self.fabric.world_size)
         values = {"val_loss": evaluation.loss}
         if isinstance(evaluation, Evaluation):
+            if mistakes is not None:
+                mistakes.gather(evaluation, self.fabric.world_size)
             values |= {"val_top1": evaluation.top1, "val_top5": evaluation.top5}
         self.learner.schedule.evaluated(loss=evaluation.loss, top1=values.get("val_top1"))
         is_best = state.take_metrics(values)
