@@ -39,8 +39,9 @@ class _Memory:
 
 
 def test_memory_is_held_until_the_work_that_reads_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: object())
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: SimpleNamespace(device=device))
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "Event", _Event)
     stream = SideStream(torch.device("cuda", 0))
     held: list[list[weakref.ref[_Memory]]] = []

@@ -156,7 +156,7 @@ class SideStream:
         if self.cuda is None:
             yield
         else:
-            with torch.cuda.stream(self.cuda):
+            with torch.cuda.device(self.cuda.device), torch.cuda.stream(self.cuda):  # see `threads_for`
                 yield
 
     def keep(self, memory: object) -> None:
