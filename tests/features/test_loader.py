@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,17 @@ def test_a_state_of_other_samples_is_refused(features: Path, options: dict[str, 
         pytest.raises(UsageError, match=re.escape(message)),
     ):
         other.load_state_dict(state)
+
+
+def test_a_state_of_other_evenly_spread_frames_is_refused(features: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(features / "train", tmp_path / "train"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["clip"] |= {"sampling": "uniform", "stride": 1}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with opened(folder, frames=4) as spread, opened(folder, frames=4, stride=1) as run:
+        with pytest.raises(UsageError, match=r"frame_step 'segments' \(this loader's is 1\)"):
+            run.load_state_dict(spread.state_dict())
+        spread.load_state_dict(spread.state_dict())
 
 
 def test_damage_is_named(features: Path, tmp_path: Path, motion_shards: Path) -> None:

@@ -128,6 +128,35 @@ def test_a_state_of_other_pixels_or_labels_is_refused(
             assert loader.state_dict()["content"]["horizontal_flip"] is False
 
 
+def evenly_sampled(folder: Path, copy: Path) -> Path:
+    """A split with a manifest that says so."""
+    shutil.copytree(folder, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["clip"] |= {"sampling": "uniform", "stride": 1}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_a_state_of_other_evenly_spread_frames_is_refused(motion_shards: Path, tmp_path: Path) -> None:
+    """One of each eighth of a clip is something else than eight that follow each other."""
+    folder = evenly_sampled(motion_shards / "train", tmp_path / "train")
+    with (
+        vidpipe.Loader(folder, **LOADER, frames=8) as spread,
+        vidpipe.Loader(folder, **LOADER, frames=8, stride=1) as run,
+    ):
+        with pytest.raises(UsageError, match=r"frame_step \['segments'\] \(this loader's is \[1\]\)"):
+            run.load_state_dict(spread.state_dict())
+        spread.load_state_dict(spread.state_dict())
+
+
+def test_a_first_frame_of_evenly_sampled_clips_is_refused(motion_shards: Path, tmp_path: Path) -> None:
+    folder, options = evenly_sampled(motion_shards / "train", tmp_path / "train"), vidpipe.LoaderOptions(window=3)
+    with pytest.raises(UsageError, match=r"^window: got 3, but 8 frames of evenly sampled ones have no first frame"):
+        vidpipe.Loader(folder, **LOADER, frames=8, options=options)
+    with vidpipe.Loader(folder, **LOADER, frames=8, stride=1, options=options) as loader:
+        assert next(iter(loader)).video.shape[2] == 8
+
+
 def test_what_changes_no_clip_may_differ(motion_shards: Path) -> None:
     with vidpipe.Loader(motion_shards, **LOADER) as loader:
         iterator = iter(loader)
@@ -145,6 +174,7 @@ def test_a_state_that_is_none_is_refused(motion_shards: Path) -> None:
         for state, message in (
             ({}, "version None, expected"),
             ({**loader.state_dict(), "version": 99}, "version 99, expected"),
+            ({"version": 2, "content": {}}, "lacks epoch, consumed, expected what state_dict"),
             ({**loader.state_dict(), "content": None}, "content: got None, expected what state_dict"),
             (None, "got None, expected what state_dict"),
             ("x", "got 'x', expected what state_dict"),

@@ -155,7 +155,7 @@ class FeatureLoader:
             "epoch_unit": self.options.epoch_unit,
             "random": self.options.random,
             "frames": self._window.frames,
-            "frame_step": self._window.step,
+            "frame_step": self._window.spacing,
         }
         spot = self._place.next
         return {"version": VERSION, "epoch": spot.epoch, "consumed": spot.consumed, "content": content}

@@ -44,8 +44,8 @@ class LoaderOptions:
     """Settings that few have to touch.
 
     Attributes:
-        window: where in the stored clip the frames are taken: `random`, `center`, or a first frame. By default random with
-            augmentation and centred without.
+        window: where in the stored clip the frames are taken: `random`, `center`, or a first frame (but for frames that
+            are spread evenly over the clip). By default random with augmentation and centred without.
         epoch_unit: `video` takes one clip of each video an epoch, `clip` takes all clips.
         check: `crc` verifies the checksum of all that is read, `off` trades that for speed.
         on_bad: `raise` stops at a damaged sample; `skip` logs it and puts another one in its place, marked in `is_padding`. A

@@ -46,7 +46,7 @@ def content_of(
     chosen = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NEUTRAL}
     shuffle = "global" if source.shard_window is None else f"windows of {source.shard_window} shards"
     chosen |= {"shards": source.identity, "weights": source.weights or (), "shuffle": shuffle, "seed": seed}
-    chosen |= {"frames": windows[0].frames, "frame_step": [window.step for window in windows]}
+    chosen |= {"frames": windows[0].frames, "frame_step": [window.spacing for window in windows]}
     chosen |= {"normalization": manifest.normalization.model_dump(), "classes": fingerprint(manifest.classes)}
     chosen |= {"horizontal_flip": allowed and augment is not None}
     content: dict[str, Any] = json.loads(json.dumps({**chosen, "size": size, "augment": augment}))
@@ -71,8 +71,10 @@ def check_state(state: dict[str, Any], ours: dict[str, Any], *, num_samples: int
     """
     if not isinstance(state, dict):
         raise UsageError(f"loader state: got {state!r:.100}, expected what state_dict() gave")
-    if state.get("version") != VERSION or not {"epoch", "consumed", "content"} <= state.keys():
+    if state.get("version") != VERSION:
         raise UsageError(f"loader state: version {state.get('version')!r}, expected {VERSION}; begin the epoch anew")
+    if missing := [name for name in ("epoch", "consumed", "content") if name not in state]:
+        raise UsageError(f"loader state: lacks {', '.join(missing)}, expected what state_dict() gave")
     if not isinstance(state["content"], dict):
         raise UsageError(f"loader state: content: got {state['content']!r:.100}, expected what state_dict() gave")
     theirs, wanted = state["content"], ours["content"]

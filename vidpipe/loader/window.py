@@ -47,7 +47,7 @@ class FrameWindow:
         return self.at(math.floor((room + 1) * place), stored)
 
     def at(self, place: int, stored: int) -> list[int]:
-        """As `pick`, but the window number `place` of those that there are, from 0 to `room`, from the earliest on."""
+        """Frame numbers of one window, as `pick` gives them: `place` is 0 for the earliest, `room` for the last."""
         if self.segments:
             return self._of_segments((place + 0.5) / (self.room(stored) + 1), stored)
         held = min(self.frames, (stored - 1 - place) // self.step + 1)
@@ -57,6 +57,11 @@ class FrameWindow:
     def room(self, stored: int) -> int:
         """How many other windows than the first a sample of `stored` frames has."""
         return max(0, stored // self.frames - 1 if self.segments else stored - self.span)
+
+    @property
+    def spacing(self) -> int | str:
+        """What tells its frames from those of another window with as many, for states: `step`, or `segments`."""
+        return "segments" if self.segments else self.step
 
     @property
     def span(self) -> int:
@@ -80,7 +85,7 @@ def frame_window(
         stride: in native source frames where the clip was cut by a stride, else in stored frames; that of `clip` by default.
 
     Raises:
-        UsageError: it doesn't fit the stored clip; the message has the numbers and the prep options that would make it fit.
+        UsageError: it doesn't fit the stored clip; the message has the numbers and what would make it fit.
     """
     wanted = clip.frames if frames is None else frames
     check_whole("frames", wanted, 1)
@@ -88,6 +93,11 @@ def frame_window(
         if not whole_videos and clip.frames % wanted:
             raise UsageError(
                 f"frames: got {wanted}, but the clips hold {clip.frames} evenly spread frames: expected a divisor"
+            )
+        if isinstance(window, int):
+            raise UsageError(
+                f"window: got {window}, but {wanted} frames of evenly sampled ones have no first frame to choose; take 'random' or "
+                "'center', or a `stride`"
             )
         return FrameWindow(wanted, 1, True, window, None if whole_videos else clip.frames)
     default = clip.stride if clip.sampling == "stride" else 1
