@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from vidpipe.errors import ShardError, StorageError
-from vidpipe.loader.cache import ShardCache
+from vidpipe.loader.cache import Prefetcher, ShardCache
 from vidpipe.loader.open_file import LockedFile, folder_lock
 from vidpipe.shards.manifest import ChannelSums, ShardEntry
 
@@ -98,6 +98,45 @@ def test_what_is_in_use_stays_and_a_full_cache_is_an_error(tmp_path: Path) -> No
     timer.join()
     assert whole_files(tmp_path) == {entry(1).sha256, entry(2).sha256}
     held[1].close()
+
+
+def test_patience_for_room_begins_when_nobody_else_fetches_the_shard(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, max_bytes=SIZE)
+    held = cache.open(entry(0), Fetches())
+    fetching = LockedFile(tmp_path / f"{entry(1).sha256}.part", os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+
+    def end_and_make_room() -> None:
+        time.sleep(0.6)
+        (tmp_path / f"{entry(1).sha256}.part").unlink()  # as where a fetch has failed
+        fetching.close()
+        time.sleep(0.1)
+        held.close()
+
+    other = threading.Thread(target=end_and_make_room)
+    other.start()
+    cache.open(entry(1), Fetches(), patience_seconds=0.5).close()
+    other.join()
+
+
+def test_what_left_the_cache_is_brought_again_and_nothing_twice_at_once() -> None:
+    brought, begun, going_on = [list[int](), threading.Semaphore(0), threading.Semaphore(0)]
+
+    def bring(shard: int) -> None:
+        brought.append(shard)
+        begun.release()
+        going_on.acquire()
+
+    prefetcher = Prefetcher(bring, threads=1)
+    prefetcher.want([0, 1])
+    assert begun.acquire(timeout=5)
+    for following in ([1, 0], [0, 2, 2, 1], [0, 2, 2, 1]):  # asked for while 0, 1 and 0 are being brought
+        prefetcher.want(following)
+        going_on.release()
+        assert begun.acquire(timeout=5), brought
+    prefetcher.stop()
+    going_on.release()
+    prefetcher.join(60)
+    assert brought == [0, 1, 0, 2]
 
 
 def test_threads_that_want_the_same_shard_fetch_it_once(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class ShardCache:
             while True:
                 file = open_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
                 if file is None:
-                    self._fetch(path, entry, fetch, time.monotonic() + patience_seconds)
+                    self._fetch(path, entry, fetch, patience_seconds)
                 elif os.fstat(file.descriptor).st_size == entry.bytes:
                     used = time.time_ns()  # the system's own stamp is that of its last tick, several milliseconds ago
                     os.utime(file.descriptor, ns=(used, used))
@@ -103,7 +103,7 @@ class ShardCache:
                 path.unlink()
                 logger.warning("%s: not what was fetched (a damaged disk?): removed, to be fetched again", path)
 
-    def _fetch(self, path: Path, entry: ShardEntry, fetch: Callable[[int], None], deadline: float) -> None:
+    def _fetch(self, path: Path, entry: ShardEntry, fetch: Callable[[int], None], patience_seconds: float) -> None:
         """Put a shard in place, or wait for whoever does."""
         part = path.with_suffix(_PART)
         file = self._begin(part)
@@ -115,7 +115,7 @@ class ShardCache:
                 return
             try:
                 os.ftruncate(file.descriptor, 0)  # what an ended process left mustn't count beside what this one takes
-                self._reserve(file.descriptor, entry.bytes, deadline)
+                self._reserve(file.descriptor, entry.bytes, patience_seconds)
                 fetch(file.descriptor)
                 os.fsync(file.descriptor)
                 with folder_lock(self._folder):  # whoever makes room counts every shard, under one name or the other
@@ -131,8 +131,9 @@ class ShardCache:
                 return open_locked(part, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._pause()
 
-    def _reserve(self, descriptor: int, size: int, deadline: float) -> None:
+    def _reserve(self, descriptor: int, size: int, patience_seconds: float) -> None:
         """Give a new file its size, as soon as there is room for it."""
+        deadline = time.monotonic() + patience_seconds
         while True:
             with folder_lock(self._folder):
                 if self._make_room(descriptor, size):
@@ -165,16 +166,17 @@ class ShardCache:
 
 
 class Prefetcher:
-    """Threads that bring shards into the cache before they are wanted.
+    """Threads that bring shards near before they are wanted: into the cache or, of shards on this machine, the system's page cache.
 
     Args:
-        fetch: brings one, by its number.
+        fetch: brings one, by its number; is also asked for those that may be near already.
     """
 
     def __init__(self, fetch: Callable[[int], None], *, threads: int) -> None:
         self._fetch = fetch
         self._wanted: deque[int] = deque()
         self._asked: tuple[int, ...] = ()
+        self._fetching: set[int] = set()
         self._changed = threading.Condition()
         self._closed = False
         # Daemons, so that a loader that nobody closed doesn't keep the interpreter until a download has ended.
@@ -188,9 +190,8 @@ class Prefetcher:
         if asked == self._asked:
             return
         with self._changed:
-            already = set(self._asked) - set(self._wanted)
             self._asked = asked
-            self._wanted = deque(shard for shard in asked if shard not in already)
+            self._wanted = deque(shard for shard in dict.fromkeys(asked) if shard not in self._fetching)
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -213,8 +214,11 @@ class Prefetcher:
                 if self._closed:
                     return
                 shard = self._wanted.popleft()
+                self._fetching.add(shard)
             with suppress(ShardError, OSError):  # whoever reads the shard meets the same, and reports it
                 self._fetch(shard)
+            with self._changed:
+                self._fetching.remove(shard)
 
 
 @contextmanager
