@@ -21,6 +21,7 @@ from vidpipe.loader import Batch
 from vidpipe.loader.assemble import fields_of
 from vidpipe.loader.place import Spot
 from vidpipe.loader.randaugment import OPERATIONS
+from vidpipe.loader.request import frames_at
 from vidpipe.loader.source import Source
 from vidpipe.shards.codecs import CodecSpec
 from vidpipe.shards.manifest import Normalization
@@ -117,6 +118,13 @@ def test_labels_and_marks_are_copied_without_waiting(motion_shards: Path) -> Non
     source.close()
     assert all(fields[name].device == META for name in ("label", "is_padding", "view", "dataset"))
     assert not waits.found, "\n".join(waits.found)
+
+
+@pytest.mark.parametrize("places", [slice(None), slice(1, 6, 2), [0, 1, 5]])
+def test_frames_of_a_read_are_taken_without_waiting(places: slice | list[int]) -> None:
+    with HostWaits() as waits:
+        frames = frames_at(torch.empty(8, 4, 4, 3, dtype=torch.uint8, device=META), places)
+    assert frames.is_contiguous() and not waits.found, "\n".join(waits.found)
 
 
 @pytest.mark.parametrize(

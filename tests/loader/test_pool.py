@@ -100,6 +100,17 @@ def test_raw_clips_are_one_array_without_a_copy_only_where_they_lie_in_one(apart
     assert np.array_equal(batch.video, both) and np.shares_memory(batch.video, clips[0]) is not apart
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_raw_clips_that_share_frames_are_one_array_with_memory_for_each(step: int) -> None:
+    read = np.arange(6 * 12, dtype=np.uint8).reshape(6, 2, 2, 3)
+    clips = [read[first : first + 3 : step] for first in (0, 2)]
+    none = np.zeros(2, np.int64)
+    video = RawBatch(clips, none, ["a", "a"], ["a", "a"], none > 0, none, none).video
+    expected = video[1].copy()
+    video[0] = 0
+    assert np.array_equal(video[1], expected) and np.array_equal(clips[1], expected)
+
+
 def test_the_first_failure_of_a_batchs_reads_is_told_at_once() -> None:
     """While others are still waiting, such as for a store that is away."""
     begun, leave = threading.Event(), threading.Event()

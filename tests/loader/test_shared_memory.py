@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
+import pytest
 
+from vidpipe.errors import StorageError, VidpipeError
 from vidpipe.loader.shared_memory import SharedMemory, mapped_memory, share, shared
 
 
@@ -27,6 +30,28 @@ def test_shared_memory_is_given_back_and_its_place_used_again() -> None:
     again = memory.allocate(280_000)
     assert memory.offset(again) == place and not again.any()
     assert second.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_refusal_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of too large a part, nor of one whose pages can't be locked."""
+    monkeypatch.setattr("vidpipe.loader.shared_memory.ADDRESSES", 1 << 16)
+    refuse = [False]
+
+    def lock(part: np.ndarray) -> Callable[[], None]:
+        if refuse[0]:
+            raise VidpipeError("no pages left")
+        return lambda: None
+
+    memory = SharedMemory(lock)
+    whole = memory.allocate(1 << 16)
+    with pytest.raises(StorageError, match="keep fewer of them"):
+        memory.allocate(1)
+    del whole
+    refuse[0] = True
+    with pytest.raises(VidpipeError, match="no pages left"):
+        memory.allocate(1 << 16)
+    refuse[0] = False
+    assert len(memory.allocate(1 << 16)) == 1 << 16
 
 
 def test_parts_that_threads_take_at_once_dont_overlap() -> None:

@@ -69,7 +69,7 @@ def test_a_flipped_byte_in_the_archives_end_names_the_shard(shards: Path, vidpip
             "samples.parquet: 4 bytes, but the manifest",
         ),
         (lambda folder: _flip(folder / "samples.parquet", 1000), "samples.parquet: SHA-256 differs"),
-        (lambda folder: (folder / "rejects.jsonl").write_text('{"path": "x"}\n'), "rejects.jsonl: 1 lines"),
+        (lambda folder: (folder / "rejects.jsonl").write_bytes(b'{"path": "\xff"}\n'), "rejects.jsonl: 1 lines"),
     ],
 )
 def test_missing_and_changed_files_are_named(shards: Path, vidpipe: RunCommand, damage, expected: str) -> None:

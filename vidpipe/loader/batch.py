@@ -76,7 +76,8 @@ class RawBatch:
     """Clips as they are stored, without any transform.
 
     Attributes:
-        clips: uint8 [T, H, W, 3], RGB, one after the other in one buffer that isn't written to again.
+        clips: uint8 [T, H, W, 3], RGB, one after the other in one buffer that isn't written to again. Clips that came of one read
+            share its frames' memory.
         label, key, video_path, is_padding, view, dataset: as in `Batch`; the arrays are numpy's.
     """
 
@@ -103,8 +104,10 @@ class RawBatch:
             sizes = sorted({f"{clip.shape[2]}x{clip.shape[1]}" for clip in self.clips})
             raise UsageError(f"clips of {', '.join(sizes)} in one batch: use its `clips`, or prepare with --crop WxH")
         starts = np.array([clip.ctypes.data for clip in self.clips])
-        step = int(starts[1] - starts[0]) if len(starts) > 1 else first.nbytes
+        extent = (len(first) - 1) * first.strides[0] + first[0].nbytes
+        step = int(starts[1] - starts[0]) if len(starts) > 1 else extent
         together = first.base is not None and all(clip.base is first.base for clip in self.clips)
-        if not together or (np.diff(starts) != step).any() or any(clip.strides != first.strides for clip in self.clips):
+        alike = all(clip.strides == first.strides for clip in self.clips)
+        if not (together and alike and step >= extent and (np.diff(starts) == step).all()):
             return np.stack(self.clips)  # several windows of one read, or a stand-in with memory of its own
         return np.lib.stride_tricks.as_strided(first, (len(starts), *first.shape), (step, *first.strides))

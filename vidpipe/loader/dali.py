@@ -27,7 +27,7 @@ from vidpipe.loader.augment import Drawn
 from vidpipe.loader.dali_decoder import DeviceDecoder
 from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made
 from vidpipe.loader.pool import Reading, ReadPool
-from vidpipe.loader.request import Request, places_of
+from vidpipe.loader.request import Request, frames_at, places_of
 from vidpipe.loader.stored import DeviceDecoding, Stored
 from vidpipe.loader.transfer import SideStream, as_one, threads_for
 from vidpipe.shards.codecs.base import Frames
@@ -106,7 +106,7 @@ class DaliEngine(Engine):
         with self._stream.queue():
             self._stream.follow(arrived.whole)
             clips = [
-                (_frames_at(video, places_of(take, request)), take.drawn)
+                (frames_at(video, places_of(take, request)), take.drawn)
                 for request, video in zip(arrived.requests, arrived.videos, strict=True)
                 for take in request.takes
             ]
@@ -214,15 +214,6 @@ class DaliEngine(Engine):
             result["color"] = np.ascontiguousarray(colors[:, :, :3])
             result["color_shift"] = np.ascontiguousarray(colors[:, :, 3])
         return result
-
-
-def _frames_at(video: Tensor, places: slice | list[int]) -> Tensor:
-    """Some of a video's frames, contiguous; a list of places would have to be copied to the device."""
-    if places == slice(None):
-        return video
-    if isinstance(places, slice):
-        return video[places].contiguous()
-    return torch.stack([video[place] for place in places])
 
 
 @pipeline_def  # type: ignore[untyped-decorator]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vidpipe.loader.augment import Drawn
 
@@ -17,8 +19,8 @@ class Take:
     Attributes:
         frames: of the stored clip.
         drawn: what is done to them.
-        view: its number among the clips of its video, or of one read of its sample.
-        number: among all clips of its sample in the epoch.
+        view: as `Batch.view` has it: which of its video's views or, without views, which clip of its read it is; from 0 on.
+        number: how many clips of its sample were drawn before it in the epoch; of views as `view`.
     """
 
     frames: Sequence[int]
@@ -61,3 +63,12 @@ def places_of(take: Take, request: Request) -> slice | list[int]:
     if step > 0 and (np.diff(places) == step).all():
         return slice(int(places[0]), int(places[-1]) + 1, step)
     return [int(place) for place in places]
+
+
+def frames_at(video: Tensor, places: slice | list[int]) -> Tensor:
+    """Some frames of a contiguous video [T, ...], contiguous; for a list of places to index by, the host would wait for the device."""
+    if places == slice(None):
+        return video
+    if isinstance(places, slice):
+        return video[places].contiguous()
+    return torch.stack([video[place] for place in places])

@@ -54,24 +54,30 @@ class SharedMemory:
         return self._file.fileno()
 
     def allocate(self, size: int) -> NDArray[np.uint8]:
-        """A flat uint8 array of `size` bytes of zero. The memory is free again when it is gone.
+        """A flat uint8 array of `size` bytes: zeros, or, where the system can't give memory back, what was there before. The
+        memory is free again when the array is gone.
 
         Raises:
-            StorageError: more is in use than there are addresses.
+            StorageError: more is in use than there are addresses. Besides what `lock` raises.
         """
         whole = max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE
         room = 1 << (whole - 1).bit_length()  # addresses: so parts of nearly one size can follow each other there
         with self._taking:
-            free = self._free.get(room)
-            offset = free.pop() if free else self._end
-            if offset == self._end:
+            if free := self._free.get(room):
+                offset = free.pop()
+            elif self._end + room <= ADDRESSES:
+                offset = self._end
                 self._end += room
-        if offset + room > ADDRESSES:
-            raise StorageError(
-                f"readers: batches that are in use take more than {ADDRESSES >> 30} GB; keep fewer of them"
-            )
+            else:
+                raise StorageError(
+                    f"readers: batches that are in use take more than {ADDRESSES >> 30} GB; keep fewer of them"
+                )
         memory = np.frombuffer(self._mapped, np.uint8, whole, offset)
-        unlock = self._lock(memory) if self._lock else None
+        try:
+            unlock = self._lock(memory) if self._lock else None
+        except BaseException:
+            self._free.setdefault(room, []).append(offset)
+            raise
         place = slice(offset, offset + whole)
         weakref.finalize(memory, self._release, place, room, unlock, os.getpid()).atexit = False
         return memory[:size]

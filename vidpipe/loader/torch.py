@@ -12,7 +12,7 @@ from torch import Tensor
 from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made
 from vidpipe.loader.memory import BufferPool
 from vidpipe.loader.pool import Reading, ReadPool, results_of
-from vidpipe.loader.request import Request, places_of
+from vidpipe.loader.request import Request, frames_at, places_of
 from vidpipe.loader.transfer import SideStream
 from vidpipe.loader.transform import ClipTransform
 from vidpipe.shards.codecs.base import Frames
@@ -90,8 +90,7 @@ class TorchDeviceEngine(Engine):
             clips = batch.unbind(0)
             for place, request in enumerate(requests):
                 for clip, take in enumerate(request.takes, start=first[place]):
-                    places = places_of(take, request)
-                    video = videos[place] if places == slice(None) else videos[place][places]
+                    video = frames_at(videos[place], places_of(take, request))
                     self._transform(video, take.drawn, out=clips[clip])
             return Made(requests, batch, describe(requests) if describe else {}, self._stream.mark(videos))
 

@@ -230,9 +230,9 @@ def _check_counts(folder: Path, manifest: Manifest, rows: Sequence[Row] | None) 
         text = f"{counts.videos} videos, but {counts.written} written and {counts.rejected} rejected"
         yield Fault(MANIFEST, "", f"the counts don't add up: {text}")
     rejects = folder / REJECTS
-    lines = rejects.read_text(encoding="utf-8").split("\n")[:-1] if rejects.is_file() else []
-    if len(lines) != counts.rejected:
-        yield Fault(REJECTS, "", f"{len(lines)} lines, but the manifest says {counts.rejected} rejected")
+    lines = rejects.read_bytes().count(b"\n") if rejects.is_file() else 0
+    if lines != counts.rejected:
+        yield Fault(REJECTS, "", f"{lines} lines, but the manifest says {counts.rejected} rejected")
     if rows is None:
         return
     videos = len({video_of(row["key"]) for row in rows})
