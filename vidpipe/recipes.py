@@ -12,10 +12,18 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from vidpipe.errors import UsageError, one_line
 
@@ -27,6 +35,23 @@ class Section(BaseModel):
     """A part of a recipe: fixed once it is read, and without keys that it doesn't know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Settings(Section):
+    """A section that users of the package make too, outside of recipes: with a wrong value that is a `UsageError`."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refused(cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            if info.context is _RECIPE:  # whose reader names the whole key
+                raise
+            raise UsageError(f"{cls.__name__}: {_explained(cls, error)}") from error
+
+
+_RECIPE = object()
 
 
 def _width_and_height(value: object) -> object:
@@ -189,10 +214,13 @@ def validate(model: type[M], raw: Mapping[str, Any], *, where: str, extra_keys: 
         UsageError: one line with every wrong key, what it holds and what is allowed.
     """
     try:
-        return model.model_validate(dict(raw))
+        return model.model_validate(dict(raw), context=_RECIPE)
     except ValidationError as error:
-        lines = [_explain(model, details, extra_keys) for details in error.errors(include_url=False)]
-        raise UsageError(f"{where}: {'; '.join(lines)}") from error
+        raise UsageError(f"{where}: {_explained(model, error, extra_keys)}") from error
+
+
+def _explained(model: type[BaseModel], error: ValidationError, extra_keys: Iterable[str] = ()) -> str:
+    return "; ".join(_explain(model, details, extra_keys) for details in error.errors(include_url=False))
 
 
 def _explain(model: type[BaseModel], details: Any, extra_keys: Iterable[str]) -> str:

@@ -255,5 +255,12 @@ def test_values_that_make_no_sense_are_refused(motion_shards: Path) -> None:
     refused(
         "clips_per_sample: got 3 with batches of 8", batch_size=8, options=vidpipe.LoaderOptions(clips_per_sample=3)
     )
-    for name, value in (("clips_per_sample", 2), ("color_jitter", COLOR), ("affine", AFFINE)):
+    for name, value in (
+        ("clips_per_sample", 2),
+        ("color_jitter", COLOR),
+        ("affine", AFFINE),
+        ("crop_scale", (0.5, 1.0)),
+        ("crop_ratio", (1.0, 1.0)),
+        ("horizontal_flip", True),
+    ):
         refused(f"{name}: got .* add augment='train'", augment=None, options=vidpipe.LoaderOptions(**{name: value}))

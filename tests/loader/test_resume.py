@@ -84,6 +84,7 @@ def test_any_sequence_of_world_sizes_covers_the_epoch(motion_shards: Path, optio
         ({"augment": None}, {}, "augment 'train' (this loader's is None)"),
         ({}, {"epoch_unit": "clip"}, "epoch_unit 'video' (this loader's is 'clip')"),
         ({}, {"crop_scale": (0.5, 1.0)}, "crop_scale [0.08, 1.0] (this loader's is [0.5, 1.0])"),
+        ({}, {"affine": vidpipe.Affine(rotation=9)}, "affine None (this loader's is {'rotation': 9.0, 'shear': 0.0,"),
         ({}, {"shuffle": "windowed"}, "shuffle 'global' (this loader's is 'windows of 8 shards')"),
         ({}, {"where": "label > 1"}, "where None (this loader's is 'label > 1')"),
         ({}, {"balance": "class"}, "balance None (this loader's is 'class')"),

@@ -79,6 +79,8 @@ def test_a_length_in_steps_replaces_the_recipes_epochs_and_the_other_way_round()
         ("schedule.name=plateau", r"plateau goes by evaluations: set eval.every_epochs or eval.every_steps"),
         ("data.color_jitter={hue: 0.7}", r"data.color_jitter.hue.*0.5"),
         ("data.affine={rotate: 10}", r"data.affine.rotate.*allowed: prob, rotation"),
+        ("data.affine={scale: [2, 1]}", r"data.affine.scale: got \[2, 1\]: expected two factors above 0, in order"),
+        ("mixing.mixup=-1", r"mixing.mixup: got -1"),
     ],
 )
 def test_wrong_values_are_one_clear_line(override: str, message: str) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
-from vidpipe.errors import UsageError
-from vidpipe.loader.checks import is_number, is_range
+from vidpipe.loader.checks import is_range
 from vidpipe.loader.region import Region
+from vidpipe.recipes import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,7 @@ class Warp:
     matrix: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Affine:
+class Affine(Settings):
     """Random affine maps about the frame's centre, applied before the crop; the same for all frames of a clip.
 
     Attributes:
@@ -40,22 +40,18 @@ class Affine:
         prob: share of the clips that are mapped at all.
     """
 
-    rotation: float = 0.0
-    shear: float = 0.0
-    translation: float = 0.0
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    shear: float = Field(default=0.0, ge=0, lt=90)
+    translation: float = Field(default=0.0, ge=0, lt=1)
     scale: tuple[float, float] = (1.0, 1.0)
-    prob: float = 1.0
+    prob: float = Field(default=1.0, ge=0, le=1)
 
-    def __post_init__(self) -> None:
-        for name, valid, limits in (
-            ("rotation", is_number(self.rotation) and 0 <= self.rotation <= 180, "0 to 180 degrees"),
-            ("shear", is_number(self.shear) and 0 <= self.shear < 90, "0 to below 90 degrees"),
-            ("translation", is_number(self.translation) and 0 <= self.translation < 1, "0 to below 1"),
-            ("scale", is_range(self.scale), "two factors above 0, in order"),
-            ("prob", is_number(self.prob) and 0 <= self.prob <= 1, "0 to 1"),
-        ):
-            if not valid:
-                raise UsageError(f"affine: {name}: got {getattr(self, name)!r}, expected {limits}")
+    @field_validator("scale")
+    @classmethod
+    def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not is_range(scale):
+            raise ValueError("expected two factors above 0, in order")
+        return scale
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64] | None:
         """A map, float64 [3, 3], from x, y of a frame to where they are moved; None for a clip that stays as it is."""

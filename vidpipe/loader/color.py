@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from vidpipe.errors import UsageError
-from vidpipe.loader.checks import is_number
+from vidpipe.recipes import Settings
 
 Matrix = NDArray[np.float32]
 
@@ -17,8 +16,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # BT.601, as YIQ
 _YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColorJitter:
+class ColorJitter(Settings):
     """Random brightness, contrast, saturation and hue, applied in this order; the same for all frames of a clip.
 
     Attributes:
@@ -28,19 +26,11 @@ class ColorJitter:
         prob: share of the clips that are changed at all.
     """
 
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    prob: float = 1.0
-
-    def __post_init__(self) -> None:
-        highest = {"brightness": math.inf, "contrast": math.inf, "saturation": math.inf, "hue": 0.5, "prob": 1.0}
-        for name, limit in highest.items():
-            value = getattr(self, name)
-            if not (is_number(value) and 0 <= value <= limit):
-                limits = "at least 0" if limit == math.inf else f"0 to {limit}"
-                raise UsageError(f"color_jitter: {name}: got {value!r}, expected {limits}")
+    brightness: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    contrast: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    saturation: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    prob: float = Field(default=1.0, ge=0, le=1)
 
     def draw(self, rng: np.random.Generator, *, grey: float) -> Matrix | None:
         """A matrix as `color_matrix` gives it; None for a clip that stays as it is."""

@@ -36,6 +36,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "shuffle": (None, *get_args(Shuffle)),
     "horizontal_flip": (None, True, False),
 }
+_ONLY_WITH_AUGMENTATION = ("clips_per_sample", "color_jitter", "affine", "crop_scale", "crop_ratio", "horizontal_flip")
 _LEAST = {"prefetch_batches": 0, "clips_per_sample": 1, "shuffle_window": 1}
 
 
@@ -51,8 +52,8 @@ class LoaderOptions:
         on_bad: `raise` stops at a damaged sample; `skip` logs it and puts another one in its place, marked in `is_padding`. A
             shard that is missing or not what was written counts as so many damaged samples.
         max_bad: share of all samples that a process may find damaged (one always may) before `skip` stops it too.
-        crop_scale: range of the random crop's share of the area, within 0 to 1.
-        crop_ratio: range of its width to height.
+        crop_scale: range of the random crop's share of the area, within 0 to 1. Only with augmentation.
+        crop_ratio: range of its width to height. Only with augmentation.
         horizontal_flip: mirror half of the clips; by default what the manifest allows. Only with augmentation.
         threads: that read and, on the CPU, transform; by default one for each of this process's own cores (see `own_cores`),
             16 at most, 8 where they only copy frames for a GPU.
@@ -191,15 +192,11 @@ def check_together(options: LoaderOptions, *, augmented: bool, batch_size: int) 
         raise UsageError(
             f"clips_per_sample: got {clips} with batches of {batch_size} clips: expected a divisor of that"
         )
-    for name, wanted in (
-        ("clips_per_sample", clips > 1),
-        ("color_jitter", options.color_jitter is not None),
-        ("affine", options.affine is not None),
-    ):
-        if wanted and not augmented:
-            raise UsageError(
-                f"{name}: got {getattr(options, name)} without augmentation, which it belongs to; add augment='train'"
-            )
+    default = LoaderOptions()
+    for name in () if augmented else _ONLY_WITH_AUGMENTATION:
+        value = getattr(options, name)
+        if value and value != getattr(default, name):
+            raise UsageError(f"{name}: got {value!r} without augmentation, which it belongs to; add augment='train'")
 
 
 def check_readers(options: LoaderOptions, *, backend: Backend, on_cpu: bool) -> None:

@@ -1,16 +1,13 @@
-"""How whole batches are mixed and augmented: settings of `mix_batch` and `rand_augment`, and sections of the recipes in train/.
-
-A value out of its range is a `pydantic.ValidationError`, which is a ValueError.
-"""
+"""How whole batches are mixed and augmented: settings of `mix_batch` and `rand_augment`, and sections of the recipes in train/."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from vidpipe.recipes import Section
+from vidpipe.recipes import Settings
 
 
-class Mixing(Section):
+class Mixing(Settings):
     """Mixing of the clips of a batch; the labels become soft. Off where an alpha is 0.
 
     Attributes:
@@ -39,7 +36,7 @@ class Mixing(Section):
         return self.is_soft or self.erase > 0
 
 
-class RandAugment(Section):
+class RandAugment(Settings):
     """RandAugment on the clips of a batch (arXiv:1909.13719): `rand-mM-nN-mstdS-inc1` where that notation is known.
 
     Attributes:

@@ -8,6 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from vidpipe.errors import UsageError
 from vidpipe.loader.checks import check_whole
 from vidpipe.loader.options import Augment, LoaderOptions
@@ -43,13 +45,15 @@ def content_of(
     """All that decides which clips come, in which order, what they look like and what their labels mean, as JSON."""
     manifest = source.manifest
     allowed = manifest.horizontal_flip if options.horizontal_flip is None else options.horizontal_flip
-    chosen = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NEUTRAL}
+    names = [field.name for field in dataclasses.fields(options) if field.name not in _NEUTRAL]
+    chosen = {name: getattr(options, name) for name in names}
     shuffle = "global" if source.shard_window is None else f"windows of {source.shard_window} shards"
     chosen |= {"shards": source.identity, "weights": source.weights or (), "shuffle": shuffle, "seed": seed}
     chosen |= {"frames": windows[0].frames, "frame_step": [window.spacing for window in windows]}
     chosen |= {"normalization": manifest.normalization.model_dump(), "classes": fingerprint(manifest.classes)}
     chosen |= {"horizontal_flip": allowed and augment is not None}
-    content: dict[str, Any] = json.loads(json.dumps({**chosen, "size": size, "augment": augment}))
+    chosen |= {"size": size, "augment": augment}
+    content: dict[str, Any] = json.loads(json.dumps(chosen, default=BaseModel.model_dump))
     return content
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from vidpipe.errors import UsageError
 from vidpipe.features.loader import FeatureLoader, FeatureOptions
 from vidpipe.loader import Batch, Loader, LoaderOptions
-from vidpipe.loader.affine import Affine
-from vidpipe.loader.color import ColorJitter
 from vidpipe.loader.splits import DEFAULT_SPLIT, Folder, Shards, local_folder, named_folders, read_manifest, split_names
 from vidpipe.shards.manifest import Manifest
 from vidpipe.train.checkpoint import Preprocessing
@@ -99,7 +98,7 @@ def per_process_batch(batch_size: int, *, world_size: int, accumulate: int) -> i
 
 def loader_options(section: DataSection) -> LoaderOptions:
     """The rarer settings of the loader to train from."""
-    return LoaderOptions(
+    options = LoaderOptions(
         normalization=section.normalize,
         epoch_unit=section.epoch_unit,
         where=section.where,
@@ -109,11 +108,8 @@ def loader_options(section: DataSection) -> LoaderOptions:
         check=section.check,
         on_bad=section.on_bad,
         max_bad=section.max_bad,
-        crop_scale=section.crop_scale,
-        crop_ratio=section.crop_ratio,
-        horizontal_flip=section.horizontal_flip,
-        color_jitter=ColorJitter(**section.color_jitter.model_dump()) if section.color_jitter else None,
-        affine=Affine(**section.affine.model_dump()) if section.affine else None,
+        color_jitter=section.color_jitter,
+        affine=section.affine,
         clips_per_sample=section.clips_per_sample,
         decode=section.decode,
         threads=section.threads,
@@ -121,6 +117,14 @@ def loader_options(section: DataSection) -> LoaderOptions:
         prefetch_batches=section.prefetch_batches,
         cache_dir=section.cache_dir,
         cache_gb=section.cache_gb,
+    )
+    if section.augment is None:  # as a recipe's crops stay where that is switched off
+        return options
+    return replace(
+        options,
+        crop_scale=section.crop_scale,
+        crop_ratio=section.crop_ratio,
+        horizontal_flip=section.horizontal_flip,
     )
 
 

@@ -6,41 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from vidpipe.loader.affine import Affine
+from vidpipe.loader.color import ColorJitter
 from vidpipe.recipes import Section
 from vidpipe.shards.manifest import Normalization
-
-
-class ColorJitterSection(Section):
-    """Random colours, the same for all frames of a clip; see `vidpipe.loader.color.ColorJitter`.
-
-    Attributes:
-        brightness, contrast, saturation: factors are drawn from 1 - value to 1 + value.
-        hue: in turns, either way.
-        prob: share of the clips that are changed at all.
-    """
-
-    brightness: float = Field(default=0.0, ge=0)
-    contrast: float = Field(default=0.0, ge=0)
-    saturation: float = Field(default=0.0, ge=0)
-    hue: float = Field(default=0.0, ge=0, le=0.5)
-    prob: float = Field(default=1.0, ge=0, le=1)
-
-
-class AffineSection(Section):
-    """Random affine maps, the same for all frames of a clip; see `vidpipe.loader.affine.Affine`.
-
-    Attributes:
-        rotation, shear: in degrees, either way.
-        translation: share of the frame's sides, either way.
-        scale: range of the factor.
-        prob: share of the clips that are mapped at all.
-    """
-
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    shear: float = Field(default=0.0, ge=0, lt=90)
-    translation: float = Field(default=0.0, ge=0, lt=1)
-    scale: tuple[float, float] = (1.0, 1.0)
-    prob: float = Field(default=1.0, ge=0, le=1)
 
 
 def _off(value: object) -> object:
@@ -69,7 +38,7 @@ class DataSection(Section):
         check: `crc` verifies the checksum of all that is read, `off` trades that for speed.
         drop_last: leave an incomplete last batch of an epoch out.
         crop_scale, crop_ratio: ranges of a random crop's share of the area and of its width to height.
-        horizontal_flip: mirror half of the clips; None is what the data set allows.
+        horizontal_flip: mirror half of the clips; None is what the data set allows. Like crops only with `augment: train`.
         color_jitter, affine: further random changes; None is none. They need `augment: train`.
         clips_per_sample: clips that are made of each sample that is read, each augmented for itself; a batch holds as many
             fewer samples, an epoch as many more steps.
@@ -101,8 +70,8 @@ class DataSection(Section):
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     horizontal_flip: bool | None = None
-    color_jitter: ColorJitterSection | None = None
-    affine: AffineSection | None = None
+    color_jitter: ColorJitter | None = None
+    affine: Affine | None = None
     clips_per_sample: int = Field(default=1, ge=1)
     on_bad: Literal["raise", "skip"] = "raise"
     max_bad: float = Field(default=0.05, ge=0, le=1)
