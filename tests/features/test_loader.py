@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ import torch
 from features.backbones import NAME, save_weights
 from features.test_make import stored
 
-from vidpipe.errors import BadSampleError, ShardError, UsageError
+from vidpipe.errors import BadSampleError, ShardError, StorageError, UsageError
 from vidpipe.features.loader import FeatureLoader, FeatureOptions
 from vidpipe.features.make import FeatureJob, make_features
 from vidpipe.loader import Batch
@@ -146,6 +149,10 @@ def test_damage_is_named(features: Path, tmp_path: Path, motion_shards: Path) ->
     shard.write_bytes(data)
     with opened(copy, epoch_unit="clip") as loader, pytest.raises(BadSampleError, match=r"00000\.tar: sample .*CRC-32"):
         list(loader)
+    for code, error in ((errno.EIO, BadSampleError), (errno.ENOMEM, StorageError)):
+        failing = mock.patch("os.pread", side_effect=OSError(code, os.strerror(code)))
+        with failing, opened(copy) as loader, pytest.raises(error, match=rf"can't be read: {os.strerror(code)}"):
+            list(loader)
     shard.write_bytes(data[:-512])
     with opened(copy, epoch_unit="clip") as loader, pytest.raises(ShardError, match="truncated or replaced"):
         list(loader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -211,6 +213,19 @@ def test_where_they_cant_be_had_it_is_said(motion_shards: Path, bucket: str) -> 
     with pytest.raises(UsageError, match=r"readers: got 'fork'"):
         LoaderOptions(readers="fork")
     assert not read_processes()
+
+
+def test_where_the_plan_cant_be_shared_the_memory_is_closed(
+    motion_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = mock.Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    monkeypatch.setattr("vidpipe.loader.read_processes.share", failing)
+    with pytest.raises(UsageError, match=r"can't be started \(No space left on device\)") as caught:
+        loader(motion_shards, "processes")
+    files = [str(path.resolve()) for path in Path("/proc/self/fd").iterdir()]
+    assert (
+        caught and sum("vidpipe-frames" in name for name in files) == 1
+    )  # the mapping's, which the error's frames still hold
 
 
 def test_a_fork_that_ends_takes_nothing_from_its_parent(motion_shards: Path) -> None:

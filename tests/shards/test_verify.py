@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from command_line import RunCommand
 
 from vidpipe.shards.index import read_samples, write_samples
 from vidpipe.shards.manifest import FileEntry, load_manifest
+from vidpipe.shards.verify import verify_split
 
 
 @pytest.fixture
@@ -112,6 +114,33 @@ def test_a_row_that_is_not_its_samples_is_found_deeply(
     assert result.code == 1
     assert f"{row['shard']}: sample {row['key']}: " in result.out and expected in result.out
     assert result.out.count("sample ") == result.out.count(f"sample {row['key']}")
+
+
+@pytest.mark.parametrize("name", ["zzz.tar", "00000.tar"])
+def test_a_row_of_no_shard_or_away_from_its_others_is_found(shards: Path, vidpipe: RunCommand, name: str) -> None:
+    samples_file = _rewrite(shards, lambda row: {"shard": name})
+    load_manifest(shards).model_copy(update={"samples_file": samples_file}).write(shards)
+    last, result = read_samples(shards).to_pylist()[-1], vidpipe("verify", shards)
+    assert result.code == 1 and f"{name}: sample {last['key']}: in samples.parquet, but" in result.out
+    assert result.out.count("sample ") == 1
+
+
+def test_no_more_than_a_shards_rows_are_held(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a split with many shards, of which none is there."""
+    monkeypatch.setattr("vidpipe.shards.index.ROWS_AT_ONCE", 32)
+    manifest, (row, *_) = load_manifest(shards), read_samples(shards).to_pylist()
+    entries = [manifest.shards[0].model_copy(update={"name": f"{number:05d}.tar"}) for number in range(100, 200)]
+    many = tmp_path / "many"
+    many.mkdir()
+    rows = ({**row, "shard": entry.name, "key": f"{n:09d}-000"} for entry in entries for n in range(20))
+    manifest.model_copy(update={"shards": tuple(entries), "samples_file": write_samples(many, rows)}).write(many)
+    verify_split(many)
+    tracemalloc.start()
+    faults = verify_split(many).faults
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(fault.message == "missing" for fault in faults) == 100
+    assert most < 2e6, most
 
 
 @pytest.mark.parametrize(

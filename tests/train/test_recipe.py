@@ -97,6 +97,10 @@ def test_augmentation_of_the_recipe_reaches_the_loader(motion_shards: Path) -> N
         assert loader.options.affine == Affine(rotation=10, scale=(0.9, 1.1))
         batch = next(iter(loader))
     assert batch.key[::2] == batch.key[1::2] and batch.clip_key[1] == f"{batch.key[0]}/1"
+    section = load_train_recipe("vivit-tiny", ["data.augment=null"], batch_size=4).data
+    assert section.crop_scale == (0.7, 1.0)
+    with open_train_loader(motion_shards, section, accumulate=1, device="cpu", seed=0) as loader:
+        assert loader.options.crop_scale == (0.08, 1.0)
 
 
 def test_a_recipe_can_extend_another(tmp_path: Path) -> None:

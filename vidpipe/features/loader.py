@@ -23,7 +23,7 @@ from vidpipe.loader.augment import sample_rng
 from vidpipe.loader.background import Background
 from vidpipe.loader.index import load_index
 from vidpipe.loader.place import Place, Spot
-from vidpipe.loader.reader import open_shard_file, open_shards_allowed
+from vidpipe.loader.reader import open_shard_file, open_shards_allowed, read_error
 from vidpipe.loader.sampling import Sampling, Units
 from vidpipe.loader.state import VERSION, check_state, fingerprint
 from vidpipe.loader.transfer import find_device
@@ -208,7 +208,11 @@ class FeatureLoader:
         )
         first, size = frames[0], self._format.frame_bytes
         begin = int(index.offset[sample]) + self._format.offset(first)
-        content = memoryview(os.pread(self._opened(shard).descriptor, (frames[-1] - first + 1) * size, begin))
+        file = self._opened(shard)
+        try:
+            content = memoryview(os.pread(file.descriptor, (frames[-1] - first + 1) * size, begin))
+        except OSError as error:
+            raise read_error(shard, index.key[sample], error) from error
         checksums = index.crc32[int(index.crc_start[sample]) + first :]
         for frame in range(frames[-1] - first + 1):
             if crc32(content[frame * size : (frame + 1) * size]) != checksums[frame]:

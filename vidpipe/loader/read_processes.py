@@ -59,12 +59,14 @@ class ReadProcesses:
         try:
             self.memory = SharedMemory(lock)
             self._end = weakref.finalize(self, _end, processes, self.memory, os.getpid())
-            with share(plan) as plan_file:
-                while len(processes) < number:
-                    processes.append(_Process(self.memory.descriptor, plan_file.fileno()))
-        except OSError as error:
-            if processes:
+            try:
+                with share(plan) as plan_file:
+                    while len(processes) < number:
+                        processes.append(_Process(self.memory.descriptor, plan_file.fileno()))
+            except BaseException:
                 self.close()
+                raise
+        except OSError as error:
             raise UsageError(
                 f"readers: {number} processes can't be started ({error.strerror}): take fewer `threads`, raise the limit that they "
                 "meet (`ulimit -u` for processes, `-n` for open files, `-v` for addresses), or take readers='threads'"

@@ -68,6 +68,12 @@ def open_shard_file(path: Path, expected_bytes: int) -> OpenFile:
     return file
 
 
+def read_error(shard: str, key: str, error: OSError) -> ShardError:
+    """What the system says about reading a sample: of that sample, or of storage, which may serve another time."""
+    message = f"can't be read: {error.strerror}"
+    return BadSampleError(shard, key, message) if error.errno in _OF_THE_FILE else StorageError(f"{shard}: {message}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a sample lies: its open shard, that shard's name, the sample's number, and its files' offsets."""
@@ -286,9 +292,7 @@ class ClipReader:
                 if flags:  # nothing is, or this file system can't tell
                     flags = 0
                     continue
-                if error.errno in _OF_THE_FILE:
-                    raise self._bad(place, f"can't be read: {error.strerror}") from error
-                raise StorageError(f"{place.name}: can't be read: {error.strerror}") from error
+                raise read_error(place.name, self._index.name(place.sample), error) from error
             if got == 0:
                 raise self._bad(place, "ends too early: the shard was truncated while in use")
             flags = 0

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from vidpipe.shards.checksum import crc32, file_sha256
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.features import FeatureFormat
-from vidpipe.shards.index import read_samples
+from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.layout import MANIFEST, REJECTS, SAMPLES, UNLABELLED, index_name, label_bytes, video_of
 from vidpipe.shards.manifest import Manifest, ShardEntry, load_manifest
 from vidpipe.shards.tar import BLOCK, Member, TarSummary, dali_index, header, place_members
@@ -60,12 +64,13 @@ class Verification:
     faults: tuple[Fault, ...]
 
 
-def verify_split(folder: Path, *, deep: bool = False, on_shard: Callable[[str], None] | None = None) -> Verification:
+def verify_split(folder: Path, *, deep: bool = False) -> Verification:
     """Check one split folder.
 
-    Sizes and SHA-256 of samples.parquet and of every shard, `.idx` against the tar, counts. When a shard's hash is wrong, its
-    samples are searched byte by byte for the place. With `deep`, every row of samples.parquet is compared with its sample in the
-    archive, and every sample is decoded. A samples.parquet that isn't the one that was written is a fault, and isn't used.
+    Sizes and SHA-256 of samples.parquet and of every shard, every `.idx` against the rows of samples.parquet, counts. When a
+    shard's hash is wrong, its samples are searched byte by byte for the place. With `deep`, every row of samples.parquet is
+    compared with its sample in the archive, and every sample is decoded. A samples.parquet that isn't the one that was written is
+    a fault, and isn't used.
 
     Raises:
         ShardError: the folder has no readable manifest, or a file can't be read.
@@ -73,19 +78,20 @@ def verify_split(folder: Path, *, deep: bool = False, on_shard: Callable[[str], 
     manifest = load_manifest(folder)
     codec = FeatureFormat(manifest.features) if manifest.features else make_codec(manifest.codec)
     faults = list(_check_index(folder, manifest))
-    rows: list[Row] | None = None if faults else read_samples(folder, written=manifest.samples_file).to_pylist()
-    of_shard: dict[str, list[Row]] = {entry.name: [] for entry in manifest.shards}
-    for row in rows or ():
-        if row["shard"] in of_shard:
-            of_shard[row["shard"]].append(row)
-        else:
-            faults.append(Fault(row["shard"], row["key"], f"in {SAMPLES}, but its shard is not in the manifest"))
-    for entry in manifest.shards:
-        theirs = None if rows is None else of_shard[entry.name]
-        faults += _check_shard(folder / entry.name, entry, theirs, manifest=manifest, codec=codec, deep=deep)
-        if on_shard:
-            on_shard(entry.name)
-    faults += _check_counts(folder, manifest, rows)
+    samples = None if faults else SamplesFile(folder, manifest.samples_file)
+    check = partial(_check_shard, folder, manifest=manifest, codec=codec, deep=deep)
+    left = deque(manifest.shards)
+    for shard, rows in groupby(samples or (), key=itemgetter("shard")):  # so that one shard's rows are held at a time
+        if shard not in (entry.name for entry in left):
+            message = f"in {SAMPLES}, but its shard is not in the manifest, or should come before the row above"
+            faults += [Fault(shard, row["key"], message) for row in rows]
+            continue
+        while (entry := left.popleft()).name != shard:
+            faults += check(entry, [])
+        faults += check(entry, list(rows))
+    for entry in left:
+        faults += check(entry, None if samples is None else [])
+    faults += _check_counts(folder, manifest, samples)
     total = sum(entry.bytes for entry in manifest.shards)
     return Verification(folder, len(manifest.shards), manifest.num_samples, total, deep, tuple(faults))
 
@@ -101,7 +107,7 @@ def _check_index(folder: Path, manifest: Manifest) -> Iterator[Fault]:
 
 
 def _check_shard(
-    path: Path,
+    folder: Path,
     entry: ShardEntry,
     rows: Sequence[Row] | None,
     *,
@@ -110,6 +116,7 @@ def _check_shard(
     deep: bool,
 ) -> Iterator[Fault]:
     """Without rows, only whether the file is the one that was written."""
+    path = folder / entry.name
     if fault := _size_fault(path, entry.bytes):
         yield fault
         return
@@ -224,7 +231,7 @@ def _check_decoded(row: Row, payload: Sequence[bytes], codec: PayloadFormat) -> 
         yield f"decodes to {list(shape)}, but the index says {list(expected)}"
 
 
-def _check_counts(folder: Path, manifest: Manifest, rows: Sequence[Row] | None) -> Iterator[Fault]:
+def _check_counts(folder: Path, manifest: Manifest, samples: SamplesFile | None) -> Iterator[Fault]:
     counts = manifest.counts
     if counts.videos != counts.written + counts.rejected:
         text = f"{counts.videos} videos, but {counts.written} written and {counts.rejected} rejected"
@@ -233,14 +240,15 @@ def _check_counts(folder: Path, manifest: Manifest, rows: Sequence[Row] | None) 
     lines = rejects.read_bytes().count(b"\n") if rejects.is_file() else 0
     if lines != counts.rejected:
         yield Fault(REJECTS, "", f"{lines} lines, but the manifest says {counts.rejected} rejected")
-    if rows is None:
+    if samples is None:
         return
-    videos = len({video_of(row["key"]) for row in rows})
+    keys = samples.read(["key"]).column("key").to_pylist()
+    videos = len({video_of(key) for key in keys})
     if videos != counts.written:
         yield Fault(MANIFEST, "", f"{counts.written} videos written, but {SAMPLES} has {videos}")
-    if len(rows) != counts.clips:
-        yield Fault(MANIFEST, "", f"{counts.clips} clips, but {SAMPLES} has {len(rows)}")
-    if len({row["key"] for row in rows}) != len(rows):
+    if len(keys) != counts.clips:
+        yield Fault(MANIFEST, "", f"{counts.clips} clips, but {SAMPLES} has {len(keys)}")
+    if len(set(keys)) != len(keys):
         yield Fault(SAMPLES, "", "keys occur more than once")
 
 
