@@ -218,7 +218,7 @@ def test_shards_that_are_opened_at_once_are_no_more_than_may_be_open(motion_shar
     samples = [int((index.shard == shard).nonzero()[0][0]) for shard in range(3)]
     with ThreadPoolExecutor(3) as threads:
         list(
-            threads.map(lambda sample: reader.read(sample, [0], np.empty(index.clip_bytes(sample), np.uint8)), samples)
+            threads.map(lambda sample: reader.read(sample, [0], np.empty(index.frame_bytes(sample), np.uint8)), samples)
         )
     left = [weakref.ref(file) for file in opened]
     opened.clear()

@@ -44,8 +44,9 @@ def test_the_centre_crop_is_that_of_predict(motion_shards: Path) -> None:
     with vidpipe.Loader(motion_shards, split="val", batch_size=16, size=48, frames=4, backend="torch") as loader:
         batch = next(iter(loader))
     for place, key in enumerate(batch.key):
-        sample = int(index.key.places(key)[0])
-        stored = reader.read(sample, range(int(index.shape[sample, 0])), np.empty(index.clip_bytes(sample), np.uint8))
+        sample = index.key.column.to_pylist().index(key)
+        frames = range(int(index.shape[sample, 0]))
+        stored = reader.read(sample, frames, np.empty(len(frames) * index.frame_bytes(sample), np.uint8))
         expected = center_clip(stored, manifest.clip, frames=4, size=48, normalization=manifest.normalization)
         assert torch.equal(batch.video[place], expected)
 
@@ -55,9 +56,9 @@ def test_a_full_size_read_is_the_stored_normalised_tensor(motion_shards: Path) -
     folder = motion_shards / "val"
     manifest = load_manifest(folder)
     index = load_index(folder, manifest)
-    stored = ClipReader(folder, manifest, index).read(
-        0, range(int(index.shape[0, 0])), np.empty(index.clip_bytes(0), np.uint8)
-    )
+    frames = range(int(index.shape[0, 0]))
+    room = np.empty(len(frames) * index.frame_bytes(0), np.uint8)
+    stored = ClipReader(folder, manifest, index).read(0, frames, room)
     side = min(stored.shape[1:3])
     with vidpipe.Loader(motion_shards, split="val", batch_size=16, size=side, backend="torch") as loader:
         batch = next(iter(loader))

@@ -147,7 +147,7 @@ def test_without_dali_the_log_says_what_torch_and_the_cpu_do_instead(
         recolors=False,
     )
     with caplog.at_level(logging.WARNING, "vidpipe.loader"):
-        assert make_engine("auto", None, setup, decode="auto", source=Source()) == ("torch", "engine")  # type: ignore[arg-type]
+        assert make_engine("auto", None, setup, decode="auto", source=Source(), num_frames=4) == ("torch", "engine")  # type: ignore[arg-type]
     (message,) = [record.message for record in caplog.records if record.name == "vidpipe.loader"]
     assert "DALI can't be imported" in message and message.endswith(
         "backend 'torch' takes its place, and jpeg is decoded on the CPU"

@@ -108,7 +108,7 @@ def test_the_device_pass_gives_what_the_threads_give(real_shards: Path, dtype: t
     levels = torch.tensor([1.0, 0.0, 3.0, 1.0])[:, None, None, None, None]
     assert ((threads - device).abs() <= levels * LEVEL + rounding).all()
     alone = torch.empty(3, 3, 64, 64, dtype=dtype)
-    stored = ClipReader(folder, manifest, index).read(0, [0, 2, 4], np.empty(index.clip_bytes(0), np.uint8))
+    stored = ClipReader(folder, manifest, index).read(0, [0, 2, 4], np.empty(3 * index.frame_bytes(0), np.uint8))
     ClipTransform(size=64, normalization=manifest.normalization)(torch.from_numpy(stored), takes[0].drawn, out=alone)
     assert torch.equal(batches[0][3], alone)
 

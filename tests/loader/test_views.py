@@ -35,8 +35,9 @@ def _stored(folder: Path) -> dict[str, list[np.ndarray]]:
     reader = ClipReader(folder, manifest, index)
     videos: dict[str, list[np.ndarray]] = defaultdict(list)
     for sample in range(len(index)):
-        out = np.empty(index.clip_bytes(sample), np.uint8)
-        videos[str(index.video[sample])].append(reader.read(sample, range(int(index.shape[sample, 0])), out))
+        frames = range(int(index.shape[sample, 0]))
+        out = np.empty(len(frames) * index.frame_bytes(sample), np.uint8)
+        videos[str(index.video[sample])].append(reader.read(sample, frames, out))
     return videos
 
 

@@ -31,8 +31,10 @@ def test_rotated_is_upright_av1_is_decoded_and_short_is_padded(real_shards: Path
     assert rows["av1.mkv"]["padded_frames"] == 0
     manifest = load_manifest(folder)
     index = load_index(folder, manifest)
-    sample = int(index.video.places("av1.mkv")[0])
-    video = ClipReader(folder, manifest, index).read(sample, range(16), np.empty(index.clip_bytes(sample), np.uint8))
+    sample = index.video.column.to_pylist().index("av1.mkv")
+    video = ClipReader(folder, manifest, index).read(
+        sample, range(16), np.empty(16 * index.frame_bytes(sample), np.uint8)
+    )
     assert video.std() > 10 and np.abs(np.diff(video.astype(int), axis=0)).max() > 0
 
 
@@ -43,7 +45,7 @@ def test_the_statistics_are_those_of_the_stored_frames(real_shards: Path) -> Non
     reader = ClipReader(folder, manifest, index)
     pixels = np.concatenate(
         [
-            reader.read(i, range(16), np.empty(index.clip_bytes(i), np.uint8))[::8, ::4, ::4].reshape(-1, 3) / 255
+            reader.read(i, range(16), np.empty(16 * index.frame_bytes(i), np.uint8))[::8, ::4, ::4].reshape(-1, 3) / 255
             for i in range(len(index))
         ]
     )

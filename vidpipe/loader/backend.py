@@ -20,9 +20,9 @@ def make_engine(
     pool: ReadPool,
     setup: EngineSetup,
     *,
-    decode: Decode = "cpu",
-    source: StoredSource | None = None,
-    num_frames: int = 0,
+    decode: Decode,
+    source: StoredSource,
+    num_frames: int,
 ) -> tuple[str, Engine]:
     """The backend's name and its engine.
 
@@ -36,7 +36,7 @@ def make_engine(
         UsageError: `decode` can't be had.
     """
     codecs = device_codecs(decode, backend, setup.device)
-    wanted = codecs & source.codecs if source is not None else frozenset()
+    wanted = codecs & source.codecs
     if backend == "dali" or decode == "gpu" or (backend == "auto" and setup.device.type == "cuda"):
         try:
             from vidpipe.loader.dali import DaliEngine
@@ -47,7 +47,7 @@ def make_engine(
             decoding = f", and {', '.join(sorted(wanted))} is decoded on the CPU" if wanted else ""
             logger.warning("DALI can't be imported (%s): backend 'torch' takes its place%s", error, decoding)
         else:
-            if source is not None and wanted:
+            if wanted:
                 try:
                     return "dali", DaliEngine(pool, setup, DeviceDecoding(source, wanted, num_frames))
                 except ValueError as error:

@@ -48,10 +48,6 @@ class Strings:
         """The values at some places."""
         return [self[place] for place in places]  # Arrow's own take first joins all chunks of a column
 
-    def places(self, value: str) -> NDArray[np.int64]:
-        """Where a value stands."""
-        return np.flatnonzero(pc.equal(self.column, value).to_numpy())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleIndex(SamplePlaces):

@@ -106,7 +106,7 @@ class Loader:
         self.world_size = ours[1] if world_size is None else world_size
         check_choices(augment=augment, backend=backend, dtype=dtype, drop_last=drop_last)
         check_numbers(batch_size=batch_size, size=size, seed=seed, rank=self.rank, world_size=self.world_size)
-        self.batch_size, self.size, self.seed, self.drop_last = batch_size, size, seed, drop_last
+        self.batch_size, self.size, self.seed = batch_size, size, seed
         random = augment == "train"
         check_together(self.options, augmented=random, batch_size=batch_size)
         self._batch_samples = batch_size // self.options.clips_per_sample  # or views

@@ -108,7 +108,7 @@ class WindowedOrder:
     """
 
     def __init__(self, counts: Integers, *, window: int, seed: int) -> None:
-        self.size, self.window, self._seed = int(counts.sum()), window, seed
+        self.size, self._window, self._seed = int(counts.sum()), window, seed
         self._shards = np.flatnonzero(counts)
         self._counts = counts[self._shards]
         self._first = (np.cumsum(counts) - counts)[self._shards]
@@ -117,7 +117,7 @@ class WindowedOrder:
     def units(self, positions: Integers, epoch: int) -> Integers:
         """Units of some positions."""
         order, ends = self._epoch(epoch)
-        bounds = np.concatenate([[0], ends[self.window - 1 :: self.window], ends[-1:]])
+        bounds = np.concatenate([[0], ends[self._window - 1 :: self._window], ends[-1:]])
         number = np.searchsorted(bounds, positions, side="right") - 1
         begin = bounds[number]
         within = permute(
@@ -131,9 +131,9 @@ class WindowedOrder:
     def shards_ahead(self, position: int, epoch: int) -> list[list[int]]:
         """The shards of the window that a position is in, and those of the next one."""
         order, ends = self._epoch(epoch)
-        first = int(np.searchsorted(ends, position, side="right")) // self.window * self.window
-        end = first + self.window
-        after = order[end : end + self.window] if end < len(order) else self._epoch_order(epoch + 1)[: self.window]
+        first = int(np.searchsorted(ends, position, side="right")) // self._window * self._window
+        end = first + self._window
+        after = order[end : end + self._window] if end < len(order) else self._epoch_order(epoch + 1)[: self._window]
         return [self._shards[window].tolist() for window in (order[first:end], after)]
 
     def _epoch(self, epoch: int) -> tuple[Integers, Integers]:

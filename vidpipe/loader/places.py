@@ -37,10 +37,6 @@ class SamplePlaces:
         """What errors call it."""
         return f"number {sample}"
 
-    def clip_bytes(self, sample: int) -> int:
-        """Bytes of a sample's frames, decoded."""
-        return int(self.shape[sample].astype(np.int64).prod()) * 3
-
     def frame_bytes(self, sample: int) -> int:
         """Bytes of one of a sample's frames, decoded."""
         _, height, width = self.shape[sample]

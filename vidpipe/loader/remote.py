@@ -80,7 +80,7 @@ class RemoteFolder:
         content: bytes = self._found(name, lambda: self._files.cat_file(self._path(name)))
         return content
 
-    def copy(self, name: str, descriptor: int, *, size: int | None = None, sha256: str | None = None) -> None:
+    def copy(self, name: str, descriptor: int, *, size: int, sha256: str) -> None:
         """Write a large file's content to a descriptor, from its beginning.
 
         Raises:
@@ -89,15 +89,15 @@ class RemoteFolder:
         """
         path = self._path(name)
         found: int = self._found(name, lambda: self._files.size(path))
-        if size not in (None, found):
+        if found != size:
             raise ShardError(f"{self.url}/{name}: {found} bytes, but the manifest says {size}: truncated or replaced")
         for _ in range(2):
             digest = hashlib.sha256()
-            for start in range(0, found, PIECE_BYTES):
-                piece = self._found(name, partial(self._piece, path, start, min(found, start + PIECE_BYTES)))
+            for start in range(0, size, PIECE_BYTES):
+                piece = self._found(name, partial(self._piece, path, start, min(size, start + PIECE_BYTES)))
                 digest.update(piece)
                 _write(descriptor, memoryview(piece), start)
-            if sha256 in (None, digest.hexdigest()):
+            if digest.hexdigest() == sha256:
                 return
         raise ShardError(f"{self.url}/{name}: its content has another SHA-256 than the manifest says; upload it again")
 

@@ -225,7 +225,7 @@ def _groups(units: Units, source: Source, *, balance: bool, seed: int) -> Groups
         raise UsageError(
             f"balance: {int((label < 0).sum())} samples have no label; leave them out with where='label >= 0'"
         )
-    split = source.split_of_sample[first] if weights is not None else np.zeros(len(first), np.int64)
+    split = source.split_numbers(first) if weights is not None else np.zeros(len(first), np.int64)
     num_labels = int(label.max()) + 1
     present, group = np.unique(split * num_labels + label, return_inverse=True)
     split_of_group = present // num_labels

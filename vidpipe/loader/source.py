@@ -35,9 +35,8 @@ class Source:
     Attributes:
         splits: in the order given.
         weights: of the splits, None where none were given.
-        index: of all samples; labels are those of `classes`.
-        classes: of all splits, those of the first one first; classes of one name are one.
         manifest: see `unite_manifests`.
+        index: of all samples; labels are those of the manifest's classes.
         split_of_shard: which split each shard of the index is of.
         matching: bool [samples], those that fulfil `options.where`; None without a condition.
         shard_window: shards that are shuffled together; None shuffles globally.
@@ -54,9 +53,8 @@ class Source:
             open_split(folder, split, cache_dir=options.cache_dir, max_bytes=max_bytes) for folder in folders
         )
         self.manifest = unite_manifests([split.manifest for split in self.splits], options.normalization)
-        self.classes = self.manifest.classes
         samples = [SamplesFile(split.folder, split.manifest.samples_file) for split in self.splits]
-        self.index = _load(self.splits, samples, self.classes)
+        self.index = _load(self.splits, samples, self.manifest.classes)
         counts = [len(split.manifest.shards) for split in self.splits]
         self.split_of_shard = np.repeat(np.arange(len(counts)), counts)
         if options.normalization is None:
@@ -88,11 +86,6 @@ class Source:
         self._readers = SplitReaders(readers, self.index, self.split_of_shard, self._codec_names, join=_joins(options))
 
     @property
-    def split_of_sample(self) -> Integers:
-        """Which split each sample is of."""
-        return self.split_of_shard[self.index.shard]
-
-    @property
     def identity(self) -> str:
         """Fingerprint of the shards' content."""
         return content_fingerprint(split.manifest for split in self.splits)
@@ -101,7 +94,7 @@ class Source:
         """Which split a sample is of."""
         return self._readers.split_number(sample)
 
-    def split_numbers(self, samples: Sequence[int]) -> Integers:
+    def split_numbers(self, samples: Sequence[int] | Integers) -> Integers:
         """Which split each of some samples is of."""
         return self.split_of_shard[self.index.shard[samples]]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
-from vidpipe.shards.codecs.base import Codec, CodecSpec, EncodedClip
+from vidpipe.shards.codecs.base import Codec, CodecSpec
 from vidpipe.shards.codecs.jpeg import JpegCodec
 from vidpipe.shards.codecs.mp4 import Mp4Codec
 from vidpipe.shards.codecs.tensor import Float16TensorCodec, TensorCodec
 
-__all__ = ["CODECS", "Codec", "CodecSpec", "EncodedClip", "make_codec", "stores_whole_videos"]
+__all__ = ["CODECS", "Codec", "CodecSpec", "make_codec", "stores_whole_videos"]
 
 CODECS: dict[str, type[Codec]] = {"jpeg": JpegCodec, "mp4": Mp4Codec, "tensor": TensorCodec}
 

@@ -51,11 +51,6 @@ class EncodedMember:
     extension: str
     pieces: tuple[bytes | memoryview, ...]
 
-    @property
-    def size(self) -> int:
-        """Bytes of the content."""
-        return sum(memoryview(piece).nbytes for piece in self.pieces)
-
 
 @dataclass(frozen=True, slots=True)
 class EncodedClip:
@@ -68,11 +63,6 @@ class EncodedClip:
 
     members: tuple[EncodedMember, ...]
     crc32: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the payload."""
-        return sum(member.size for member in self.members)
 
 
 class Part(NamedTuple):
