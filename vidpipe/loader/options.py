@@ -79,7 +79,8 @@ class LoaderOptions:
         shuffle_window: shards in a window.
         decode: where `jpeg` and `mp4` become frames: `gpu` (nvJPEG and NVDEC, by backend DALI), `cpu` (the threads that read),
             or `auto`, the GPU for `jpeg`, where DALI makes batches on one and its decoder proves able to.
-        cache_dir: where shards of remote data sets are kept; $VIDPIPE_CACHE or ~/.cache/vidpipe by default.
+        cache_dir: where shards of remote data sets are kept; by default $VIDPIPE_CACHE, else $XDG_CACHE_HOME/vidpipe, else
+            ~/.cache/vidpipe.
         cache_gb: bound of all shards there together, in 10^9 bytes.
     """
 

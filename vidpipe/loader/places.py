@@ -13,10 +13,10 @@ class SamplePlaces:
     """One entry a sample.
 
     Attributes:
-        shards: file names, in the manifest's order; `shard` indexes them.
+        shards: file names, in the manifest's order; `shard`, int32 [N], indexes them.
         shape: int32 [N, 3]: T, H, W of the stored clip.
-        offset: of the payload's first byte in its shard.
-        size: int64, the sizes of all samples' payload files one after the other; those of sample i are
+        offset: int64 [N], in bytes: of the payload's first byte in its shard.
+        size: int64, in bytes: the sizes of all samples' payload files one after the other; those of sample i are
             size[size_start[i]:size_start[i+1]].
         crc32: uint32, all samples' checksums one after the other; those of sample i are crc32[crc_start[i]:crc_start[i+1]].
     """

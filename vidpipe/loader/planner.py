@@ -61,7 +61,12 @@ class Planner:
         return self._sampling.size * self._per_unit
 
     def requests(self, positions: Integers, padding: NDArray[np.bool_], epoch: int) -> list[Request]:
-        """What is asked for at some positions of an epoch, in their order; successive views of a clip are one read."""
+        """What is asked for at some positions of an epoch, in their order; successive views of a clip are one read.
+
+        Args:
+            positions: int64 [N], each from 0 to below `num_positions`.
+            padding: bool [N], which of them only fill up the batch.
+        """
         drawn = self._sampling.draw(positions // self._per_unit, epoch)
         if self._views is None:
             samples = self._sampling.samples(drawn, epoch, random=self._augmentation is not None)

@@ -198,7 +198,7 @@ def open_split(folder: Folder, split: str | None, *, cache_dir: Folder | None, m
 
     Args:
         split: its name; None for `train`, or whichever one a split's own folder is.
-        cache_dir: of remote shards; by default $VIDPIPE_CACHE, else ~/.cache/vidpipe.
+        cache_dir: of remote shards; by default $VIDPIPE_CACHE, else $XDG_CACHE_HOME/vidpipe, else ~/.cache/vidpipe.
         max_bytes: of all remote shards there.
 
     Raises:

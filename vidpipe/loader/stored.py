@@ -19,8 +19,8 @@ class Stored:
 
     Attributes:
         codec: name of the codec.
-        parts: as `Codec.parts` names them for these frames; of `jpeg` none, but
-        strips: filmstrips of them.
+        parts: encoded bytes, as `Codec.parts` orders them; empty for `jpeg`.
+        strips: for `jpeg`, its filmstrips.
         frames: their numbers in the stored clip.
         shape: (T, H, W, 3) of what they decode to.
     """

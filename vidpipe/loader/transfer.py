@@ -1,4 +1,4 @@
-"""From the host to the device without either waiting for the other, on the CPU nothing but what has to be done there."""
+"""Copies from host to GPU that don't block, and the loader's CUDA streams."""
 
 from __future__ import annotations
 

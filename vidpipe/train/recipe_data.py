@@ -47,7 +47,8 @@ class DataSection(Section):
         threads: of the loader; None is one for each core.
         readers: what reads, `threads` or `processes`, of which the training loop's own thread notices less.
         prefetch_batches: that are prepared ahead of the one in use.
-        cache_dir: where shards that are at a URL are kept; None is $VIDPIPE_CACHE or ~/.cache/vidpipe.
+        cache_dir: where shards that are at a URL are kept; None is $VIDPIPE_CACHE, else $XDG_CACHE_HOME/vidpipe, else
+            ~/.cache/vidpipe.
         cache_gb: bound of all shards there together, in 10^9 bytes.
     """
 
