@@ -18,7 +18,7 @@ from torch import Tensor
 import vidpipe
 from vidpipe.bench.gpu.models import MODELS
 from vidpipe.loader import Batch
-from vidpipe.loader.assemble import fields_of
+from vidpipe.loader.assemble import make_batch
 from vidpipe.loader.place import Spot
 from vidpipe.loader.randaugment import OPERATIONS
 from vidpipe.loader.request import frames_at
@@ -114,9 +114,9 @@ def test_labels_and_marks_are_copied_without_waiting(motion_shards: Path) -> Non
     with vidpipe.Loader(motion_shards, batch_size=CLIPS, size=32, augment="train", backend="torch") as loader:
         requests = loader._requests(Spot(0, 0))
     with HostWaits() as waits:
-        fields = fields_of(source, requests, META)
+        batch = make_batch(source, requests, torch.empty(CLIPS, 3, 16, 32, 32, device=META))
     source.close()
-    assert all(fields[name].device == META for name in ("label", "is_padding", "view", "dataset"))
+    assert all(tensor.device == META for tensor in (batch.label, batch.is_padding, batch.view, batch.dataset))
     assert not waits.found, "\n".join(waits.found)
 
 

@@ -138,7 +138,7 @@ def test_frames_arrive_before_the_batch_in_front_of_them_is_asked_for(
         monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", decode)
         started = [loader._engine.start(loader._requests(Spot(0, consumed))) for consumed in (0, 3)]
         assert all(arrived.acquire(timeout=60) for _ in started)
-        assert [len(loader._engine.finish(one).video) for one in started] == [3, 3]
+        assert [loader._engine.finish(one, lambda _, video: len(video)).value for one in started] == [3, 3]
 
 
 @pytest.mark.usefixtures("by_dali")

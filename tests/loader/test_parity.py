@@ -100,9 +100,9 @@ def test_the_device_pass_gives_what_the_threads_give(real_shards: Path, dtype: t
     pool = ReadPool(ClipReader(folder, manifest, index), threads=2, frame_bytes=index.frame_bytes)
     batches = []
     for engine in (TorchEngine(pool, setup), TorchDeviceEngine(pool, setup)):
-        made = engine.finish(engine.start(requests))
-        assert made.requests == requests and made.video.shape == (4, 3, 3, 64, 64)
-        batches.append(made.video)
+        served, video = engine.finish(engine.start(requests), lambda served, video: (served, video)).value
+        assert served == requests and video.shape == (4, 3, 3, 64, 64)
+        batches.append(video)
     pool.close()
     threads, device = (batch.float() for batch in batches)
     levels = torch.tensor([1.0, 0.0, 3.0, 1.0])[:, None, None, None, None]

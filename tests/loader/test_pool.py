@@ -84,9 +84,11 @@ def test_each_clip_has_room_for_itself_and_a_larger_stand_in_memory_of_its_own(r
     assert reading.buffer.nbytes == len(FRAMES) * (2 * sizes[large] + sizes[small])
     assert [served.sample for served, _ in reading.results()] == [large] * 3
     for engine in engines(pool, setup):
-        made = engine.finish(engine.start(wanted))
-        sound = engine.finish(engine.start([request(large)] * 3))
-        assert torch.equal(made.video, sound.video) and torch.equal(made.video[0], made.video[1])
+        made, sound = (
+            engine.finish(engine.start(requests), lambda _, video: video).value
+            for requests in (wanted, [request(large)] * 3)
+        )
+        assert torch.equal(made, sound) and torch.equal(made[0], made[1])
         engine.close()
     pool.close()
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vidpipe.loader.batch import Batch, RawBatch, clip_names
+from vidpipe.loader.engine import Made
 from vidpipe.loader.request import Request, places_of
 from vidpipe.loader.source import Source
 from vidpipe.loader.transfer import to_device
 from vidpipe.shards.codecs.base import Frames
 
 
-def fields_of(source: Source, requests: Sequence[Request], device: torch.device) -> dict[str, Any]:
-    """All of a batch but its clips, by the names that `Batch` has for them; tensors on the device.
+def make_batch(source: Source, requests: Sequence[Request], video: Tensor) -> Batch:
+    """The batch of some clips [B, 3, T, H, W]; all its tensors are on their device.
 
     On a GPU they are copied on the current stream, as few times as can be: each time another thread may take Python's lock.
     """
@@ -25,23 +26,25 @@ def fields_of(source: Source, requests: Sequence[Request], device: torch.device)
     keys, datasets = source.index.key.take(samples), source.split_numbers(samples)
     marks = [(request.is_padding, take.view) for request, take in takes]
     table = np.concatenate([source.index.label[samples][None], datasets[None], np.array(marks, np.int64).T])
-    label, dataset, padding, view = to_device(torch.from_numpy(table), device).unbind(0)
-    return {
-        "label": label,
-        "key": keys,
-        "clip_key": clip_names(keys, datasets=datasets.tolist(), numbers=[take.number for _, take in takes]),
-        "video_path": source.index.video.take(samples),
-        "is_padding": padding.bool(),
-        "view": view,
-        "dataset": dataset,
-    }
+    label, dataset, padding, view = to_device(torch.from_numpy(table), video.device).unbind(0)
+    return Batch(
+        video=video,
+        label=label,
+        key=keys,
+        clip_key=clip_names(keys, datasets=datasets.tolist(), numbers=[take.number for _, take in takes]),
+        video_path=source.index.video.take(samples),
+        is_padding=padding.bool(),
+        view=view,
+        dataset=dataset,
+    )
 
 
-def to_consumer(batch: Batch, ready: torch.cuda.Event | None) -> Batch:
+def to_consumer(made: Made[Batch]) -> Batch:
     """A batch for work on the current stream, which alone waits for what isn't done yet."""
-    if ready is not None:
+    batch = made.value
+    if made.ready is not None:
         stream = torch.cuda.current_stream(batch.video.device)
-        stream.wait_event(ready)
+        stream.wait_event(made.ready)
         # Or their memory would go back to the streams that made them while this one is at work on it.
         tensors = (batch.video, batch.label, batch.is_padding, batch.view, batch.dataset)
         for tensor in {tensor.untyped_storage().data_ptr(): tensor for tensor in tensors}.values():

@@ -25,7 +25,7 @@ from vidpipe.errors import ShardError
 from vidpipe.loader.affine import Warp
 from vidpipe.loader.augment import Drawn
 from vidpipe.loader.dali_decoder import DeviceDecoder
-from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made
+from vidpipe.loader.engine import Complete, Engine, EngineSetup, Made, T
 from vidpipe.loader.pool import Reading, ReadPool
 from vidpipe.loader.request import Request, frames_at, places_of
 from vidpipe.loader.stored import DeviceDecoding, Stored
@@ -95,7 +95,7 @@ class DaliEngine(Engine):
             return _Started(partial(self._arrive, reading, requests))
         return _Started(self._ahead.submit(self._arrive, reading, requests).result)
 
-    def finish(self, started: object, describe: Describe | None = None) -> Made:
+    def finish(self, started: object, complete: Complete[T]) -> Made[T]:
         """Wait for the frames, and run the pipeline on them.
 
         On the CPU the result is DALI's own memory, which it doesn't use again; on a GPU a copy, as torch's streams know nothing
@@ -111,8 +111,7 @@ class DaliEngine(Engine):
                 for take in request.takes
             ]
             batch = self._transformed([clip for clip, _ in clips], [drawn for _, drawn in clips])
-            fields = describe(arrived.requests) if describe else {}
-            return Made(arrived.requests, batch, fields, self._stream.mark((arrived.videos, clips)))
+            return Made(complete(arrived.requests, batch), self._stream.mark((arrived.videos, clips)))
 
     def close(self) -> None:
         """End the thread, and free the pipelines."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from vidpipe.loader.request import Request
 from vidpipe.shards.manifest import Normalization
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,23 +40,20 @@ class EngineSetup:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
-    """The model's input.
+class Made(Generic[T]):
+    """What became of a batch.
 
     Attributes:
-        requests: that were served in the end.
-        video: the clips of all of them, [B, 3, T, size, size].
-        fields: what was told of them, of the other attributes of `Batch`, by name.
+        value: what was made of its clips.
         ready: after which all of it is whole, where the device may still be at work on it on another stream.
     """
 
-    requests: list[Request]
-    video: Tensor
-    fields: Mapping[str, Any]
+    value: T
     ready: torch.cuda.Event | None = None
 
 
-Describe = Callable[[Sequence[Request]], Mapping[str, Any]]
+Complete = Callable[[Sequence[Request], Tensor], T]
+"""From the requests that were served in the end, and their clips, [B, 3, T, size, size]."""
 
 
 class Engine(ABC):
@@ -71,12 +70,11 @@ class Engine(ABC):
         """Begin to read a batch."""
 
     @abstractmethod
-    def finish(self, started: object, describe: Describe | None = None) -> Made:
-        """What became of it.
+    def finish(self, started: object, complete: Complete[T]) -> Made[T]:
+        """Wait for it.
 
         Args:
-            describe: gives the fields of the requests that were served in the end; what it queues on the current stream is
-                whole when the clips are.
+            complete: makes of it what is wanted; what it queues on the current stream is whole when the clips are.
         """
 
     @abstractmethod

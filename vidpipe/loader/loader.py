@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
 from vidpipe.environment import check_rank, rank_and_world_size
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.assemble import fields_of, make_raw_batch, to_consumer
+from vidpipe.loader.assemble import make_batch, make_raw_batch, to_consumer
 from vidpipe.loader.backend import make_engine
 from vidpipe.loader.background import Background
 from vidpipe.loader.batch import Batch, RawBatch
-from vidpipe.loader.engine import EngineSetup
+from vidpipe.loader.engine import EngineSetup, Made
 from vidpipe.loader.options import (
     Augment,
     Backend,
@@ -173,7 +174,6 @@ class Loader:
             if processes:
                 processes.close()
             raise
-        self._device = device
         across = self.options.prefetch_across_epochs
         self._background = Background(
             ahead=self.options.prefetch_batches,
@@ -236,11 +236,10 @@ class Loader:
         return len(self._place)
 
     def __iter__(self) -> Iterator[Batch]:
-        def finish(started: object) -> tuple[Batch, torch.cuda.Event | None]:
-            made = self._engine.finish(started, lambda requests: fields_of(self._source, requests, self._device))
-            return Batch(video=made.video, **made.fields), made.ready
+        def finish(started: object) -> Made[Batch]:
+            return self._engine.finish(started, partial(make_batch, self._source))
 
-        return self._run("clips", self._engine.start, finish, lambda finished: to_consumer(*finished))
+        return self._run("clips", self._engine.start, finish, to_consumer)
 
     def read_batches(self) -> Iterator[RawBatch]:
         """As iterating, but clips as they are stored, in memory that is the consumer's own, without any transform.

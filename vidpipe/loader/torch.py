@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vidpipe.loader.engine import Describe, Engine, EngineSetup, Made
+from vidpipe.loader.engine import Complete, Engine, EngineSetup, Made, T
 from vidpipe.loader.memory import BufferPool
 from vidpipe.loader.pool import Reading, ReadPool, results_of
 from vidpipe.loader.request import Request, frames_at, places_of
@@ -44,11 +44,10 @@ class TorchEngine(Engine):
 
         return _Started(batch, self._pool.process(requests, work))
 
-    def finish(self, started: object, describe: Describe | None = None) -> Made:
+    def finish(self, started: object, complete: Complete[T]) -> Made[T]:
         """Wait for all clips."""
         assert isinstance(started, _Started)
-        requests = results_of(started.tasks)
-        return Made(requests, started.batch, describe(requests) if describe else {})
+        return Made(complete(results_of(started.tasks), started.batch))
 
     def close(self) -> None:
         """Nothing to free."""
@@ -75,7 +74,7 @@ class TorchDeviceEngine(Engine):
         """Read a batch's frames in the pool's threads."""
         return self._pool.read(requests)
 
-    def finish(self, started: object, describe: Describe | None = None) -> Made:
+    def finish(self, started: object, complete: Complete[T]) -> Made[T]:
         """Wait for the frames, then queue their copy and what is done to them."""
         assert isinstance(started, Reading)
         results = started.results()
@@ -92,7 +91,7 @@ class TorchDeviceEngine(Engine):
                 for clip, take in enumerate(request.takes, start=first[place]):
                     video = frames_at(videos[place], places_of(take, request))
                     self._transform(video, take.drawn, out=clips[clip])
-            return Made(requests, batch, describe(requests) if describe else {}, self._stream.mark(videos))
+            return Made(complete(requests, batch), self._stream.mark(videos))
 
     def close(self) -> None:
         """Wait for what is queued, which reads memory of ours."""

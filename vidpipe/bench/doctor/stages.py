@@ -20,7 +20,7 @@ from vidpipe.bench.doctor.report import Stage, StageName
 from vidpipe.loader import LoaderOptions
 from vidpipe.loader.augment import Drawn, sample_rng
 from vidpipe.loader.backend import make_engine
-from vidpipe.loader.engine import EngineSetup
+from vidpipe.loader.engine import EngineSetup, Made
 from vidpipe.loader.index import SampleIndex, load_index
 from vidpipe.loader.open_file import OpenFile
 from vidpipe.loader.order import permute
@@ -217,17 +217,20 @@ class Stages:
         def begin() -> object:
             return engine.start(list(itertools.islice(clips, section.batch_size)))
 
-        engine.finish(begin())
+        def finish(started: object) -> Made[torch.Tensor]:
+            return engine.finish(started, lambda _, video: video)
+
+        finish(begin())
         begun = deque([begin()])
         done, start = 0, time.perf_counter()
         while done == 0 or time.perf_counter() < start + self._seconds:
             begun.append(begin())
-            made = engine.finish(begun.popleft())
+            made = finish(begun.popleft())
             done += 1
         if made.ready is not None:
             made.ready.synchronize()
         rate = done * section.batch_size / (time.perf_counter() - start)
-        engine.finish(begun.popleft())
+        finish(begun.popleft())
         pool.close()
         engine.close()
         return rate, self.manifest.codec.name in engine.decodes
