@@ -130,13 +130,10 @@ def test_without_dali_the_log_says_what_torch_and_the_cpu_do_instead(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a GPU, so with an engine that is none."""
-
-    class Source:
-        codecs = frozenset({"jpeg", "tensor"})
-
     monkeypatch.setitem(sys.modules, "vidpipe.loader.dali", None)
     monkeypatch.setattr("vidpipe.loader.torch.TorchDeviceEngine", lambda pool, setup: "engine")
     setup = EngineSetup(
+        num_frames=4,
         size=32,
         normalization=Normalization(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         dtype=torch.float32,
@@ -147,7 +144,8 @@ def test_without_dali_the_log_says_what_torch_and_the_cpu_do_instead(
         recolors=False,
     )
     with caplog.at_level(logging.WARNING, "vidpipe.loader"):
-        assert make_engine("auto", None, setup, decode="auto", source=Source(), num_frames=4) == ("torch", "engine")  # type: ignore[arg-type]
+        codecs = frozenset({"jpeg", "tensor"})
+        assert make_engine("auto", None, setup, decode="auto", codecs=codecs) == ("torch", "engine")  # type: ignore[arg-type]
     (message,) = [record.message for record in caplog.records if record.name == "vidpipe.loader"]
     assert "DALI can't be imported" in message and message.endswith(
         "backend 'torch' takes its place, and jpeg is decoded on the CPU"

@@ -81,6 +81,7 @@ def test_the_device_pass_gives_what_the_threads_give(real_shards: Path, dtype: t
     manifest = load_manifest(folder)
     index = load_index(folder, manifest)
     setup = EngineSetup(
+        num_frames=3,
         size=64,
         normalization=manifest.normalization,
         dtype=dtype,

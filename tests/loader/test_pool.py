@@ -63,6 +63,7 @@ def test_each_clip_has_room_for_itself_and_a_larger_stand_in_memory_of_its_own(r
     small, large = int(np.argmin(sizes)), int(np.argmax(sizes))
     assert sizes[small] < sizes[large] == index.max_frame_bytes
     setup = EngineSetup(
+        num_frames=len(FRAMES),
         size=32,
         normalization=manifest.normalization,
         dtype=torch.float32,

@@ -10,7 +10,6 @@ from vidpipe.errors import MissingExtraError, UsageError
 from vidpipe.loader.engine import Engine, EngineSetup
 from vidpipe.loader.options import Backend, Decode
 from vidpipe.loader.pool import ReadPool
-from vidpipe.loader.stored import DeviceDecoding, StoredSource
 
 logger = logging.getLogger("vidpipe.loader")
 
@@ -21,22 +20,19 @@ def make_engine(
     setup: EngineSetup,
     *,
     decode: Decode,
-    source: StoredSource,
-    num_frames: int,
+    codecs: frozenset[str],
 ) -> tuple[str, Engine]:
     """The backend's name and its engine.
 
     Args:
         decode: where samples are decoded; see `LoaderOptions`.
-        source: of what is decoded elsewhere than on the CPU.
-        num_frames: of a clip.
+        codecs: names of those that samples are stored with.
 
     Raises:
         MissingExtraError: `dali` was asked for where it can't be imported.
         UsageError: `decode` can't be had.
     """
-    codecs = device_codecs(decode, backend, setup.device)
-    wanted = codecs & source.codecs
+    wanted = device_codecs(decode, backend, setup.device) & codecs
     if backend == "dali" or decode == "gpu" or (backend == "auto" and setup.device.type == "cuda"):
         try:
             from vidpipe.loader.dali import DaliEngine
@@ -49,7 +45,7 @@ def make_engine(
         else:
             if wanted:
                 try:
-                    return "dali", DaliEngine(pool, setup, DeviceDecoding(source, wanted, num_frames))
+                    return "dali", DaliEngine(pool, setup, wanted)
                 except ValueError as error:
                     message = f"{', '.join(sorted(wanted))} can't be decoded on {setup.device}: {error}"
                     if decode == "gpu":

@@ -28,7 +28,7 @@ from vidpipe.loader.dali_decoder import DeviceDecoder
 from vidpipe.loader.engine import Complete, Engine, EngineSetup, Made, T
 from vidpipe.loader.pool import Reading, ReadPool
 from vidpipe.loader.request import Request, frames_at, places_of
-from vidpipe.loader.stored import DeviceDecoding, Stored
+from vidpipe.loader.stored import Stored
 from vidpipe.loader.transfer import SideStream, as_one, threads_for
 from vidpipe.shards.codecs.base import Frames
 
@@ -59,25 +59,22 @@ class DaliEngine(Engine):
     """One DALI pipeline, fed with the clips of one batch at a time, and one before it for each codec that the device decodes.
 
     Args:
-        decoding: None has all samples decoded by the pool's threads.
+        decodes: names of the codecs whose samples aren't decoded by the pool's threads, but by the device.
 
     Raises:
         ValueError: the device can't decode; see `DeviceDecoder`.
     """
 
-    def __init__(self, pool: ReadPool, setup: EngineSetup, decoding: DeviceDecoding | None = None) -> None:
-        self._pool, self._setup, self._decoding = pool, setup, decoding
+    def __init__(self, pool: ReadPool, setup: EngineSetup, decodes: frozenset[str] = frozenset()) -> None:
+        self._pool, self._setup, self.decodes = pool, setup, decodes
         self._on_gpu = setup.device.type == "cuda"
         self._stream, self._arrivals = SideStream(setup.device), SideStream(setup.device)
         self._ahead: ThreadPoolExecutor | None = None
-        if self._on_gpu or decoding is not None:
+        if self._on_gpu or decodes:
             self._ahead = threads_for(setup.device, 1, name="vidpipe-frames")
         self._refused = 0
-        self._decoders: dict[str, DeviceDecoder] = {}
-        if decoding is not None:
-            self.decodes = decoding.codecs
-            with self._arrivals.queue():
-                self._decoders = {codec: self._decoder(codec, decoding.num_frames) for codec in decoding.codecs}
+        with self._arrivals.queue():
+            self._decoders = {codec: self._decoder(codec) for codec in decodes}
         self._pipeline: Any = _clip_pipeline(
             setup=setup,
             batch_size=setup.max_batch_size,
@@ -90,7 +87,7 @@ class DaliEngine(Engine):
 
     def start(self, requests: Sequence[Request]) -> _Started:
         """Read a batch's clips in the pool's threads, and bring them to a GPU in one of the engine's."""
-        reading = self._pool.read(requests, self._decoding)
+        reading = self._pool.read(requests, undecoded=self.decodes)
         if self._ahead is None:
             return _Started(partial(self._arrive, reading, requests))
         return _Started(self._ahead.submit(self._arrive, reading, requests).result)
@@ -123,13 +120,13 @@ class DaliEngine(Engine):
         for decoder in self._decoders.values():
             decoder.close()
 
-    def _decoder(self, codec: str, num_frames: int) -> DeviceDecoder:
+    def _decoder(self, codec: str) -> DeviceDecoder:
         return DeviceDecoder(
             codec,
             device=self._setup.device,
             threads=self._setup.threads,
             max_samples=self._setup.max_batch_size,
-            max_frames=self._setup.max_batch_size * num_frames,
+            max_frames=self._setup.max_batch_size * self._setup.num_frames,
             stream=self._arrivals,
         )
 

@@ -21,6 +21,7 @@ class EngineSetup:
     """What a backend has to know.
 
     Attributes:
+        num_frames: of a clip.
         size: side of the model's input in pixels.
         dtype: of the batches: float32, float16 or bfloat16.
         device: where batches are wanted.
@@ -29,6 +30,7 @@ class EngineSetup:
         warps, recolors: whether clips may come with a warp, and with a change of colours.
     """
 
+    num_frames: int
     size: int
     normalization: Normalization
     dtype: torch.dtype

@@ -182,6 +182,7 @@ class Loader:
             device=device,
         )
         setup = EngineSetup(
+            num_frames=self.num_frames,
             size=self.size,
             normalization=self.manifest.normalization,
             dtype=dtype,
@@ -193,7 +194,7 @@ class Loader:
         )
         try:
             self.backend, self._engine = make_engine(
-                backend, self._pool, setup, decode=self.options.decode, source=self._source, num_frames=self.num_frames
+                backend, self._pool, setup, decode=self.options.decode, codecs=self._source.codecs
             )
         except BaseException:
             self._pool.close()  # nobody gets a loader that could be closed

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from vidpipe.loader.quarantine import Quarantine
 from vidpipe.loader.read_process import Wanted
 from vidpipe.loader.read_processes import ReadProcesses
 from vidpipe.loader.request import Request
-from vidpipe.loader.stored import DeviceDecoding, Stored
+from vidpipe.loader.stored import Stored, StoredSource
 from vidpipe.loader.thread_memory import ThreadMemory
 from vidpipe.loader.transfer import videos_in
 from vidpipe.shards.codecs import make_codec
@@ -35,13 +35,6 @@ BUFFER_STEP = (
     1 << 22
 )  # batches of nearly one size take each other's memory: to page-lock other memory, all of a GPU is waited for
 TASK_BYTES = 1 << 20  # small clips are read several in a task, as handing over a task costs as much as reading 0.1 MB
-
-
-class Reader(Protocol):
-    """What the threads read with, all at once; see `ClipReader.read`."""
-
-    def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
-        """Some frames of a sample's clip, in `out`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +113,7 @@ class ReadPool:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: StoredSource,
         *,
         threads: int,
         frame_bytes: Callable[[int], int],
@@ -151,25 +144,38 @@ class ReadPool:
     def read(self, requests: Sequence[Request]) -> Reading[Frames]: ...
 
     @overload
-    def read(self, requests: Sequence[Request], decoding: DeviceDecoding | None) -> Reading[Frames | Stored]: ...
+    def read(self, requests: Sequence[Request], *, undecoded: frozenset[str]) -> Reading[Frames | Stored]: ...
 
-    def read(self, requests: Sequence[Request], decoding: DeviceDecoding | None = None) -> Reading[Any]:
+    def read(self, requests: Sequence[Request], *, undecoded: frozenset[str] = frozenset()) -> Reading[Any]:
         """Read all samples of a batch, each into its part of one buffer.
 
         Args:
-            decoding: of some samples, what is stored is wanted instead.
+            undecoded: names of the codecs of whose samples what is stored is wanted instead.
         """
-        read = self._reader.read if decoding is None else decoding.read
+
+        def stays_stored(sample: int) -> bool:
+            return bool(undecoded) and self._reader.codec_of(sample) in undecoded
+
+        def read(sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames | Stored:
+            if stays_stored(sample):
+                return self._reader.read_stored(sample, frames)
+            return self._reader.read(sample, frames, out)
+
+        def space(request: Request, size: int) -> int:
+            """Bytes of the buffer for a request, whose frames take `size`; what is stored the threads put elsewhere."""
+            if not stays_stored(request.sample):
+                return size
+            return self._reader.stored_bytes(request.sample, request.frames) if self._processes else 0
+
         sizes = [self._size(request) for request in requests]
-        room = [aligned(self._room(request, size, decoding)) for request, size in zip(requests, sizes, strict=True)]
+        room = [aligned(space(request, size)) for request, size in zip(requests, sizes, strict=True)]
         *starts, end = itertools.accumulate(room, initial=0)
         buffer = self._buffers.take(end)
 
         def serve(place: int) -> tuple[Request, Any]:
             def memory(request: Request) -> NDArray[np.uint8]:
                 part, size = buffer[starts[place] : starts[place] + room[place]], self._size(request)
-                fits = size <= len(part) or (decoding is not None and decoding.decodes(request.sample))
-                return part if fits else np.empty(size, np.uint8)
+                return part if size <= len(part) or stays_stored(request.sample) else np.empty(size, np.uint8)
 
             return self._read(read, requests[place], memory)
 
@@ -177,7 +183,6 @@ class ReadPool:
             assert self._processes is not None
             sound = [p for p in group if self._quarantine is None or requests[p].sample not in self._quarantine]
             wanted = [Wanted(requests[p].sample, requests[p].frames, starts[p], room[p]) for p in sound]
-            undecoded = frozenset() if decoding is None else decoding.codecs
             found = dict(zip(sound, self._processes.read(buffer, wanted, undecoded=undecoded), strict=True))
             return [serve(p) if found.get(p) is None else (requests[p], found[p]) for p in group]
 
@@ -217,12 +222,6 @@ class ReadPool:
     def _size(self, request: Request) -> int:
         """Bytes of the frames that a request reads."""
         return len(request.frames) * self._frame_bytes(request.sample)
-
-    def _room(self, request: Request, size: int, decoding: DeviceDecoding | None) -> int:
-        """Bytes that the buffer has to have for a request, whose frames take `size`; threads have memory of their own for others."""
-        if decoding is None or not decoding.decodes(request.sample):
-            return size
-        return decoding.source.stored_bytes(request.sample, request.frames) if self._processes else 0
 
     def _share_out(self, sizes: Sequence[int], serve: Callable[[int], R]) -> list[Future[list[R]]]:
         """Call `serve` for each place in the pool's threads, for several small samples in one task.

@@ -56,11 +56,7 @@ def as_stored(
 
 
 class StoredSource(Protocol):
-    """What is read from."""
-
-    @property
-    def codecs(self) -> frozenset[str]:
-        """Names of the codecs that samples are stored with."""
+    """What is read from, by any number of threads at once; see `ClipReader.read`."""
 
     def codec_of(self, sample: int) -> str:
         """Name of the codec that a sample is stored with."""
@@ -73,27 +69,3 @@ class StoredSource(Protocol):
 
     def read_stored(self, sample: int, frames: Sequence[int]) -> Stored:
         """What holds them."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceDecoding:
-    """What is decoded on the device instead of by the threads that read.
-
-    Attributes:
-        codecs: names of those whose samples are.
-        num_frames: of each clip.
-    """
-
-    source: StoredSource
-    codecs: frozenset[str]
-    num_frames: int
-
-    def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames | Stored:
-        """Some frames of a sample in `out`, or what holds them if the device decodes it."""
-        if self.decodes(sample):
-            return self.source.read_stored(sample, frames)
-        return self.source.read(sample, frames, out)
-
-    def decodes(self, sample: int) -> bool:
-        """Whether that is what happens to a sample."""
-        return self.source.codec_of(sample) in self.codecs

@@ -30,11 +30,6 @@ class MemorySource:
     ) -> None:
         self._codec, self._clips, self._frames, self._parts = codec, clips, frames, parts
 
-    @property
-    def codecs(self) -> frozenset[str]:
-        """One."""
-        return frozenset({self._codec})
-
     def codec_of(self, sample: int) -> str:
         """That of all."""
         return self._codec

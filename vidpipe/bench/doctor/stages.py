@@ -195,6 +195,7 @@ class Stages:
             allocate=allocation_for(self._device),
         )
         setup = EngineSetup(
+            num_frames=len(self._clips[0][1]),
             size=section.size,
             normalization=self.manifest.normalization,
             dtype=torch.float32,
@@ -204,14 +205,8 @@ class Stages:
             warps=options.affine is not None,
             recolors=options.color_jitter is not None,
         )
-        _, engine = make_engine(
-            section.backend,
-            pool,
-            setup,
-            decode=section.decode,
-            source=memory,
-            num_frames=len(self._clips[0][1]),
-        )
+        codecs = frozenset({self.manifest.codec.name})
+        _, engine = make_engine(section.backend, pool, setup, decode=section.decode, codecs=codecs)
         clips = itertools.cycle(self._requests(options))
 
         def begin() -> object:
