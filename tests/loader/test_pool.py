@@ -78,8 +78,7 @@ def test_each_clip_has_room_for_itself_and_a_larger_stand_in_memory_of_its_own(r
         Broken(folder, index, small),
         threads=2,
         frame_bytes=index.frame_bytes,
-        quarantine=Quarantine(index, max_share=1.0),
-        stand_in=lambda _: request(large),
+        quarantine=Quarantine(index, max_share=1.0, candidate=lambda damaged, attempt: request(large)),
     )
     reading = pool.read(wanted)
     assert reading.buffer.nbytes == len(FRAMES) * (2 * sizes[large] + sizes[small])

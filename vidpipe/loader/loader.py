@@ -154,8 +154,8 @@ class Loader:
     def _start_threads(self, device: torch.device, backend: Backend, dtype: torch.dtype) -> None:
         codecs = [split.manifest.codec for split in self._source.splits]
         threads = self.options.threads or default_threads(codecs, device.type)
-        skip = self.options.on_bad == "skip"
-        self._quarantine = Quarantine(self._index, max_share=self.options.max_bad if skip else None)
+        max_bad = self.options.max_bad if self.options.on_bad == "skip" else None
+        self._quarantine = Quarantine(self._index, max_share=max_bad, candidate=self._planner.stand_in)
         processes = None
         if self.options.readers == "processes":
             processes = ReadProcesses(self._source.read_plan, number=threads, lock=page_lock_for(device))
@@ -165,7 +165,6 @@ class Loader:
                 threads=threads,
                 frame_bytes=self._index.frame_bytes,
                 quarantine=self._quarantine,
-                stand_in=self._stand_in if skip else None,
                 allocate=allocation_for(device),
                 processes=processes,
                 batches=1 + self.options.prefetch_batches,
@@ -343,9 +342,6 @@ class Loader:
         ahead = self._planner.shards_ahead(spot.consumed, spot.epoch)
         self._source.prefetch(ahead, rank=self.rank, world_size=self.world_size)
         return self._planner.requests(positions, padding, spot.epoch)
-
-    def _stand_in(self, request: Request) -> Request:
-        return self._quarantine.stand_in(lambda attempt: self._planner.stand_in(request, attempt))
 
 
 def _remade(arguments: dict[str, Any], spot: Spot) -> Loader:

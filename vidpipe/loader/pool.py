@@ -104,8 +104,8 @@ class ReadPool:
 
     Args:
         frame_bytes: gives the bytes of one frame of a sample.
-        quarantine: is told of damaged samples, and says which are known; without it, the first one's error is raised.
-        stand_in: gives a request with as many clips in place of one whose sample is in quarantine.
+        quarantine: is told of damaged samples, and says which are known and what stands in for them; without it, the first one's
+            error is raised.
         allocate: gives the memory that is read into, such as page-locked.
         processes: that read for the threads, into their own memory; what they can't read, the threads try.
         batches: that are under way at once.
@@ -118,7 +118,6 @@ class ReadPool:
         threads: int,
         frame_bytes: Callable[[int], int],
         quarantine: Quarantine | None = None,
-        stand_in: Callable[[Request], Request] | None = None,
         allocate: Callable[[int], NDArray[np.uint8]] = aligned_array,
         processes: ReadProcesses | None = None,
         batches: int = 1,
@@ -126,7 +125,6 @@ class ReadPool:
         self._reader = reader
         self._frame_bytes = frame_bytes
         self._quarantine = quarantine
-        self._stand_in = stand_in
         self._processes = processes
         self._buffers = BufferPool(processes.memory.allocate if processes else allocate, step=BUFFER_STEP)
         self._memory = ThreadMemory()
@@ -248,17 +246,16 @@ class ReadPool:
         memory: Callable[[Request], NDArray[np.uint8]],
     ) -> tuple[Request, R]:
         """What was read of a request, or of what stands in for it, in the `memory` for it."""
-        request = wanted
+        request, quarantine = wanted, self._quarantine
+        if quarantine is None:
+            return request, read(request.sample, request.frames, memory(request))
         while True:
-            try:
-                if self._quarantine is None or request.sample not in self._quarantine:
+            if request.sample not in quarantine:
+                try:
                     return request, read(request.sample, request.frames, memory(request))
-            except ShardError as error:
-                if self._quarantine is None:
-                    raise
-                self._quarantine.add(request.sample, error)
-            assert self._stand_in is not None
-            request = self._stand_in(wanted)
+                except ShardError as error:
+                    quarantine.add(request.sample, error)
+            request = quarantine.stand_in(wanted)
 
 
 def default_threads(codecs: Iterable[CodecSpec], device: str) -> int:

@@ -25,10 +25,13 @@ class Quarantine:
 
     Args:
         max_share: of all samples that may be out, 0 to 1, though one always may; None allows none.
+        candidate: a request with as many clips as one whose sample is out, the first, second, ... that could take its place.
     """
 
-    def __init__(self, index: SampleIndex, *, max_share: float | None) -> None:
-        self._index, self._max_share = index, max_share
+    def __init__(
+        self, index: SampleIndex, *, max_share: float | None, candidate: Callable[[Request, int], Request]
+    ) -> None:
+        self._index, self._max_share, self._candidate = index, max_share, candidate
         self._errors: dict[tuple[str, int], ShardError] = {}
         self._num_samples = 0
         self._lock = threading.Lock()
@@ -72,15 +75,15 @@ class Quarantine:
             logger.warning("%s: %s", "shard left out" if whole else "sample left out", error)
         self._check_share()
 
-    def stand_in(self, candidate: Callable[[int], Request]) -> Request:
-        """The first of the candidates number 1, 2, ... whose sample isn't known to be damaged.
+    def stand_in(self, damaged: Request) -> Request:
+        """What is asked for in place of a request: the first of its candidates whose sample isn't known to be damaged.
 
         Raises:
             ShardError: more are known to be damaged than may be, or there is none among the first thousand.
         """
         self._check_share()
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            request = candidate(attempt)
+            request = self._candidate(damaged, attempt)
             if request.sample not in self:
                 return request
         raise ShardError(f"no sound sample found in {MAX_ATTEMPTS} attempts; run `vidpipe verify`")
