@@ -18,6 +18,7 @@ import pytest
 from vidpipe.errors import ShardError, StorageError
 from vidpipe.loader.cache import Prefetcher, ShardCache
 from vidpipe.loader.open_file import LockedFile, folder_lock
+from vidpipe.loader.stop import Stop
 from vidpipe.shards.manifest import ChannelSums, ShardEntry
 
 SIZE = 1000
@@ -170,8 +171,9 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert read(cache, 0, Fetches()) == b"x" * SIZE
 
 
-def test_closing_ends_a_wait_for_another_process(tmp_path: Path) -> None:
-    cache, other = ShardCache(tmp_path, max_bytes=3 * SIZE), ShardCache(tmp_path, max_bytes=3 * SIZE)
+def test_stopping_ends_a_wait_for_another_process(tmp_path: Path) -> None:
+    stop = Stop()
+    cache, other = ShardCache(tmp_path, max_bytes=3 * SIZE, stop=stop), ShardCache(tmp_path, max_bytes=3 * SIZE)
     begun, ended = threading.Event(), threading.Event()
 
     def slow(descriptor: int) -> None:
@@ -181,7 +183,7 @@ def test_closing_ends_a_wait_for_another_process(tmp_path: Path) -> None:
     holder = threading.Thread(target=lambda: other.open(entry(0), slow).close())
     holder.start()
     assert begun.wait(60)
-    timer = threading.Timer(0.2, cache.close)
+    timer = threading.Timer(0.2, stop.set)
     timer.start()
     with pytest.raises(ShardError, match="closed"):
         cache.open(entry(0), Fetches())

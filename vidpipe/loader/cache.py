@@ -39,11 +39,11 @@ class ShardCache:
     Args:
         folder: is made where it doesn't exist.
         max_bytes: of all shards in it together; what was used longest ago goes first, and never what is in use.
+        stop: once it is set, all that waits ends with an error.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        self._folder, self._max_bytes = folder, max_bytes
-        self._stop = Stop()
+    def __init__(self, folder: Path, *, max_bytes: int, stop: Stop | None = None) -> None:
+        self._folder, self._max_bytes, self._stop = folder, max_bytes, stop or Stop()
         with cache_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -57,7 +57,7 @@ class ShardCache:
             patience_seconds: how long to wait for room while all that is there is in use.
 
         Raises:
-            StorageError: there is no room, the folder can't be used, or the cache was closed in the meantime.
+            StorageError: there is no room, the folder can't be used, or it was stopped in the meantime.
         """
         path = self._path(entry)
         with cache_errors(self._folder):
@@ -88,10 +88,6 @@ class ShardCache:
         with cache_errors(self._folder):
             self._remove_damaged(self._path(entry), descriptor)
         return True
-
-    def close(self) -> None:
-        """Let all that wait in other threads end soon, with an error."""
-        self._stop.set()
 
     def _path(self, entry: ShardEntry) -> Path:
         return self._folder / f"{entry.sha256}{_WHOLE}"

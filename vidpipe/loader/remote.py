@@ -28,17 +28,18 @@ class RemoteFolder:
     Args:
         url: of any file system that fsspec knows, such as s3://bucket/kinetics400. Credentials and endpoints come from where
             that file system takes them by itself: its own variables and files, or fsspec's configuration.
+        stop: once it is set, all reads end soon with an error.
 
     Raises:
         UsageError: there is no such kind of URL.
         MissingExtraError: the package for this kind of URL isn't installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, stop: Stop | None = None) -> None:
         from fsspec.core import url_to_fs
 
         self.url = url.rstrip("/")
-        self._stop = Stop()
+        self._stop = stop or Stop()
         try:
             self._files, self._root = url_to_fs(self.url)
         except ImportError as error:
@@ -48,7 +49,7 @@ class RemoteFolder:
 
     def below(self, name: str) -> RemoteFolder:
         """A folder in this one."""
-        return RemoteFolder(f"{self.url}/{name}")
+        return RemoteFolder(f"{self.url}/{name}", self._stop)
 
     def has(self, name: str) -> bool:
         """Whether there is such a file.
@@ -100,10 +101,6 @@ class RemoteFolder:
             if digest.hexdigest() == sha256:
                 return
         raise ShardError(f"{self.url}/{name}: its content has another SHA-256 than the manifest says; upload it again")
-
-    def close(self) -> None:
-        """Let all reads in other threads end soon, with an error."""
-        self._stop.set()
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -18,6 +18,7 @@ from vidpipe.loader.read_process import ReadPlan
 from vidpipe.loader.reader import ClipReader, open_shards_allowed
 from vidpipe.loader.split_readers import SplitReaders
 from vidpipe.loader.splits import Shards, Split, named_folders, open_split, unite_manifests
+from vidpipe.loader.stop import Stop
 from vidpipe.loader.stored import Stored
 from vidpipe.loader.where import matching_rows
 from vidpipe.loader.window import FrameWindow, stored_window
@@ -49,8 +50,10 @@ class Source:
     def __init__(self, shards: Shards, split: str | None, *, options: LoaderOptions) -> None:
         folders, self.weights = named_folders(shards)
         max_bytes = int(options.cache_gb * 1e9)
+        self._stop = Stop()
         self.splits = tuple(
-            open_split(folder, split, cache_dir=options.cache_dir, max_bytes=max_bytes) for folder in folders
+            open_split(folder, split, cache_dir=options.cache_dir, max_bytes=max_bytes, stop=self._stop)
+            for folder in folders
         )
         self.manifest = unite_manifests([split.manifest for split in self.splits], options.normalization)
         samples = [SamplesFile(split.folder, split.manifest.samples_file) for split in self.splits]
@@ -172,8 +175,7 @@ class Source:
 
     def stop(self) -> None:
         """Let whatever is fetched in other threads end soon."""
-        for split in self.splits:
-            split.close()
+        self._stop.set()
         if self._prefetcher:
             self._prefetcher.stop()
 

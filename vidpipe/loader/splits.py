@@ -106,15 +106,18 @@ class Split:
         folder: on this machine, with at least `manifest.json` and `samples.parquet`.
         entries: its shards, by name.
         remote: whether shards are fetched.
+
+    Args:
+        stop: once it is set, whatever waits for shards in other threads ends soon.
     """
 
     remote = False
 
-    def __init__(self, folder: Path, *, name: str | None = None) -> None:
+    def __init__(self, folder: Path, stop: Stop | None = None, *, name: str | None = None) -> None:
         self.name, self.folder = name or str(folder), folder
         self.manifest = load_manifest(folder)
         self.entries = {entry.name: entry for entry in self.manifest.shards}
-        self._stop = Stop()
+        self._stop = stop or Stop()
 
     def open_shard(self, name: str) -> OpenFile:
         """A shard's file.
@@ -143,10 +146,6 @@ class Split:
                     return
                 os.posix_fadvise(file.descriptor, start, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
-    def close(self) -> None:
-        """Let whatever waits for shards in other threads end soon."""
-        self._stop.set()
-
 
 class RemoteSplit(Split):
     """One split folder at a URL. Its manifest and index are copied to the cache at once, its shards when they are wanted.
@@ -158,10 +157,10 @@ class RemoteSplit(Split):
 
     remote = True
 
-    def __init__(self, files: RemoteFolder, cache_dir: Path, *, max_bytes: int) -> None:
+    def __init__(self, files: RemoteFolder, cache_dir: Path, stop: Stop, *, max_bytes: int) -> None:
         self._files = files
-        super().__init__(_mirror(files, cache_dir / "splits"), name=files.url)
-        self._cache = ShardCache(cache_dir / "shards", max_bytes=max_bytes)
+        super().__init__(_mirror(files, cache_dir / "splits"), stop, name=files.url)
+        self._cache = ShardCache(cache_dir / "shards", max_bytes=max_bytes, stop=stop)
 
     def open_shard(self, name: str) -> OpenFile:
         """Fetch the shard if it isn't in the cache, and check it."""
@@ -179,11 +178,6 @@ class RemoteSplit(Split):
         """Fetch the shard if it isn't in the cache and there is room for it."""
         self._open(name, patience_seconds=0).close()
 
-    def close(self) -> None:
-        """Let fetching end soon."""
-        self._files.close()
-        self._cache.close()
-
     def _open(self, name: str, *, patience_seconds: float) -> OpenFile:
         entry = self.entries[name]
         return self._cache.open(
@@ -193,37 +187,41 @@ class RemoteSplit(Split):
         )
 
 
-def open_split(folder: Folder, split: str | None, *, cache_dir: Folder | None, max_bytes: int) -> Split:
+def open_split(
+    folder: Folder, split: str | None, *, cache_dir: Folder | None, max_bytes: int, stop: Stop | None = None
+) -> Split:
     """One split of a data-set folder, or a split's own folder: a path or an fsspec URL.
 
     Args:
         split: its name; None for `train`, or whichever one a split's own folder is.
         cache_dir: of remote shards; by default $VIDPIPE_CACHE, else $XDG_CACHE_HOME/vidpipe, else ~/.cache/vidpipe.
         max_bytes: of all remote shards there.
+        stop: as `Split` takes it.
 
     Raises:
         ShardError: it is absent, unfinished or can't be read.
         UsageError: the folder is another split's own, or there is no such kind of URL.
     """
-    place, is_own = _located(folder, split)
+    stop = stop or Stop()
+    place, is_own = _located(folder, split, stop)
     opened = (
-        Split(place)
+        Split(place, stop)
         if isinstance(place, Path)
-        else RemoteSplit(place, Path(cache_dir or _default_cache_dir()), max_bytes=max_bytes)
+        else RemoteSplit(place, Path(cache_dir or _default_cache_dir()), stop, max_bytes=max_bytes)
     )
     if is_own:
         _check_split(opened.manifest, split, folder)
     return opened
 
 
-def _located(folder: Folder, split: str | None) -> tuple[Path | RemoteFolder, bool]:
+def _located(folder: Folder, split: str | None, stop: Stop | None = None) -> tuple[Path | RemoteFolder, bool]:
     """Where a split is, as `open_split` takes it, and whether that is the given folder itself."""
     name = split or DEFAULT_SPLIT
     local = local_folder(folder)
     if local is not None:
         found = find_split(local, name)
         return found, found == local
-    given = RemoteFolder(os.fspath(folder))
+    given = RemoteFolder(os.fspath(folder), stop)
     files = _find_remote_split(given, name)
     return files, files is given
 

@@ -67,7 +67,6 @@ class Stages:
 
     def __exit__(self, *_: object) -> None:
         self._reader.close()
-        self._split.close()
 
     @cached_property
     def shards(self) -> tuple[str, ...]:
