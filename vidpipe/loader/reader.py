@@ -178,9 +178,7 @@ class ClipReader:
 
         def checked(place: _Place) -> list[memoryview]:
             content = self._read(place, parts)
-            # With their checksums they are what prep wrote. Else: DALI 2.4 ended the process with a segmentation fault in one of
-            # some thirty batches with a picture that it couldn't parse.
-            if not self._check_crc:
+            if not self._check_crc:  # else they are what prep wrote
                 try:
                     self._codec.check_parts(content, (height, width))
                 except ValueError as error:

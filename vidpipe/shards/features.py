@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from vidpipe.shards.checksum import Buffer, crc32
-from vidpipe.shards.codecs.tensor import HEADER_BYTES, npy_header
+from vidpipe.shards.codecs.tensor import HEADER_BYTES, is_intact, npy_header
 
 FeatureDtype = Literal["float16", "float32"]
 
@@ -101,11 +101,4 @@ class FeatureFormat:
 
     def intact(self, members: Sequence[Buffer], shape: tuple[int, int, int], checksums: Sequence[int]) -> bool:
         """Compares the header and every frame's checksum."""
-        view = memoryview(members[0])
-        header = npy_header((shape[0], self._width), self._dtype)
-        frames = [view[self.offset(frame) : self.offset(frame + 1)] for frame in range(shape[0])]
-        return (
-            len(view) == self.offset(shape[0])
-            and bytes(view[:HEADER_BYTES]) == header
-            and [crc32(frame) for frame in frames] == list(checksums)
-        )
+        return is_intact(members[0], (shape[0], self._width), self._dtype, checksums)

@@ -161,20 +161,23 @@ def load_manifest(folder: Path) -> Manifest:
         ShardError: the folder is missing, its preparation is unfinished, or its format is newer than this code.
     """
     path = folder / MANIFEST
+    if not path.is_file():
+        raise _absent(folder)
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def _absent(folder: Path) -> ShardError:
+    """What is to be said of a folder without a manifest."""
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "no such folder"
-        raise ShardError(f"{folder}: {what}; expected a folder that `vidpipe prep` wrote, a data set's or a split's")
-    if not path.is_file():
-        if any(folder.glob("*.tar*")):
-            over = (folder / REJECTS).is_file() and (folder / REJECTS).stat().st_size
-            hint = (
-                f"; if it ended with exit code 3, mend the videos in {REJECTS} first, or allow a larger --max-rejects"
-            )
-            raise ShardError(
-                f"{folder}: preparation is unfinished (no {MANIFEST}); run the same `vidpipe prep` again{hint if over else ''}"
-            )
-        raise ShardError(f"{folder}: no shards here (no {MANIFEST}); expected a split folder written by `vidpipe prep`")
-    return parse_manifest(path.read_bytes(), str(path))
+        return ShardError(f"{folder}: {what}; expected a folder that `vidpipe prep` wrote, a data set's or a split's")
+    if any(folder.glob("*.tar*")):
+        over = (folder / REJECTS).is_file() and (folder / REJECTS).stat().st_size
+        hint = f"; if it ended with exit code 3, mend the videos in {REJECTS} first, or allow a larger --max-rejects"
+        return ShardError(
+            f"{folder}: preparation is unfinished (no {MANIFEST}); run the same `vidpipe prep` again{hint if over else ''}"
+        )
+    return ShardError(f"{folder}: no shards here (no {MANIFEST}); expected a split folder written by `vidpipe prep`")
 
 
 def manifest_if_finished(folder: Path) -> Manifest | None:
@@ -230,11 +233,11 @@ def split_folders(folder: Path) -> dict[str, Path]:
         return finished
     for path in found.values():
         if any(path.glob("*.tar*")):
-            load_manifest(path)
+            raise _absent(path)
     data_sets = [name for name, path in found.items() if any(path.glob(f"*/{MANIFEST}"))]
     if data_sets:
         raise ShardError(f"{folder}: holds data sets, no splits: {', '.join(data_sets)}; name one of them")
-    return {load_manifest(folder).split: folder}
+    raise _absent(folder)
 
 
 def find_split(folder: Path, split: str) -> Path:

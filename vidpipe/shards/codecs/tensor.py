@@ -11,6 +11,7 @@ The frames lie one after the other behind a header of fixed size, so any of them
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -70,13 +71,7 @@ class TensorCodec(Codec):
 
     def intact(self, members: Sequence[Buffer], shape: tuple[int, int, int], checksums: Sequence[int]) -> bool:
         """Compares the header and every frame's checksum."""
-        view = memoryview(members[0])
-        parts = self.parts(shape, [len(view)], range(shape[0]))
-        return (
-            len(view) == HEADER_BYTES + sum(part.size for part in parts)
-            and bytes(view[:HEADER_BYTES]) == npy_header((*shape, 3), self.dtype)
-            and [crc32(view[part.offset : part.offset + part.size]) for part in parts] == list(checksums)
-        )
+        return is_intact(members[0], (*shape, 3), self.dtype, checksums)
 
     def nominal_bytes(self, frames: int, height: int, width: int) -> int:
         """Exact for the given size."""
@@ -132,3 +127,14 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     if len(content) != HEADER_BYTES:
         raise ValueError(f"the header of shape {list(shape)} takes {len(content)} bytes, expected {HEADER_BYTES}")
     return content
+
+
+def is_intact(content: Buffer, shape: tuple[int, ...], dtype: np.dtype[Any], checksums: Sequence[int]) -> bool:
+    """Whether a file is, byte for byte, that of an array whose frames, along its first axis, have these CRC-32."""
+    view, size = memoryview(content), math.prod(shape[1:]) * dtype.itemsize
+    starts = [HEADER_BYTES + frame * size for frame in range(shape[0])]
+    return (
+        len(view) == HEADER_BYTES + shape[0] * size
+        and bytes(view[:HEADER_BYTES]) == npy_header(shape, dtype)
+        and [crc32(view[start : start + size]) for start in starts] == list(checksums)
+    )
