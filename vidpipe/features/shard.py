@@ -153,7 +153,7 @@ class ShardMaker:
             yield from waiting.popleft()[1].result()
 
     def _crops(self, sample: int) -> list[Tensor]:
-        frames, height, width = (int(n) for n in self._index.shape[sample])
+        frames, height, width = self._index.shape_of(sample)
         buffer = np.empty(frames * height * width * 3, np.uint8)
         video = torch.from_numpy(self._reader.read(sample, range(frames), buffer))
         views, side = Views(1, self._spec.crops), self._spec.size

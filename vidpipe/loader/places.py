@@ -37,10 +37,15 @@ class SamplePlaces:
         """What errors call it."""
         return f"number {sample}"
 
+    def shape_of(self, sample: int) -> tuple[int, int, int]:
+        """T, H, W of a sample's stored clip."""
+        length, height, width = self.shape[sample].tolist()
+        return length, height, width
+
     def frame_bytes(self, sample: int) -> int:
         """Bytes of one of a sample's frames, decoded."""
-        _, height, width = self.shape[sample]
-        return int(height) * int(width) * 3
+        _, height, width = self.shape_of(sample)
+        return height * width * 3
 
     @property
     def max_frame_bytes(self) -> int:

@@ -121,7 +121,7 @@ class Planner:
 
     def _take(self, sample: int, epoch: int, draw: int, number: int) -> Take:
         rng = sample_rng(seed=self._seed, epoch=epoch, sample=sample, draw=draw)
-        stored, height, width = self._index.shape[sample].tolist()
+        stored, height, width = self._index.shape_of(sample)
         frames = self._window(sample).pick(rng, stored)
         if self._augmentation is None:
             drawn = Drawn(center_region(height, width))
@@ -133,7 +133,7 @@ class Planner:
         assert self._views is not None
         units = self._sampling.units
         clips = len(units.clips(units.unit_of(sample)))
-        stored, height, width = self._index.shape[sample].tolist()
+        stored, height, width = self._index.shape_of(sample)
         frames = self._views.frames(view, clips, self._window(sample), stored)
         return Take(frames, Drawn(self._views.region(view, height, width)), view=view, number=view)
 

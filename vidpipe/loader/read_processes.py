@@ -105,7 +105,7 @@ class ReadProcesses:
         self._end()
 
     def _result(self, buffer: NDArray[np.uint8], wanted: Wanted, placed: Placed) -> Frames | Stored:
-        _, height, width = (int(n) for n in self._plan.places.shape[wanted.sample])
+        _, height, width = self._plan.places.shape_of(wanted.sample)
         shape = (len(wanted.frames), height, width, 3)
         if not (placed.parts or placed.strips):
             size = len(wanted.frames) * height * width * 3

@@ -156,7 +156,7 @@ class ClipReader:
             StorageError: it can't be had at the moment.
         """
         parts = self._parts(sample, frames)
-        _, height, width = (int(n) for n in self._index.shape[sample])
+        _, height, width = self._index.shape_of(sample)
         video = out[: len(frames) * height * width * 3].reshape(len(frames), height, width, 3)
 
         def fill(place: _Place) -> None:
@@ -174,7 +174,7 @@ class ClipReader:
     def read_parts(self, sample: int, frames: Sequence[int]) -> list[memoryview]:
         """What is stored of some frames of a sample, for the codec's decoder or another one; raises as `read`."""
         parts = self._parts(sample, frames)
-        _, height, width = (int(n) for n in self._index.shape[sample])
+        _, height, width = self._index.shape_of(sample)
 
         def checked(place: _Place) -> list[memoryview]:
             content = self._read(place, parts)
@@ -194,8 +194,7 @@ class ClipReader:
 
     def _parts(self, sample: int, frames: Sequence[int]) -> list[Part]:
         """What has to be read of a sample."""
-        length, height, width = (int(n) for n in self._index.shape[sample])
-        return self._codec.parts((length, height, width), self._sizes(sample), frames)
+        return self._codec.parts(self._index.shape_of(sample), self._sizes(sample), frames)
 
     def _sizes(self, sample: int) -> list[int]:
         sizes: list[int] = self._index.size[

@@ -55,7 +55,7 @@ class SplitReaders:
     def read_stored(self, sample: int, frames: Sequence[int]) -> Stored:
         """What holds them, not decoded; raises as `read`."""
         parts = self._readers[self.split_number(sample)].read_parts(sample, frames)
-        _, height, width = (int(n) for n in self._places.shape[sample])
+        _, height, width = self._places.shape_of(sample)
         shape = (len(frames), height, width, 3)
         codec, room = self.codec_of(sample), self._memory
         return as_stored(codec, parts, frames, shape, memory=lambda n: room.take(n).data, join=self._join)

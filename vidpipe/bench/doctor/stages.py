@@ -57,7 +57,7 @@ class Stages:
         self._clips = _choose_clips(self._index, self._window_of(), self.shards)
         self._own = threading.local()
         self.clip_bytes = max(self._index.frame_bytes(sample) * len(frames) for sample, frames in self._clips)
-        _, height, width = (int(n) for n in self._index.shape[self._clips[0][0]])
+        _, height, width = self._index.shape_of(self._clips[0][0])
         self.geometry = f"{len(self._clips[0][1])} frames of {width}x{height}"
         self._parts: list[list[memoryview]] = []
         self._frames: list[Frames] = []
