@@ -125,7 +125,7 @@ def bucket(s3_server: str, motion_shards: Path, monkeypatch: pytest.MonkeyPatch,
     """The `motion` data set at a URL of its own; the cache is in the test's folder."""
     import s3fs
 
-    from vidpipe.loader import remote
+    from vidpipe.loader.remote import folder as remote
 
     monkeypatch.setenv("VIDPIPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)

@@ -15,8 +15,8 @@ from command_line import RunCommand
 
 from vidpipe.bench.doctor import stages
 from vidpipe.bench.doctor.report import Facts, Stage, StageName, judge
-from vidpipe.loader.splits import Split
-from vidpipe.loader.transform import ClipTransform
+from vidpipe.loader.augmentation.transform import ClipTransform
+from vidpipe.loader.reading.splits import Split
 from vidpipe.train.dry_run import DryRun
 from vidpipe.train.recipe_data import DataSection
 
@@ -101,7 +101,7 @@ def test_where_the_engine_decodes_it_is_measured_and_the_threads_are_not(
     section = DataSection(backend="dali", size=32, batch_size=2, frames=2, drop_last=False)
     found = {}
     for codecs in ((), ("jpeg",)):
-        monkeypatch.setattr("vidpipe.loader.backend.device_codecs", lambda *_, codecs=codecs: frozenset(codecs))
+        monkeypatch.setattr("vidpipe.loader.engines.backend.device_codecs", lambda *_, codecs=codecs: frozenset(codecs))
         checked = section.model_copy(update={"check": "off" if codecs else "crc"})
         with stages.Stages(Split(out / "val"), checked, device="cpu", threads=2, seconds=0.05) as measured:
             found[codecs] = {name: stage.clips_per_second for name, stage in measured.measure().items()}

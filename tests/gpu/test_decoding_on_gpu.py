@@ -32,7 +32,7 @@ def codec(request: pytest.FixtureRequest, cuda: torch.device, monkeypatch: pytes
         if request.param == "mp4":
             pytest.skip("DALI has no H.264 on the CPU")
         monkeypatch.setattr(
-            "vidpipe.loader.backend.device_codecs",
+            "vidpipe.loader.engines.backend.device_codecs",
             lambda decode, backend, device: frozenset({"jpeg"} if decode == "gpu" else ()),
         )
     return str(request.param)

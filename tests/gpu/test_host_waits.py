@@ -19,10 +19,10 @@ import vidpipe
 from vidpipe.bench.gpu.models import MODELS
 from vidpipe.loader import Batch
 from vidpipe.loader.assemble import make_batch
-from vidpipe.loader.place import Spot
-from vidpipe.loader.randaugment import OPERATIONS
+from vidpipe.loader.augmentation.randaugment import OPERATIONS
+from vidpipe.loader.reading.source import Source
 from vidpipe.loader.request import frames_at
-from vidpipe.loader.source import Source
+from vidpipe.loader.sampling.place import Spot
 from vidpipe.shards.codecs import CodecSpec
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.checkpoint import Preprocessing

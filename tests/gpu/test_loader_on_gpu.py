@@ -13,8 +13,8 @@ from gpu.host_syncs import host_syncs
 from gpu.memory_use import bytes_in_use
 
 import vidpipe
-from vidpipe.loader.affine import Affine
-from vidpipe.loader.color import ColorJitter
+from vidpipe.loader.augmentation.affine import Affine
+from vidpipe.loader.augmentation.color import ColorJitter
 
 pytestmark = pytest.mark.gpu
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from vidpipe.loader.index import SampleIndex, load_index
+from vidpipe.loader.reading.index import SampleIndex, load_index
 from vidpipe.shards.index import read_samples, write_samples
 from vidpipe.shards.manifest import load_manifest
 

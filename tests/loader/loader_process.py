@@ -20,7 +20,7 @@ from typing import Any
 from torch import distributed, nn
 
 import vidpipe
-from vidpipe.loader import remote
+from vidpipe.loader.remote import folder as remote
 
 
 def slow_down(seconds: float) -> None:

@@ -13,7 +13,7 @@ import torch
 from loader.damage import copied, garbage
 
 import vidpipe
-from vidpipe.loader.source import Source
+from vidpipe.loader.reading.source import Source
 
 LOADER = {"batch_size": 4, "size": 32, "frames": 2, "augment": "train", "backend": "torch", "seed": 5}
 SAMPLES = 32

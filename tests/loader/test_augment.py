@@ -14,11 +14,11 @@ from torchvision.transforms.v2 import functional as tv
 
 import vidpipe
 from vidpipe.errors import UsageError
-from vidpipe.loader.affine import Affine, affine_map, warp_region
-from vidpipe.loader.augment import Drawn, sample_rng
-from vidpipe.loader.color import ColorJitter, color_matrix
-from vidpipe.loader.region import Region
-from vidpipe.loader.transform import ClipTransform
+from vidpipe.loader.augmentation.affine import Affine, affine_map, warp_region
+from vidpipe.loader.augmentation.augment import Drawn, sample_rng
+from vidpipe.loader.augmentation.color import ColorJitter, color_matrix
+from vidpipe.loader.augmentation.region import Region
+from vidpipe.loader.augmentation.transform import ClipTransform
 from vidpipe.shards.manifest import Normalization
 
 COLOR = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)

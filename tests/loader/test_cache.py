@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from vidpipe.errors import ShardError, StorageError
-from vidpipe.loader.cache import Prefetcher, ShardCache
-from vidpipe.loader.open_file import LockedFile, folder_lock
-from vidpipe.loader.stop import Stop
+from vidpipe.loader.reading.open_file import LockedFile, folder_lock
+from vidpipe.loader.remote.cache import Prefetcher, ShardCache
+from vidpipe.loader.remote.stop import Stop
 from vidpipe.shards.manifest import ChannelSums, ShardEntry
 
 SIZE = 1000
@@ -283,7 +283,7 @@ _KILLED_WHILE_FETCHING = """
 import os, sys
 from pathlib import Path
 from tests.loader.test_cache import SIZE, entry
-from vidpipe.loader.cache import ShardCache
+from vidpipe.loader.remote.cache import ShardCache
 
 def slow(descriptor):
     os.pwrite(descriptor, b"y" * 10, 0)

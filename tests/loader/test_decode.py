@@ -16,16 +16,16 @@ from loader.damage import copied, garbage
 
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, UsageError
-from vidpipe.loader.affine import Affine
-from vidpipe.loader.color import ColorJitter
-from vidpipe.loader.place import Spot
-from vidpipe.loader.stored import Stored
+from vidpipe.loader.augmentation.affine import Affine
+from vidpipe.loader.augmentation.color import ColorJitter
+from vidpipe.loader.reading.stored import Stored
+from vidpipe.loader.sampling.place import Spot
 from vidpipe.loader.transfer import SideStream
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import CodecSpec
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
-from vidpipe.loader import dali_decoder
+from vidpipe.loader.engines import dali_decoder
 
 pytestmark = pytest.mark.timeout(240)  # with the making of the shards, on a machine that is busy
 
@@ -48,7 +48,9 @@ def jpeg_shards(
 @pytest.fixture
 def by_dali(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaders with backend DALI leave JPEG to it, as they do on a GPU."""
-    monkeypatch.setattr("vidpipe.loader.backend.device_codecs", lambda decode, backend, device: frozenset({"jpeg"}))
+    monkeypatch.setattr(
+        "vidpipe.loader.engines.backend.device_codecs", lambda decode, backend, device: frozenset({"jpeg"})
+    )
 
 
 def batches(shards: object, **settings: object) -> list[vidpipe.Batch]:

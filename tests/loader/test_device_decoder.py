@@ -12,19 +12,19 @@ import torch
 from loader.pictures import soft_colors
 
 from vidpipe.errors import BadSampleError
-from vidpipe.loader.augment import Drawn
-from vidpipe.loader.engine import EngineSetup
-from vidpipe.loader.pool import ReadPool
-from vidpipe.loader.region import Region
+from vidpipe.loader.augmentation.augment import Drawn
+from vidpipe.loader.augmentation.region import Region
+from vidpipe.loader.engines.engine import EngineSetup
+from vidpipe.loader.reading.pool import ReadPool
+from vidpipe.loader.reading.stored import Stored, as_stored
 from vidpipe.loader.request import Request, Take, make_request
-from vidpipe.loader.stored import Stored, as_stored
 from vidpipe.loader.transfer import SideStream
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import CodecSpec, Frames
 from vidpipe.shards.manifest import Normalization
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
-from vidpipe.loader import dali, dali_decoder
+from vidpipe.loader.engines import dali, dali_decoder
 
 FRAMES, SIDE = 30, 96
 

@@ -20,9 +20,9 @@ from loader.damage import copied, flipped, garbage, unknown_codec
 
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, StorageError
-from vidpipe.loader.index import load_index
-from vidpipe.loader.open_file import OpenFile
-from vidpipe.loader.reader import ClipReader, open_shard_file
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.open_file import OpenFile
+from vidpipe.loader.reading.reader import ClipReader, open_shard_file
 from vidpipe.shards.manifest import load_manifest
 
 pytestmark = pytest.mark.timeout(240)  # with the making of the shards, on a machine that is busy

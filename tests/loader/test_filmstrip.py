@@ -7,8 +7,8 @@ import pytest
 import simplejpeg
 from loader.pictures import soft_colors
 
-from vidpipe.loader import filmstrip
-from vidpipe.loader.filmstrip import Filmstrip, join_frames
+from vidpipe.loader.reading import filmstrip
+from vidpipe.loader.reading.filmstrip import Filmstrip, join_frames
 from vidpipe.shards.codecs.base import Frames
 
 

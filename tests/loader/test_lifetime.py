@@ -22,8 +22,8 @@ from torch import distributed
 
 import vidpipe
 from vidpipe.errors import UsageError
-from vidpipe.loader.index import load_index
-from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.shards.manifest import load_manifest
 
 
@@ -80,7 +80,7 @@ def test_a_closed_loader_leaves_no_threads(
 _FORKED = """
 import os, sys, vidpipe
 from vidpipe.errors import UsageError
-from vidpipe.loader.source import Source
+from vidpipe.loader.reading.source import Source
 
 parent, stop = os.getpid(), Source.stop
 

@@ -12,9 +12,9 @@ from lightning_fabric.utilities import move_data_to_device
 
 import vidpipe
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.index import load_index
-from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.transform import center_clip
+from vidpipe.loader.augmentation.transform import center_clip
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.shards.manifest import load_manifest
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from vidpipe.loader.mixing import draw_clip, mix_batch
-from vidpipe.loader.policies import Mixing
+from vidpipe.loader.augmentation.mixing import draw_clip, mix_batch
+from vidpipe.loader.augmentation.policies import Mixing
 
 KEYS = [f"clip-{i}" for i in range(16)]
 

@@ -13,8 +13,8 @@ import torch
 
 import vidpipe
 from vidpipe.errors import UsageError
-from vidpipe.loader.backend import make_engine
-from vidpipe.loader.engine import EngineSetup
+from vidpipe.loader.engines.backend import make_engine
+from vidpipe.loader.engines.engine import EngineSetup
 from vidpipe.shards.manifest import Normalization
 
 
@@ -130,8 +130,8 @@ def test_without_dali_the_log_says_what_torch_and_the_cpu_do_instead(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a GPU, so with an engine that is none."""
-    monkeypatch.setitem(sys.modules, "vidpipe.loader.dali", None)
-    monkeypatch.setattr("vidpipe.loader.torch.TorchDeviceEngine", lambda pool, setup: "engine")
+    monkeypatch.setitem(sys.modules, "vidpipe.loader.engines.dali", None)
+    monkeypatch.setattr("vidpipe.loader.engines.torch.TorchDeviceEngine", lambda pool, setup: "engine")
     setup = EngineSetup(
         num_frames=4,
         size=32,

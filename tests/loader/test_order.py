@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vidpipe.loader.order import GlobalOrder, Share, WindowedOrder, permute
-from vidpipe.loader.shuffle_quality import shuffle_quality
+from vidpipe.loader.sampling.order import GlobalOrder, Share, WindowedOrder, permute
+from vidpipe.loader.sampling.shuffle_quality import shuffle_quality
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 17, 1000, 4097])

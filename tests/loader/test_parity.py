@@ -10,17 +10,17 @@ import torch
 from torch.nn import functional as F
 
 import vidpipe
-from vidpipe.loader.affine import Affine
-from vidpipe.loader.augment import Drawn
-from vidpipe.loader.color import ColorJitter, color_matrix
-from vidpipe.loader.engine import EngineSetup
-from vidpipe.loader.index import load_index
-from vidpipe.loader.pool import ReadPool
-from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.region import Region
+from vidpipe.loader.augmentation.affine import Affine
+from vidpipe.loader.augmentation.augment import Drawn
+from vidpipe.loader.augmentation.color import ColorJitter, color_matrix
+from vidpipe.loader.augmentation.region import Region
+from vidpipe.loader.augmentation.transform import ClipTransform, resize_in_floats
+from vidpipe.loader.engines.engine import EngineSetup
+from vidpipe.loader.engines.torch import TorchDeviceEngine, TorchEngine
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.pool import ReadPool
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.loader.request import Take, make_request
-from vidpipe.loader.torch import TorchDeviceEngine, TorchEngine
-from vidpipe.loader.transform import ClipTransform, resize_in_floats
 from vidpipe.shards.manifest import load_manifest
 
 LEVEL = 0.0176  # one of 255, normalised by the smallest standard deviation that is used here

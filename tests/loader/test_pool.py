@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from vidpipe.errors import BadSampleError
-from vidpipe.loader.augment import Drawn
+from vidpipe.loader.augmentation.augment import Drawn
+from vidpipe.loader.augmentation.region import Region
 from vidpipe.loader.batch import RawBatch
-from vidpipe.loader.engine import Engine, EngineSetup
-from vidpipe.loader.index import SampleIndex, load_index
-from vidpipe.loader.pool import ReadPool, results_of
-from vidpipe.loader.quarantine import Quarantine
-from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.region import Region
+from vidpipe.loader.engines.engine import Engine, EngineSetup
+from vidpipe.loader.engines.torch import TorchDeviceEngine, TorchEngine
+from vidpipe.loader.reading.index import SampleIndex, load_index
+from vidpipe.loader.reading.pool import ReadPool, results_of
+from vidpipe.loader.reading.quarantine import Quarantine
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.loader.request import Request, Take, make_request
-from vidpipe.loader.torch import TorchDeviceEngine, TorchEngine
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.manifest import load_manifest
 
@@ -50,7 +50,7 @@ def request(sample: int) -> Request:
 def engines(pool: ReadPool, setup: EngineSetup) -> list[Engine]:
     made: list[Engine] = [TorchEngine(pool, setup), TorchDeviceEngine(pool, setup)]
     try:
-        from vidpipe.loader.dali import DaliEngine
+        from vidpipe.loader.engines.dali import DaliEngine
     except ImportError:
         return made
     return [*made, DaliEngine(pool, setup)]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from vidpipe.loader.policies import RandAugment
-from vidpipe.loader.randaugment import OPERATIONS, draw_operations, rand_augment
+from vidpipe.loader.augmentation.policies import RandAugment
+from vidpipe.loader.augmentation.randaugment import OPERATIONS, draw_operations, rand_augment
 from vidpipe.shards.manifest import Normalization
 
 

@@ -29,7 +29,7 @@ pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 def decoded_by_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `decode="gpu"`, DALI decodes `jpeg` on the CPU as it would on a GPU."""
     monkeypatch.setattr(
-        "vidpipe.loader.backend.device_codecs",
+        "vidpipe.loader.engines.backend.device_codecs",
         lambda decode, backend, device: frozenset({"jpeg"} if decode == "gpu" else ()),
     )
 
@@ -46,7 +46,7 @@ def read_processes() -> set[int]:
     for children in Path("/proc/self/task").glob("*/children"):
         for child in children.read_text().split():
             command = Path(f"/proc/{child}/cmdline")
-            if command.exists() and b"vidpipe.loader.read_process" in command.read_bytes():
+            if command.exists() and b"vidpipe.loader.reading.process" in command.read_bytes():
                 found.add(int(child))
     return found
 
@@ -219,7 +219,7 @@ def test_where_the_plan_cant_be_shared_the_memory_is_closed(
     motion_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = mock.Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    monkeypatch.setattr("vidpipe.loader.read_processes.share", failing)
+    monkeypatch.setattr("vidpipe.loader.reading.process_pool.share", failing)
     with pytest.raises(UsageError, match=r"can't be started \(No space left on device\)") as caught:
         loader(motion_shards, "processes")
     files = [str(path.resolve()) for path in Path("/proc/self/fd").iterdir()]

@@ -15,8 +15,8 @@ from loader.damage import copied
 
 import vidpipe
 from vidpipe.errors import BadSampleError
-from vidpipe.loader import reader
-from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.reading import reader
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.shards.manifest import load_manifest
 
 Preadv = Callable[..., int]

@@ -25,7 +25,7 @@ from waiting import wait_until
 
 import vidpipe
 from vidpipe.errors import MissingExtraError, ShardError, StorageError, UsageError
-from vidpipe.loader import remote
+from vidpipe.loader.remote import folder as remote
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -308,7 +308,7 @@ def test_a_file_damaged_in_the_cache_is_fetched_again(
 
 _LEFT_WAITING = """
 import contextlib, itertools, sys, threading, time, fsspec, vidpipe
-from vidpipe.loader import remote
+from vidpipe.loader.remote import folder as remote
 
 fsspec.filesystem("memory").put(sys.argv[1], "/data", recursive=True)
 loader = vidpipe.Loader("memory://data", size=32, backend="torch", options=vidpipe.LoaderOptions(cache_dir=sys.argv[2]))

@@ -17,9 +17,9 @@ from loader.processes import batches, run_loader, start_loader
 
 import vidpipe
 from vidpipe.errors import UsageError
-from vidpipe.loader.augment import Augmentation, keyed_rng, sample_rng
-from vidpipe.loader.order import keyed_integers, permute
-from vidpipe.loader.region import Region
+from vidpipe.loader.augmentation.augment import Augmentation, keyed_rng, sample_rng
+from vidpipe.loader.augmentation.region import Region
+from vidpipe.loader.sampling.order import keyed_integers, permute
 
 LOADER = {"batch_size": 3, "size": 32, "augment": "train", "backend": "torch", "seed": 11}
 

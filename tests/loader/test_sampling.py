@@ -19,8 +19,8 @@ from loader.damage import rewrite_samples
 
 import vidpipe
 from vidpipe.errors import UsageError
-from vidpipe.loader.index import load_index
-from vidpipe.loader.sampling import DrawnUnits, Groups, Units
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.sampling.sampler import DrawnUnits, Groups, Units
 from vidpipe.shards.manifest import load_manifest
 
 

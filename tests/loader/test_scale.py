@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import vidpipe
-from vidpipe.loader.index import Strings, load_index
+from vidpipe.loader.reading.index import Strings, load_index
 from vidpipe.shards.index import SCHEMA, write_samples
 from vidpipe.shards.manifest import load_manifest
 

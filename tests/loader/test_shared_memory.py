@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vidpipe.errors import StorageError, VidpipeError
-from vidpipe.loader.shared_memory import SharedMemory, mapped_memory, share, shared
+from vidpipe.loader.reading.shared_memory import SharedMemory, mapped_memory, share, shared
 
 
 def test_shared_memory_is_given_back_and_its_place_used_again() -> None:
@@ -34,7 +34,7 @@ def test_shared_memory_is_given_back_and_its_place_used_again() -> None:
 
 def test_a_refusal_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of too large a part, nor of one whose pages can't be locked."""
-    monkeypatch.setattr("vidpipe.loader.shared_memory.ADDRESSES", 1 << 16)
+    monkeypatch.setattr("vidpipe.loader.reading.shared_memory.ADDRESSES", 1 << 16)
     refuse = [False]
 
     def lock(part: np.ndarray) -> Callable[[], None]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import vidpipe
-from vidpipe.loader.cache import Prefetcher
-from vidpipe.loader.splits import Split
+from vidpipe.loader.reading.splits import Split
+from vidpipe.loader.remote.cache import Prefetcher
 
 BYTES = 48 << 20  # several times what Linux reads for one advice
 

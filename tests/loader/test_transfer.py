@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from vidpipe.loader.background import Background
-from vidpipe.loader.place import Spot
+from vidpipe.loader.sampling.place import Spot
 from vidpipe.loader.transfer import SideStream
 from vidpipe.train.writer import CheckpointWriter
 

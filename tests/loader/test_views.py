@@ -13,9 +13,9 @@ from loader.damage import copied, garbage
 
 import vidpipe
 from vidpipe.errors import UsageError
-from vidpipe.loader.index import load_index
-from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.transform import normalization_tables
+from vidpipe.loader.augmentation.transform import normalization_tables
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.shards.manifest import load_manifest
 
 

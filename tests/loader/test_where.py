@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.where import matching_rows
+from vidpipe.loader.sampling.where import matching_rows
 from vidpipe.shards.index import SCHEMA, SamplesFile, write_samples
 
 

@@ -14,7 +14,7 @@ from command_line import RunCommand
 from vidpipe import Loader
 from vidpipe.errors import UsageError
 from vidpipe.loader import LoaderOptions
-from vidpipe.loader.window import frame_window
+from vidpipe.loader.sampling.window import frame_window
 from vidpipe.video.spec import ClipSpec
 
 

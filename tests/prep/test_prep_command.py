@@ -16,8 +16,8 @@ from command_line import RunCommand
 from file_tree import contents
 from generated_video import H264, write_video
 
-from vidpipe.loader.index import load_index
-from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.prep.parts import ShardPart, save_part
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest

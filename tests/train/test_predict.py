@@ -20,7 +20,7 @@ from command_line import RunCommand
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import UsageError
 from vidpipe.loader import Loader, LoaderOptions
-from vidpipe.loader.transform import center_clip
+from vidpipe.loader.augmentation.transform import center_clip
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
 from vidpipe.train.data import preprocessing_of

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.affine import Affine
-from vidpipe.loader.color import ColorJitter
+from vidpipe.loader.augmentation.affine import Affine
+from vidpipe.loader.augmentation.color import ColorJitter
 from vidpipe.models import create_model
 from vidpipe.recipes import list_recipes
 from vidpipe.train.data import open_train_loader

@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from vidpipe.loader.window import stored_window
+from vidpipe.loader.sampling.window import stored_window
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.jpeg import DEFAULT_QUALITY
 from vidpipe.shards.index import read_samples
@@ -119,7 +119,7 @@ class StoredClips:
 
     def model_input(self, clip: StoredClip, *, size: int) -> Tensor:
         """What the loader's torch reference makes of them with a centre crop: float32 [3, T, size, size]."""
-        from vidpipe.loader.transform import center_clip
+        from vidpipe.loader.augmentation.transform import center_clip
 
         spec = self.manifest.clip.model_copy(update={"frames": self.num_frames})
         return center_clip(self.frames(clip), spec, size=size, normalization=self.manifest.normalization)

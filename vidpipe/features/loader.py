@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader import Batch
-from vidpipe.loader.augment import sample_rng
+from vidpipe.loader.augmentation.augment import sample_rng
 from vidpipe.loader.background import Background
-from vidpipe.loader.index import load_index
-from vidpipe.loader.place import Place, Spot
-from vidpipe.loader.reader import open_shard_file, open_shards_allowed, read_error
-from vidpipe.loader.sampling import Sampling, Units
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.reader import open_shard_file, open_shards_allowed, read_error
+from vidpipe.loader.sampling.place import Place, Spot
+from vidpipe.loader.sampling.sampler import Sampler, Units
+from vidpipe.loader.sampling.window import stored_window
 from vidpipe.loader.state import VERSION, check_state, fingerprint
 from vidpipe.loader.transfer import find_device
-from vidpipe.loader.window import stored_window
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.features import FeatureFormat
 from vidpipe.shards.manifest import content_fingerprint, find_split, load_manifest
@@ -91,7 +91,7 @@ class FeatureLoader:
         if len(self._index) == 0:
             raise ShardError(f"{self.folder}: holds no samples")
         units = Units(self._index, matching=None, by_video=options.epoch_unit == "video")
-        self._sampling = Sampling(units, self._index, groups=None, shard_window=None, seed=options.seed)
+        self._sampler = Sampler(units, self._index, groups=None, shard_window=None, seed=options.seed)
         self._device = find_device(device)
         folder, sizes = self.folder, {entry.name: entry.bytes for entry in self.manifest.shards}
         self._opened = lru_cache(open_shards_allowed())(lambda name: open_shard_file(folder / name, sizes[name]))
@@ -115,7 +115,7 @@ class FeatureLoader:
     @property
     def num_samples(self) -> int:
         """Samples that an epoch gives, over all ranks and without padding."""
-        return self._sampling.size
+        return self._sampler.size
 
     @property
     def epoch(self) -> int:
@@ -185,7 +185,7 @@ class FeatureLoader:
     def _batch(self, spot: Spot) -> Batch:
         epoch = spot.epoch
         positions, padding = self._place.share(spot).positions(self.batch_size)
-        samples = self._sampling.samples(self._sampling.draw(positions, epoch), epoch, random=self.options.random)
+        samples = self._sampler.samples(self._sampler.draw(positions, epoch), epoch, random=self.options.random)
         features = torch.from_numpy(np.stack([self._read(int(sample), epoch) for sample in samples]))
         none = torch.zeros(len(samples), dtype=torch.int64, device=self._device)
         keys = [self._index.key[sample] for sample in samples.tolist()]

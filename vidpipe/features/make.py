@@ -16,8 +16,8 @@ from vidpipe import __version__
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.features.backbone import Backbone, open_backbone, save_backbone
 from vidpipe.features.shard import ShardMaker, ShardPart
-from vidpipe.loader.open_file import folder_lock
-from vidpipe.loader.pool import default_threads
+from vidpipe.loader.reading.open_file import folder_lock
+from vidpipe.loader.reading.pool import default_threads
 from vidpipe.models.backbone import own_normalization
 from vidpipe.shards.features import FeatureDtype, FeatureSpec
 from vidpipe.shards.index import write_samples

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vidpipe.errors import ShardError
-from vidpipe.loader.augment import Drawn
-from vidpipe.loader.index import make_index
-from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.transform import ClipTransform
-from vidpipe.loader.views import Views
+from vidpipe.loader.augmentation.augment import Drawn
+from vidpipe.loader.augmentation.transform import ClipTransform
+from vidpipe.loader.reading.index import make_index
+from vidpipe.loader.reading.reader import ClipReader
+from vidpipe.loader.sampling.views import Views
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.descriptions import read_descriptions
 from vidpipe.shards.features import FeatureFormat, FeatureSpec

@@ -5,30 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidpipe.loader.affine import Affine
+    from vidpipe.loader.augmentation.affine import Affine
+    from vidpipe.loader.augmentation.color import ColorJitter
+    from vidpipe.loader.augmentation.mixing import mix_batch
+    from vidpipe.loader.augmentation.policies import Mixing, RandAugment
+    from vidpipe.loader.augmentation.randaugment import rand_augment
     from vidpipe.loader.batch import Batch, RawBatch
-    from vidpipe.loader.color import ColorJitter
     from vidpipe.loader.loader import Loader
-    from vidpipe.loader.mixing import mix_batch
     from vidpipe.loader.options import LoaderOptions
-    from vidpipe.loader.policies import Mixing, RandAugment
-    from vidpipe.loader.randaugment import rand_augment
     from vidpipe.loader.stats import LoaderStats
     from vidpipe.shards.manifest import Normalization
 
 _MODULES = {
-    "Affine": "affine",
+    "Affine": "augmentation.affine",
     "Batch": "batch",
-    "ColorJitter": "color",
+    "ColorJitter": "augmentation.color",
     "Loader": "loader",
     "LoaderOptions": "options",
     "LoaderStats": "stats",
-    "Mixing": "policies",
+    "Mixing": "augmentation.policies",
     "Normalization": "options",
-    "RandAugment": "policies",
+    "RandAugment": "augmentation.policies",
     "RawBatch": "batch",
-    "mix_batch": "mixing",
-    "rand_augment": "randaugment",
+    "mix_batch": "augmentation.mixing",
+    "rand_augment": "augmentation.randaugment",
 }
 
 __all__ = [

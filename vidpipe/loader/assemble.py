@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vidpipe.loader.batch import Batch, RawBatch, clip_names
-from vidpipe.loader.engine import Made
+from vidpipe.loader.engines.engine import Made
+from vidpipe.loader.reading.source import Source
 from vidpipe.loader.request import Request, places_of
-from vidpipe.loader.source import Source
 from vidpipe.loader.transfer import to_device
 from vidpipe.shards.codecs.base import Frames
 

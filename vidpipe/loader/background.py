@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.place import Spot
+from vidpipe.loader.sampling.place import Spot
 from vidpipe.loader.transfer import threads_for
 
 Started = TypeVar("Started")

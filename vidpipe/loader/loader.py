@@ -13,10 +13,10 @@ import torch
 from vidpipe.environment import check_rank, rank_and_world_size
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.loader.assemble import make_batch, make_raw_batch, to_consumer
-from vidpipe.loader.backend import make_engine
 from vidpipe.loader.background import Background
 from vidpipe.loader.batch import Batch, RawBatch
-from vidpipe.loader.engine import EngineSetup, Made
+from vidpipe.loader.engines.backend import make_engine
+from vidpipe.loader.engines.engine import EngineSetup, Made
 from vidpipe.loader.options import (
     Augment,
     Backend,
@@ -27,19 +27,19 @@ from vidpipe.loader.options import (
     check_readers,
     check_together,
 )
-from vidpipe.loader.place import Place, Spot
-from vidpipe.loader.planner import Planner, make_augmentation
-from vidpipe.loader.pool import Reading, ReadPool, default_threads
-from vidpipe.loader.quarantine import Quarantine
-from vidpipe.loader.read_processes import ReadProcesses
+from vidpipe.loader.reading.pool import Reading, ReadPool, default_threads
+from vidpipe.loader.reading.process_pool import ReadProcesses
+from vidpipe.loader.reading.quarantine import Quarantine
+from vidpipe.loader.reading.source import Source, split_windows
+from vidpipe.loader.reading.splits import Shards
 from vidpipe.loader.request import Request
-from vidpipe.loader.sampling import make_sampling
-from vidpipe.loader.source import Source, split_windows
-from vidpipe.loader.splits import Shards
+from vidpipe.loader.sampling.place import Place, Spot
+from vidpipe.loader.sampling.planner import Planner, make_augmentation
+from vidpipe.loader.sampling.sampler import make_sampler
+from vidpipe.loader.sampling.views import make_views
 from vidpipe.loader.state import VERSION, check_state, content_of
 from vidpipe.loader.stats import LoaderStats, Meter
 from vidpipe.loader.transfer import allocation_for, find_device, page_lock_for
-from vidpipe.loader.views import make_views
 from vidpipe.shards.codecs.base import Frames
 
 Started = TypeVar("Started")
@@ -118,10 +118,10 @@ class Loader:
         self._index, self.manifest = self._source.index, self._source.manifest
         window = self.options.window if self.options.window is not None else "random" if random else "center"
         self._windows = split_windows(self._source.splits, frames=frames, stride=stride, window=window)
-        sampling = make_sampling(self._source, self.options, seed=seed)
+        sampler = make_sampler(self._source, self.options, seed=seed)
         self._planner = Planner(
             self._source,
-            sampling,
+            sampler,
             self._windows,
             augmentation=make_augmentation(
                 self.options,
@@ -130,7 +130,7 @@ class Loader:
             )
             if random
             else None,
-            views=make_views(self.options, self._windows, sampling.units, self._index),
+            views=make_views(self.options, self._windows, sampler.units, self._index),
             clips_per_sample=self.options.clips_per_sample,
             size=size,
             seed=seed,

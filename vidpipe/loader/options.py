@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.affine import Affine
+from vidpipe.loader.augmentation.affine import Affine
+from vidpipe.loader.augmentation.color import ColorJitter
 from vidpipe.loader.checks import are_counts, check_choice, check_whole, is_number, is_range, is_whole
-from vidpipe.loader.color import ColorJitter
 from vidpipe.shards.manifest import Normalization
 
 Augment = Literal["train"]

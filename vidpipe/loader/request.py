@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidpipe.loader.augment import Drawn
+from vidpipe.loader.augmentation.augment import Drawn
 
 
 @dataclass(frozen=True, slots=True)

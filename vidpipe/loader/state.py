@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from vidpipe.errors import UsageError
 from vidpipe.loader.checks import check_whole
 from vidpipe.loader.options import Augment, LoaderOptions
-from vidpipe.loader.source import Source
-from vidpipe.loader.window import FrameWindow
+from vidpipe.loader.reading.source import Source
+from vidpipe.loader.sampling.window import FrameWindow
 
 VERSION = 2
 # Options that change neither which clips come nor what they look like. A new option counts as one that does.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidpipe.errors import UsageError, VidpipeError
-from vidpipe.loader.memory import aligned_array
-from vidpipe.loader.shared_memory import PageLock
+from vidpipe.loader.reading.buffers import aligned_array
+from vidpipe.loader.reading.shared_memory import PageLock
 
 _PORTABLE = 1  # cudaHostRegisterPortable: page-locked for all GPUs
 MAX_UNDER_WAY = 2  # batches on a stream: one is worked on while the next is queued

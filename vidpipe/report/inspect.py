@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.index import make_index
-from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.reading.index import make_index
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.shards.codecs import CodecSpec, stores_whole_videos
 from vidpipe.shards.descriptions import COLUMNS, read_descriptions

@@ -10,7 +10,15 @@ from typing import Any, Protocol, Self
 from vidpipe.errors import UsageError
 from vidpipe.features.loader import FeatureLoader, FeatureOptions
 from vidpipe.loader import Batch, Loader, LoaderOptions
-from vidpipe.loader.splits import DEFAULT_SPLIT, Folder, Shards, local_folder, named_folders, read_manifest, split_names
+from vidpipe.loader.reading.splits import (
+    DEFAULT_SPLIT,
+    Folder,
+    Shards,
+    local_folder,
+    named_folders,
+    read_manifest,
+    split_names,
+)
 from vidpipe.shards.manifest import Manifest
 from vidpipe.train.checkpoint import Preprocessing
 from vidpipe.train.recipe_data import DataSection

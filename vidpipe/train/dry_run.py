@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from vidpipe.loader import Batch
-from vidpipe.loader.splits import Shards
+from vidpipe.loader.reading.splits import Shards
 from vidpipe.train.data import ClipLoader, open_train_loader, other_splits, preprocessing_of
 from vidpipe.train.device import Device, gathered, make_fabric, peak_memory_bytes, resolve_precision
 from vidpipe.train.features import start_from_features

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidpipe.errors import CheckpointError, ShardError, UsageError
-from vidpipe.loader.augment import keyed_rng
+from vidpipe.loader.augmentation.augment import keyed_rng
 from vidpipe.loader.options import Backend, OnBad
-from vidpipe.loader.splits import Shards, named_folders, read_manifest
+from vidpipe.loader.reading.splits import Shards, named_folders, read_manifest
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 from vidpipe.shards.manifest import Manifest
 from vidpipe.train.bad_samples import left_out

@@ -8,7 +8,7 @@ from torch import nn
 
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.features.backbone import check_backbone, restore_backbone
-from vidpipe.loader.splits import Shards
+from vidpipe.loader.reading.splits import Shards
 from vidpipe.models.resnet_temporal import ResNetTemporal
 from vidpipe.shards.features import FeatureSpec
 from vidpipe.shards.manifest import Manifest, find_split

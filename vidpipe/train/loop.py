@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from vidpipe.errors import UsageError
-from vidpipe.loader.splits import Folder, Shards, read_manifest
+from vidpipe.loader.reading.splits import Folder, Shards, read_manifest
 from vidpipe.models.frozen import frozen_part, write_frozen
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
 from vidpipe.shards.layout import whole_file

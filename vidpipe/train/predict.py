@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError, one_line
-from vidpipe.loader.transform import center_clip
+from vidpipe.loader.augmentation.transform import center_clip
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.train.checkpoint import Preprocessing, build_classifier, read_checkpoint
 from vidpipe.train.decoding import DecodedVideo, DecodingPool

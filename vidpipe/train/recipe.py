@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vidpipe.loader.policies import Mixing, RandAugment
+from vidpipe.loader.augmentation.policies import Mixing, RandAugment
 from vidpipe.recipes import Section, load_recipe, validate
 from vidpipe.train.recipe_data import DataSection
 

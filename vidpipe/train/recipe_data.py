@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vidpipe.loader.affine import Affine
-from vidpipe.loader.color import ColorJitter
+from vidpipe.loader.augmentation.affine import Affine
+from vidpipe.loader.augmentation.color import ColorJitter
 from vidpipe.recipes import Section
 from vidpipe.shards.manifest import Normalization
 

@@ -16,8 +16,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
 from vidpipe.loader import Batch
-from vidpipe.loader.mixing import mix_batch
-from vidpipe.loader.randaugment import rand_augment
+from vidpipe.loader.augmentation.mixing import mix_batch
+from vidpipe.loader.augmentation.randaugment import rand_augment
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.distill import Distillation, Teacher
 from vidpipe.train.objective import Objective, Shown, objective_for

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from vidpipe.bench.psnr import psnr_of_error
-from vidpipe.loader.index import load_index
-from vidpipe.loader.reader import ClipReader
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.manifest import load_manifest
 from vidpipe.video.decode import extract_clips

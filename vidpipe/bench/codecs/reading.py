@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.loader import Loader, LoaderOptions
-from vidpipe.loader.index import load_index
-from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.window import stored_window
+from vidpipe.loader.reading.index import load_index
+from vidpipe.loader.reading.reader import ClipReader
+from vidpipe.loader.sampling.window import stored_window
 from vidpipe.shards.manifest import load_manifest
 
 BATCH_SIZE = 8

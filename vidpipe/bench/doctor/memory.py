@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.loader.stored import Stored, as_stored
+from vidpipe.loader.reading.stored import Stored, as_stored
 from vidpipe.shards.codecs.base import Frames
 
 

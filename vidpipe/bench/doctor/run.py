@@ -12,8 +12,8 @@ from vidpipe.bench.doctor.report import Diagnosis, Facts, judge
 from vidpipe.bench.doctor.stages import Stages
 from vidpipe.bench.machine import describe_machine
 from vidpipe.loader import Loader
-from vidpipe.loader.pool import default_threads
-from vidpipe.loader.splits import open_split
+from vidpipe.loader.reading.pool import default_threads
+from vidpipe.loader.reading.splits import open_split
 from vidpipe.memory import available_bytes
 from vidpipe.train.data import open_train_loader
 from vidpipe.train.device import Device, pick_device

@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from vidpipe.bench.doctor.memory import MemorySource
 from vidpipe.bench.doctor.report import Stage, StageName
 from vidpipe.loader import LoaderOptions
-from vidpipe.loader.augment import Drawn, sample_rng
-from vidpipe.loader.backend import make_engine
-from vidpipe.loader.engine import EngineSetup, Made
-from vidpipe.loader.index import SampleIndex, load_index
-from vidpipe.loader.open_file import OpenFile
-from vidpipe.loader.order import permute
-from vidpipe.loader.planner import make_augmentation
-from vidpipe.loader.pool import ReadPool
-from vidpipe.loader.reader import ClipReader
-from vidpipe.loader.region import center_region
+from vidpipe.loader.augmentation.augment import Drawn, sample_rng
+from vidpipe.loader.augmentation.region import center_region
+from vidpipe.loader.engines.backend import make_engine
+from vidpipe.loader.engines.engine import EngineSetup, Made
+from vidpipe.loader.reading.index import SampleIndex, load_index
+from vidpipe.loader.reading.open_file import OpenFile
+from vidpipe.loader.reading.pool import ReadPool
+from vidpipe.loader.reading.reader import ClipReader
+from vidpipe.loader.reading.source import FETCH_THREADS
+from vidpipe.loader.reading.splits import Split
 from vidpipe.loader.request import Request, Take, make_request
-from vidpipe.loader.source import FETCH_THREADS
-from vidpipe.loader.splits import Split
+from vidpipe.loader.sampling.order import permute
+from vidpipe.loader.sampling.planner import make_augmentation
+from vidpipe.loader.sampling.window import stored_window
 from vidpipe.loader.transfer import allocation_for
-from vidpipe.loader.window import stored_window
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames

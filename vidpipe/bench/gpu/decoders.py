@@ -16,7 +16,7 @@ from vidpipe.bench.gpu.course import Course
 from vidpipe.bench.gpu.data import Shards
 from vidpipe.bench.gpu.measuring import Device, measure
 from vidpipe.bench.gpu.rows import DecoderRow, Rate
-from vidpipe.loader.filmstrip import join_frames
+from vidpipe.loader.reading.filmstrip import join_frames
 
 HARDWARE_SHARES = (0.0, 1.0)  # of the pictures
 MAX_CLIPS = 64

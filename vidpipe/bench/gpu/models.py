@@ -20,7 +20,7 @@ from vidpipe.bench.loader.arms.vidpipe_loader import long_epoch
 from vidpipe.bench.train_step import TrainStep
 from vidpipe.errors import UsageError
 from vidpipe.loader import Batch, Loader
-from vidpipe.loader.window import frame_window
+from vidpipe.loader.sampling.window import frame_window
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.manifest import Manifest
 from vidpipe.train.data import loader_options

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vidpipe.bench.clips import StoredClip, StoredClips
 from vidpipe.bench.loader.arms.base import Arm, ArmBatch, ArmSetup, Batches, Job
-from vidpipe.loader.memory import aligned, aligned_array
+from vidpipe.loader.reading.buffers import aligned, aligned_array
 
 AHEAD = 2
 

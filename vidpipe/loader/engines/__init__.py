@@ -1,0 +1,1 @@
+"""From requests to batches on the device: by torch or by DALI."""

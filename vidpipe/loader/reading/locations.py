@@ -1,0 +1,57 @@
+"""Where the samples of a split lie: all that reading them asks of the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleLocations:
+    """One entry a sample.
+
+    Attributes:
+        shards: file names, in the manifest's order; `shard`, int32 [N], indexes them.
+        shape: int32 [N, 3]: T, H, W of the stored clip.
+        offset: int64 [N], in bytes: of the payload's first byte in its shard.
+        size: int64, in bytes: the sizes of all samples' payload files one after the other; those of sample i are
+            size[size_start[i]:size_start[i+1]].
+        crc32: uint32, all samples' checksums one after the other; those of sample i are crc32[crc_start[i]:crc_start[i+1]].
+    """
+
+    shards: tuple[str, ...]
+    shard: NDArray[np.int32]
+    shape: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    size_start: NDArray[np.int64]
+    crc32: NDArray[np.uint32]
+    crc_start: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def name(self, sample: int) -> str:
+        """What errors call it."""
+        return f"number {sample}"
+
+    def shape_of(self, sample: int) -> tuple[int, int, int]:
+        """T, H, W of a sample's stored clip."""
+        length, height, width = self.shape[sample].tolist()
+        return length, height, width
+
+    def frame_bytes(self, sample: int) -> int:
+        """Bytes of one of a sample's frames, decoded."""
+        _, height, width = self.shape_of(sample)
+        return height * width * 3
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """Bytes of the largest frame."""
+        return int((self.shape[:, 1].astype(np.int64) * self.shape[:, 2]).max()) * 3
+
+    def places(self) -> SampleLocations:
+        """These alone, without what else an index knows."""
+        return SampleLocations(**{field.name: getattr(self, field.name) for field in fields(SampleLocations)})

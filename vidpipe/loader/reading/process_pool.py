@@ -1,0 +1,152 @@
+"""Processes that read clips for a loader, so that reading doesn't take Python's lock from the thread that trains."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import weakref
+from collections.abc import Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.errors import UsageError, VidpipeError
+from vidpipe.loader.reading.filmstrip import Filmstrip
+from vidpipe.loader.reading.process import Placed, ReadAnswer, ReadJob, ReadPlan, Wanted, main
+from vidpipe.loader.reading.shared_memory import PageLock, SharedMemory, share
+from vidpipe.loader.reading.stored import Stored
+from vidpipe.shards.codecs.base import Frames
+from vidpipe.spawn import spawn
+
+END_SECONDS = 5.0  # that a process may take to end by itself
+
+_pipes: weakref.WeakSet[Connection[ReadJob, ReadAnswer]] = weakref.WeakSet()
+
+
+class _Process:
+    """One of them, and the pipe to it."""
+
+    def __init__(self, memory_fd: int, plan_fd: int) -> None:
+        self.pipe, theirs = Pipe()
+        _pipes.add(self.pipe)
+        with theirs:
+            self.popen = spawn(main, [theirs.fileno(), memory_fd, plan_fd])
+
+
+class ReadProcesses:
+    """So many processes, each of which serves one thread at a time.
+
+    Args:
+        plan: what they read.
+        lock: see `SharedMemory`.
+
+    Raises:
+        UsageError: the system starts no more of them.
+    """
+
+    def __init__(self, plan: ReadPlan, *, number: int, lock: PageLock | None = None) -> None:
+        self.bytes_read = 0
+        self._plan = plan
+        self._codecs = [manifest.codec.name for manifest in plan.manifests]
+        self._counting = threading.Lock()
+        self._free: SimpleQueue[_Process] = SimpleQueue()
+        processes: list[_Process] = []
+        try:
+            self.memory = SharedMemory(lock)
+            self._end = weakref.finalize(self, _end, processes, self.memory, os.getpid())
+            try:
+                with share(plan) as plan_file:
+                    while len(processes) < number:
+                        processes.append(_Process(self.memory.descriptor, plan_file.fileno()))
+            except BaseException:
+                self.close()
+                raise
+        except OSError as error:
+            raise UsageError(
+                f"readers: {number} processes can't be started ({error.strerror}): take fewer `threads`, raise the limit that they "
+                "meet (`ulimit -u` for processes, `-n` for open files, `-v` for addresses), or take readers='threads'"
+            ) from error
+        for process in processes:
+            self._free.put(process)
+
+    def read(
+        self, buffer: NDArray[np.uint8], wanted: Sequence[Wanted], *, undecoded: frozenset[str]
+    ) -> list[Frames | Stored | None]:
+        """Read samples into a buffer of `memory`'s, or what is stored of those with a codec of `undecoded`.
+
+        Returns:
+            views of the buffer; None for each sample that couldn't be read.
+
+        Raises:
+            VidpipeError: the process died.
+        """
+        process = self._free.get()
+        try:
+            process.pipe.send(ReadJob(self.memory.offset(buffer), wanted, undecoded))
+            answer = process.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise VidpipeError(_obituary(process.popen)) from error
+        finally:
+            self._free.put(process)
+        with self._counting:
+            self.bytes_read += answer.bytes_read
+        return [
+            None if placed is None else self._result(buffer, one, placed)
+            for one, placed in zip(wanted, answer.placed, strict=True)
+        ]
+
+    def close(self) -> None:
+        """End them."""
+        self._end()
+
+    def _result(self, buffer: NDArray[np.uint8], wanted: Wanted, placed: Placed) -> Frames | Stored:
+        _, height, width = self._plan.places.shape_of(wanted.sample)
+        shape = (len(wanted.frames), height, width, 3)
+        if not (placed.parts or placed.strips):
+            size = len(wanted.frames) * height * width * 3
+            return buffer[wanted.start : wanted.start + size].reshape(shape)
+        codec = self._codecs[int(self._plan.split_of_shard[self._plan.places.shard[wanted.sample]])]
+        content = buffer.data
+        parts = [content[start : start + size] for start, size in placed.parts]
+        strips = [Filmstrip(content[start : start + size], *rest) for start, size, *rest in placed.strips]
+        return Stored(codec, parts, wanted.frames, shape, strips)
+
+
+def _obituary(process: subprocess.Popen[bytes]) -> str:
+    try:
+        code = process.wait(END_SECONDS)
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except subprocess.TimeoutExpired:
+        how = "its pipe closed"
+    return (
+        f"readers: a process that reads died ({how}); what it said stands above. If the system ended it for want of memory, "
+        "take fewer `threads`; readers='threads' does without such processes"
+    )
+
+
+def _end(processes: Sequence[_Process], memory: SharedMemory, parent: int) -> None:
+    if os.getpid() != parent:
+        return  # a fork, which they don't serve
+    memory.close()
+    for process in processes:
+        process.pipe.close()
+    for process in processes:
+        try:
+            process.popen.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.popen.kill()
+            process.popen.wait()
+
+
+def _leave_to_parent() -> None:
+    """A fork lets go of the pipes, which close when all who have them do: that is how the processes are told to end."""
+    for pipe in list(_pipes):
+        pipe.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
