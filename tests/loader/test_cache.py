@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from vidpipe.errors import ShardError, StorageError
-from vidpipe.loader.reading.open_file import LockedFile, folder_lock
+from vidpipe.files import LockedFile, folder_lock
 from vidpipe.loader.remote.cache import Prefetcher, ShardCache
 from vidpipe.loader.remote.stop import Stop
 from vidpipe.shards.manifest import ChannelSums, ShardEntry

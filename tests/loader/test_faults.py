@@ -20,8 +20,8 @@ from loader.damage import copied, flipped, garbage, unknown_codec
 
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, StorageError
+from vidpipe.files import OpenFile
 from vidpipe.loader.reading.index import load_index
-from vidpipe.loader.reading.open_file import OpenFile
 from vidpipe.loader.reading.reader import ClipReader, open_shard_file
 from vidpipe.shards.manifest import load_manifest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vidpipe.shards.layout import whole_file
+from vidpipe.files import whole_file
 
 ROOM = 1 << 20
 

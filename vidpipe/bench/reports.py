@@ -15,7 +15,7 @@ import numpy as np
 
 from vidpipe.bench.machine import Machine
 from vidpipe.bench.tables import number
-from vidpipe.shards.layout import whole_file
+from vidpipe.files import whole_file
 
 DOTS_PER_INCH = 120
 

@@ -22,8 +22,8 @@ from vidpipe.datasets.folder import list_folders
 from vidpipe.datasets.sprites import MOTIONS, draw_track, draw_video
 from vidpipe.datasets.tree import SourceTree
 from vidpipe.errors import DatasetError, VideoError
+from vidpipe.files import whole_file
 from vidpipe.recipes import PixelSize
-from vidpipe.shards.layout import whole_file
 from vidpipe.video.encode import write_h264
 
 _MARK = ".motion"

@@ -9,12 +9,12 @@ import timm
 from torch import nn
 
 from vidpipe.errors import CheckpointError, ShardError, UsageError
+from vidpipe.files import whole_file
 from vidpipe.models.backbone import load_backbone, make_backbone, num_features
 from vidpipe.models.fingerprint import fingerprint
 from vidpipe.models.weights import read_weights
 from vidpipe.recipes import nearest
 from vidpipe.shards.features import FeatureSpec
-from vidpipe.shards.layout import whole_file
 from vidpipe.shards.manifest import load_manifest
 
 BACKBONE = "backbone.safetensors"

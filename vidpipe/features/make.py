@@ -16,12 +16,12 @@ from vidpipe import __version__
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.features.backbone import Backbone, open_backbone, save_backbone
 from vidpipe.features.shard import ShardMaker, ShardPart
-from vidpipe.loader.reading.open_file import folder_lock
+from vidpipe.files import TEMPORARY_SUFFIX, folder_lock, whole_file
 from vidpipe.loader.reading.pool import default_threads
 from vidpipe.models.backbone import own_normalization
 from vidpipe.shards.features import FeatureDtype, FeatureSpec
 from vidpipe.shards.index import write_samples
-from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS, TEMPORARY_SUFFIX, whole_file
+from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS
 from vidpipe.shards.manifest import (
     Manifest,
     ShardEntry,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vidpipe.errors import CheckpointError, one_line
+from vidpipe.files import whole_file
 from vidpipe.models.base import VideoModel
 from vidpipe.models.fingerprint import fingerprint
-from vidpipe.shards.layout import whole_file
 
 
 def frozen_part(model: nn.Module) -> dict[str, Tensor]:

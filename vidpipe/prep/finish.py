@@ -14,12 +14,13 @@ from typing import Any
 from vidpipe import __version__
 from vidpipe.datasets.base import DatasetFormat
 from vidpipe.errors import ShardError
+from vidpipe.files import TEMPORARY_SUFFIX, whole_file
 from vidpipe.prep.parts import ShardPart, read_rows
 from vidpipe.prep.plan import SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.tally import Tally
 from vidpipe.shards.index import write_samples
-from vidpipe.shards.layout import PARTS_FOLDER, REJECTS, TEMPORARY_SUFFIX, whole_file
+from vidpipe.shards.layout import PARTS_FOLDER, REJECTS
 from vidpipe.shards.manifest import ChannelSums, Counts, Manifest, ShardEntry
 from vidpipe.video.decode import decoder_versions
 

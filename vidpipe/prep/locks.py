@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from vidpipe.errors import ShardError
-from vidpipe.loader.reading.open_file import LockedFile, open_locked
+from vidpipe.files import LockedFile, open_locked
 from vidpipe.shards.layout import PARTS_FOLDER
 
 _GUARD = "guard"

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vidpipe.errors import ShardError
+from vidpipe.files import whole_file
 from vidpipe.prep.plan import ShardPlan
 from vidpipe.shards.index import SamplesFile
-from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS, whole_file
+from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS
 from vidpipe.shards.manifest import ChannelSums, Manifest
 
 

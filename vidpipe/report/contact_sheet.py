@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from vidpipe.files import whole_file
 from vidpipe.report.fonts import load_font, printable
-from vidpipe.shards.layout import whole_file
 
 _MARGIN = 12
 _GAP = 6

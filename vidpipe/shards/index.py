@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidpipe.errors import ShardError
+from vidpipe.files import whole_file
 from vidpipe.shards.checksum import file_sha256
-from vidpipe.shards.layout import SAMPLES, whole_file
+from vidpipe.shards.layout import SAMPLES
 from vidpipe.shards.manifest import FileEntry
 
 ROWS_AT_ONCE = 4096

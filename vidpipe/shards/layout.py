@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from vidpipe.errors import ShardError
 
@@ -15,9 +13,7 @@ MANIFEST = "manifest.json"
 SAMPLES = "samples.parquet"
 REJECTS = "rejects.jsonl"
 PARTS_FOLDER = ".parts"  # in a split folder, of what is finished while the split isn't
-TEMPORARY_SUFFIX = ".tmp"
 UNLABELLED = -1
-BUFFER_BYTES = 1 << 16
 
 
 def shard_name(index: int) -> str:
@@ -54,33 +50,6 @@ def label_bytes(label: int, num_classes: int) -> bytes:
 
 
 @contextmanager
-def whole_file(path: Path, *, is_huge: bool = False) -> Iterator[IO[bytes]]:
-    """A file that appears under its name whole or not at all: temporary name, fsync, rename.
-
-    Leaving the block by an exception removes the temporary file and leaves whatever `path` was before.
-
-    Args:
-        is_huge: let go of its pages once they are on disk: terabytes of what isn't read soon would push out what is, and pages
-            that are free already are written to in half the time.
-    """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    try:
-        # With a buffer, since a plain file's `write` takes no more than there is room for, and doesn't say so.
-        with temporary.open("wb", buffering=BUFFER_BYTES) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-            if is_huge and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-    sync_folder(path.parent)
-
-
-@contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Turn what the system says against writing `path` into a ShardError."""
     try:
@@ -90,13 +59,3 @@ def write_errors(path: Path) -> Iterator[None]:
             f"{path}: can't be written: {error.strerror}; finished shards are kept: "
             "make room and run the same command again"
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -12,9 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vidpipe.errors import ShardError
+from vidpipe.files import whole_file
 from vidpipe.shards.codecs import CodecSpec
 from vidpipe.shards.features import FeatureSpec
-from vidpipe.shards.layout import FORMAT_VERSION, MANIFEST, REJECTS, whole_file
+from vidpipe.shards.layout import FORMAT_VERSION, MANIFEST, REJECTS
 from vidpipe.video.spec import ClipSpec
 
 

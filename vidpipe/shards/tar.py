@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from vidpipe.files import whole_file
 from vidpipe.shards.checksum import Buffer
-from vidpipe.shards.layout import index_name, whole_file
+from vidpipe.shards.layout import index_name
 
 BLOCK = 512
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from vidpipe.errors import TrainingError
-from vidpipe.shards.layout import whole_file
+from vidpipe.files import whole_file
 
 BAD_BATCHES = "bad-batches.jsonl"
 SPIKES = "gradient-spikes.jsonl"

@@ -10,10 +10,10 @@ import yaml
 from torch import nn
 
 from vidpipe.errors import UsageError
+from vidpipe.files import whole_file
 from vidpipe.loader.reading.splits import Folder, Shards, read_manifest
 from vidpipe.models.frozen import frozen_part, write_frozen
 from vidpipe.models.videomae_pretrain import VideoMAEPretrain
-from vidpipe.shards.layout import whole_file
 from vidpipe.shards.manifest import Manifest
 from vidpipe.train.bad_samples import BAD_SAMPLES
 from vidpipe.train.checkpoint import class_difference

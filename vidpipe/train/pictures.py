@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vidpipe.files import whole_file
 from vidpipe.loader import Batch
 from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.report.fonts import printable
-from vidpipe.shards.layout import whole_file
 from vidpipe.shards.manifest import Normalization
 from vidpipe.train.runlog import read_metrics
 from vidpipe.train.scores import Evaluation

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vidpipe.errors import TrainingError
-from vidpipe.shards.layout import whole_file
+from vidpipe.files import whole_file
 
 METRICS = "metrics.csv"
 COLUMNS = (

@@ -16,8 +16,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from vidpipe.files import sync_folder, whole_file
 from vidpipe.models.sharded import PLAIN, plain_errors, split_tensors
-from vidpipe.shards.layout import sync_folder, whole_file
 
 
 def shard_module(module: nn.Module, mesh: DeviceMesh) -> nn.Module:

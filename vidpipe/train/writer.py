@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from vidpipe.errors import CheckpointError, one_line
+from vidpipe.files import TEMPORARY_SUFFIX, sync_folder, whole_file
 from vidpipe.loader.transfer import threads_for
-from vidpipe.shards.layout import TEMPORARY_SUFFIX, sync_folder, whole_file
 from vidpipe.train.checkpoint import BEST, LAST
 from vidpipe.train.sharding import make_group, write_sharded
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from vidpipe.bench.doctor.memory import MemorySource
 from vidpipe.bench.doctor.report import Stage, StageName
+from vidpipe.files import OpenFile
 from vidpipe.loader import LoaderOptions
 from vidpipe.loader.augmentation.augment import Drawn, sample_rng
 from vidpipe.loader.augmentation.region import center_region
 from vidpipe.loader.engines.backend import make_engine
 from vidpipe.loader.engines.engine import EngineSetup, Made
 from vidpipe.loader.reading.index import SampleIndex, load_index
-from vidpipe.loader.reading.open_file import OpenFile
 from vidpipe.loader.reading.pool import ReadPool
 from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.loader.reading.source import FETCH_THREADS

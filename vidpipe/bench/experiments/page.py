@@ -11,7 +11,7 @@ from vidpipe.bench.experiments.definitions import EXPERIMENTS
 from vidpipe.bench.experiments.results import ExperimentsReport
 from vidpipe.bench.reports import write_json
 from vidpipe.errors import UsageError
-from vidpipe.shards.layout import whole_file
+from vidpipe.files import whole_file
 
 FIGURES = Path("figures/experiments.json")
 """Where a page's numbers lie, from the page's folder."""

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import BadSampleError, ShardError, StorageError
+from vidpipe.files import OpenFile
 from vidpipe.loader.reading.buffers import BufferPool
 from vidpipe.loader.reading.locations import SampleLocations
-from vidpipe.loader.reading.open_file import OpenFile
 from vidpipe.shards.checksum import crc32, crc32_of_all
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vidpipe.errors import ShardError, UsageError
-from vidpipe.loader.reading.open_file import OpenFile, folder_lock
+from vidpipe.files import OpenFile, folder_lock, whole_file
 from vidpipe.loader.reading.reader import open_shard_file
 from vidpipe.loader.remote.cache import PATIENCE_SECONDS, ShardCache, cache_errors
 from vidpipe.loader.remote.folder import RemoteFolder
 from vidpipe.loader.remote.stop import Stop
 from vidpipe.shards.checksum import file_sha256
-from vidpipe.shards.layout import MANIFEST, SAMPLES, whole_file
+from vidpipe.shards.layout import MANIFEST, SAMPLES
 from vidpipe.shards.manifest import (
     FileEntry,
     Manifest,

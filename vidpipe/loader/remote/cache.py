@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidpipe.errors import ShardError, StorageError
-from vidpipe.loader.reading.open_file import LockedFile, folder_lock, open_locked
+from vidpipe.files import LockedFile, folder_lock, open_locked
 from vidpipe.loader.remote.stop import POLL_SECONDS, Stop
 from vidpipe.shards.manifest import ShardEntry
 

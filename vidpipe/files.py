@@ -1,4 +1,4 @@
-"""Files that close with their last user, and locks on files that end with the process that took them.
+"""Files that are written whole or not at all, that close with their last user, and locks that end with the process that took them.
 
 A lock (flock) belongs to what was opened, and a forked child shares that with its parent: while it keeps it open, its parent's
 lock holds. So a child closes the locked files of its parent before it does anything else.
@@ -12,11 +12,52 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+TEMPORARY_SUFFIX = ".tmp"
+BUFFER_BYTES = 1 << 16
 
 _locked: set[int] = set()
 # Held while they are opened and closed, so that a fork finds all there are; re-entered where a file that nobody holds is closed
 # meanwhile.
 _changing = threading.RLock()
+
+
+@contextmanager
+def whole_file(path: Path, *, is_huge: bool = False) -> Iterator[IO[bytes]]:
+    """A file that appears under its name whole or not at all: temporary name, fsync, rename.
+
+    Leaving the block by an exception removes the temporary file and leaves whatever `path` was before.
+
+    Args:
+        is_huge: let go of its pages once they are on disk: terabytes of what isn't read soon would push out what is, and pages
+            that are free already are written to in half the time.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        # With a buffer, since a plain file's `write` takes no more than there is room for, and doesn't say so.
+        with temporary.open("wb", buffering=BUFFER_BYTES) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            if is_huge and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 class OpenFile:
