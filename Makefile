@@ -9,7 +9,7 @@ BIN         := $(VENV)/bin
 STAMP       := $(VENV)/.installed
 EXTRAS      ?= dev
 # Tests run in so many processes; each imports torch, so that many more than this take longer to begin than they save.
-JOBS        ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores : 8)))
+JOBS        ?= $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((cores < 8 ? cores : 8)))
 PARALLEL    := -n $(JOBS) --dist worksteal
 SHARDS      ?=
 SOURCE      ?=
