@@ -38,8 +38,7 @@ def whole_file(path: Path, *, is_huge: bool = False) -> Iterator[IO[bytes]]:
         # With a buffer, since a plain file's `write` takes no more than there is room for, and doesn't say so.
         with temporary.open("wb", buffering=BUFFER_BYTES) as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            sync_file(stream)
             if is_huge and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         temporary.replace(path)
@@ -50,8 +49,14 @@ def whole_file(path: Path, *, is_huge: bool = False) -> Iterator[IO[bytes]]:
     sync_folder(path.parent)
 
 
+def sync_file(stream: IO[bytes]) -> None:
+    """Have on the disk what was written so far."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the system can."""
+    """Make renames and removals in `folder` durable, where the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,28 @@ def test_an_interrupted_run_goes_on_with_what_is_finished(
     assert contents(tmp_path / "out") == contents(made)
     again = make_features(job(real_shards, tmp_path / "out", weights))
     assert again.splits["train"].reused == again.splits["train"].shards
+
+
+def test_a_shard_that_other_options_have_replaced_is_made_again(
+    real_shards: Path, weights: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it is as large as the one that the first options' part file tells of."""
+    original = ShardMaker.make
+    for size, shards in ((SIZE, 2), (SIZE * 2, 1)):
+        made_shards = []
+
+        def make(self: ShardMaker, entry: object, *, last: int = shards, done: list[object] = made_shards) -> object:
+            done.append(part := original(self, entry))
+            if len(done) == last:
+                raise KeyboardInterrupt
+            return part
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ShardMaker, "make", make)
+            with pytest.raises(KeyboardInterrupt):
+                make_features(replace(job(real_shards, tmp_path / "out", weights), size=size))
+    make_features(job(real_shards, tmp_path / "out", weights))
+    assert contents(tmp_path / "out") == contents(made)
 
 
 @pytest.mark.parametrize(

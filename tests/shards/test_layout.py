@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from file_tree import contents
 
 from vidpipe.files import whole_file
+from vidpipe.shards.tar import open_shard
 
 ROOM = 1 << 20
 
@@ -34,3 +38,22 @@ def test_a_file_that_there_is_no_room_for_leaves_the_old_one(tmp_path: Path, pie
         for _ in range(pieces):
             stream.write(bytes((ROOM + 1000) // pieces))
     assert path.read_bytes() == b"old" and [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_shard_that_the_disk_has_no_room_for_leaves_the_old_one_and_its_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(content: bytes) -> None:
+        with open_shard(tmp_path / "00000.tar") as writer:
+            writer.add("000000000-000", {"cls": (content,)})
+
+    def sync(descriptor: int) -> None:  # some file systems find out only then
+        if ".tar" in Path(f"/proc/self/fd/{descriptor}").readlink().name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write(b"old")
+    before = contents(tmp_path)
+    monkeypatch.setattr("os.fsync", sync)
+    with pytest.raises(OSError, match="No space left"):
+        write(b"other")
+    assert contents(tmp_path) == before

@@ -16,7 +16,7 @@ from vidpipe import __version__
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.features.backbone import Backbone, open_backbone, save_backbone
 from vidpipe.features.shard import ShardMaker, ShardPart
-from vidpipe.files import TEMPORARY_SUFFIX, folder_lock, whole_file
+from vidpipe.files import TEMPORARY_SUFFIX, folder_lock, sync_folder, whole_file
 from vidpipe.loader.reading.pool import default_threads
 from vidpipe.models.backbone import own_normalization
 from vidpipe.shards.features import FeatureDtype, FeatureSpec
@@ -214,8 +214,10 @@ def _finished(out: Path, maker: ShardMaker) -> Manifest | None:
 
 
 def _make_part(out: Path, maker: ShardMaker, entry: ShardEntry) -> ShardPart:
-    part = maker.make(entry)
     (out / PARTS_FOLDER).mkdir(exist_ok=True)
+    _part_path(out, entry.name).unlink(missing_ok=True)  # of other options: it isn't this shard's
+    sync_folder(out / PARTS_FOLDER)
+    part = maker.make(entry)
     with whole_file(_part_path(out, entry.name)) as stream:
         stream.write(json.dumps(asdict(part)).encode())
     return part

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vidpipe.errors import ShardError
-from vidpipe.files import whole_file
+from vidpipe.files import sync_folder, whole_file
 from vidpipe.prep.plan import ShardPlan
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS
@@ -83,6 +83,13 @@ def save_part(out: Path, part: ShardPart, rows: Iterable[dict[str, Any]]) -> Non
     with whole_file(part_path(out, part.name)) as stream:
         about = {**asdict(part), "channels": part.channels.model_dump()}
         stream.write(b"".join(json.dumps(line).encode() + b"\n" for line in (about, *rows)))
+
+
+def drop_part(out: Path, shard: str) -> None:
+    """Have a shard count as not done, if it did; so it does after a crash, too."""
+    path = part_path(out, shard)
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def load_part(out: Path, plan: ShardPlan) -> ShardPart | None:

@@ -15,7 +15,7 @@ from vidpipe.errors import VideoError
 from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
 from vidpipe.prep.decoder_process import ClipResult, Job
 from vidpipe.prep.locks import locked
-from vidpipe.prep.parts import Reject, ShardPart, load_part, printable, save_part
+from vidpipe.prep.parts import Reject, ShardPart, drop_part, load_part, printable, save_part
 from vidpipe.prep.plan import PlannedVideo, ShardPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.checksum import crc32
@@ -51,7 +51,9 @@ class ShardTask:
 def make_shard(
     task: ShardTask, *, recipe: PrepRecipe, root: Path, decoder: Decoder, on_video: Callable[[VideoDone], None]
 ) -> bool:
-    """Write the shard, its index and then its part file; each appears whole or not at all.
+    """Write the index, the shard and then its part file; each appears whole or not at all.
+
+    The part that another plan left goes first, as it would mark whatever shard of that name as done.
 
     Returns:
         whether it was made; not when another process is at it or has finished it.
@@ -89,7 +91,8 @@ def begin_shard(
 
     def finish() -> None:
         with write_errors(task.out / task.shard.name), held_lock:
-            open_writer.close()
+            with open_writer:
+                drop_part(task.out, task.shard.name)
             part.bytes, part.sha256 = writer.summary.bytes, writer.summary.sha256
             save_part(task.out, part, rows)
 

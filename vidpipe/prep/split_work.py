@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidpipe.errors import ShardError
 from vidpipe.prep.finish import count
-from vidpipe.prep.parts import ShardPart, load_part, part_path, printable, restore_parts
+from vidpipe.prep.parts import ShardPart, drop_part, load_part, printable, restore_parts
 from vidpipe.prep.plan import SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.shard_job import ShardTask
@@ -86,7 +86,7 @@ class SplitWork:
         for shard in self.plan.shards:
             part = self.parts.get(shard.name)
             if part and len(part.rejects) > len(shard.missing):
-                part_path(self.out, shard.name).unlink()
+                drop_part(self.out, shard.name)
                 del self.parts[shard.name]
 
     def _complete(self) -> Manifest | None:

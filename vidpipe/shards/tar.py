@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from vidpipe.files import whole_file
+from vidpipe.files import sync_file, whole_file
 from vidpipe.shards.checksum import Buffer
 from vidpipe.shards.layout import index_name
 
@@ -107,12 +107,13 @@ class TarWriter:
 def open_shard(path: Path) -> Iterator[TarWriter]:
     """A writer for the shard at `path`; on leaving the block, the index and then the shard appear, both whole.
 
-    An exception within the block leaves neither.
+    An exception within the block leaves neither, and so does a disk that is full by its end.
     """
     with whole_file(path, is_huge=True) as stream:
         writer = TarWriter(stream)
         yield writer
         writer.finish()
+        sync_file(stream)  # before the index, so that it doesn't appear alone
         with whole_file(path.with_name(index_name(path.name))) as index:
             index.write(dali_index(writer.summary))
 

@@ -1,0 +1,57 @@
+"""What becomes of an output folder when it is gone on with by other options, or by other versions."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import CommandResult, RunCommand
+from file_tree import contents
+
+from vidpipe.prep.parts import ShardPart, save_part
+
+Prep = Callable[..., CommandResult]
+
+
+@pytest.fixture
+def prep(motion_shards: Path, tmp_path: Path, vidpipe: RunCommand) -> Prep:
+    """Prepares six videos, three of them a shard."""
+
+    def run(out: str, *options: object) -> CommandResult:
+        command = ("prep", "folder", "--source", motion_shards / "videos/val", "--out", tmp_path / out, "--workers", 1)
+        clip = ("--frames", 4, "--clips", 1, "--height", 64, "--shard-size-mb", 0.2, "--limit", 6)
+        return vidpipe(*command, *clip, *options)
+
+    return run
+
+
+def _stop_behind(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End runs when so many of their shards are done and the next one's file and index are in place."""
+    done: list[str] = []
+
+    def save(out: Path, part: ShardPart, rows: Iterable[dict[str, Any]]) -> None:
+        if len(done) == shards:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save_part(out, part, rows)
+        done.append(part.name)
+
+    monkeypatch.setattr("vidpipe.prep.shard_job.save_part", save)
+
+
+def test_a_shard_that_another_plan_has_replaced_is_made_again(
+    prep: Prep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it is as large as the one that the first plan's part file tells of."""
+    with monkeypatch.context() as stopped:
+        _stop_behind(1, stopped)
+        assert prep("out", "--stride", 1).code == 1
+    with monkeypatch.context() as stopped:
+        _stop_behind(0, stopped)
+        assert prep("out", "--stride", 2).code == 1
+    assert prep("out", "--stride", 1).code == 0
+    assert prep("whole", "--stride", 1).code == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
