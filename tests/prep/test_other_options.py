@@ -55,3 +55,16 @@ def test_a_shard_that_another_plan_has_replaced_is_made_again(
     assert prep("out", "--stride", 1).code == 0
     assert prep("whole", "--stride", 1).code == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_what_no_shard_depends_on_is_restated_in_a_finished_manifest(prep: Prep, tmp_path: Path) -> None:
+    options = ("--set", "horizontal_flip=false", "--set", "normalize.mean=[0.5, 0.5, 0.5]")
+    assert prep("out").code == 0
+    shards = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/train/*.*") if path.name != "manifest.json"}
+    assert "note:" not in prep("out").out
+    changed = prep("out", *options)
+    assert "note: its manifest now says horizontal_flip false, no more true" in changed.out
+    assert "note: its manifest now says normalization" in changed.out
+    assert {path: path.stat().st_mtime_ns for path in shards} == shards
+    assert prep("whole", *options).code == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")

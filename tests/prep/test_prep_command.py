@@ -179,6 +179,8 @@ def test_a_finished_data_set_on_a_read_only_file_system_counts_as_done(
     again = vidpipe(*command, "--json")
     report = json.loads(again.out)
     assert again.code == 0 and report["made_shards"] == 0 and report["splits"]["train"]["written"] == 16
+    other = vidpipe(*command, "--set", "horizontal_flip=false")
+    assert other.code == 1 and "can't be used: Read-only file system" in other.err
     (tmp_path / "train" / "manifest.json").unlink()  # not finished after all
     refused = vidpipe(*command)
     assert refused.code == 1 and "can't be used: Read-only file system" in refused.err

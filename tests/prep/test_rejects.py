@@ -155,13 +155,15 @@ def test_mended_and_arrived_videos_are_taken_in_when_asked(
     assert contents(tmp_path / "out") == before
 
     (tmp_path / "elsewhere.mp4").rename(missing)
-    again = prep("--retry-rejects")
+    unlike = ("--set", "horizontal_flip=false")  # which no shard depends on
+    again = prep("--retry-rejects", *unlike)
     assert (again["written"], again["rejected"]) == (16, 0)
+    assert again["notes"] == ["its manifest now says horizontal_flip false, no more true"]
     assert again["made_shards"] == len(set(shards.values())) and again["reused_shards"] > 1
     kept = {name for name in times if (tmp_path / "out/train" / name).stat().st_mtime_ns == times[name]}
     assert kept == set(times) - set(shards.values()), "shards without a mended or an arrived video stay"
     assert vidpipe("verify", tmp_path / "out", "--deep").code == 0
-    prep(out="whole")
+    prep(*unlike, out="whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 

@@ -35,9 +35,14 @@ class PrepSummary:
     result: PrepResult
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: per split videos, written, rejected (by reason), clips, shards, bytes."""
+        """Plain values: per split videos, written, rejected (by reason), clips, shards, bytes, notes."""
         splits = {
-            name: {**split.counts.model_dump(mode="json"), "shards": split.shards, "bytes": split.bytes}
+            name: {
+                **split.counts.model_dump(mode="json"),
+                "shards": split.shards,
+                "bytes": split.bytes,
+                "notes": list(split.notes),
+            }
             for name, split in self.result.splits.items()
         }
         return {
@@ -50,7 +55,7 @@ class PrepSummary:
         }
 
     def as_text(self) -> str:
-        """One line a split."""
+        """One line a split, and one for each note on it."""
         lines = []
         for name, split in self.to_json()["splits"].items():
             reasons = ", ".join(f"{count} {reason}" for reason, count in split["rejects_by_reason"].items())
@@ -59,6 +64,7 @@ class PrepSummary:
                 f"{f' ({reasons})' if reasons else ''}; {split['clips']} clips in {split['shards']} shards, "
                 f"{split['bytes'] / 1e6:.1f} MB"
             )
+            lines += [f"  note: {note}" for note in split["notes"]]
         left = self.result.unfinished_shards
         if left:
             lines.append(f"{left} shards are left to other tasks; the last one to finish writes the manifests")

@@ -78,6 +78,18 @@ def finish_split(
     return manifest
 
 
+def restated(manifest: Manifest, recipe: PrepRecipe) -> Manifest:
+    """A finished split's manifest with what a recipe of the same plan says of that on which no shard depends."""
+    told = recipe.model_dump(mode="json", include={"horizontal_flip", "normalize"})
+    return manifest.model_copy(
+        update={
+            "horizontal_flip": recipe.horizontal_flip,
+            "normalization": recipe.normalize,
+            "recipe": {**manifest.recipe, **told},
+        }
+    )
+
+
 def count(split: SplitPlan, parts: Sequence[ShardPart]) -> Counts:
     """What became of a split's videos."""
     decoders: Counter[str] = Counter()

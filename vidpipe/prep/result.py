@@ -11,11 +11,12 @@ from vidpipe.shards.manifest import Counts
 
 @dataclass(frozen=True, slots=True)
 class SplitResult:
-    """A split all of whose shards are finished."""
+    """A split all of whose shards are finished; `notes` are sentences about it for people."""
 
     counts: Counts
     shards: int
     bytes: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

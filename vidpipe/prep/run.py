@@ -153,10 +153,12 @@ class _Work:
         """What earlier runs have left if nothing is to be done any more."""
         if self.job.retry_rejects or self._todo() or any(split.manifest is None for split in self.splits):
             return None
+        if any(split.is_said_otherwise(self.job.recipe) for split in self.splits):
+            return None
         if self.progress:
             videos = _num_videos(shard for split in self.splits for shard in split.plan.shards)
             self.progress.start(videos=videos, done=videos)
-        splits = {split.plan.split: _split_result(split) for split in self.splits}
+        splits = self._split_results()
         reused = sum(split.shards for split in splits.values())
         return PrepResult(self.job.out, splits, reused, made_shards=0, unfinished_shards=0)
 
@@ -168,7 +170,7 @@ class _Work:
                 for split in self.splits:
                     split.check_retry(self.job.recipe)
                 for split in self.splits:
-                    split.forget_rejects()
+                    split.forget_rejects(self.job.recipe)
         todo = self._todo()
         mine = self._slice_of(todo)
         if self.progress:
@@ -221,16 +223,15 @@ class _Work:
         return made
 
     def _finish(self, result: PrepResult) -> PrepResult:
-        """Write the manifests if all shards are there; other runs may have seen to that, or have taken shards away again."""
+        """Write or restate the manifests if all shards are there; other runs may have seen to that, or have taken shards away."""
         with locked(self.job.out, FINISH_LOCK, wait=True):
             left = sum(len(split.look_again()) for split in self.splits)
             if left:
                 return replace(result, unfinished_shards=left)
-            result = replace(result, splits={split.plan.split: _split_result(split) for split in self.splits})
-            self._check_budget(result)
+            self._check_budget(replace(result, splits=self._split_results()))
             for split in self.splits:
-                if split.manifest is None:
-                    with write_errors(split.out):
+                with write_errors(split.out):
+                    if split.manifest is None:
                         split.manifest = finish_split(
                             split.plan,
                             split.finished_parts(),
@@ -239,7 +240,12 @@ class _Work:
                             options=self.job.options,
                             out=split.out,
                         )
-        return result
+                    else:
+                        split.restate(self.job.recipe)
+        return replace(result, splits=self._split_results())
+
+    def _split_results(self) -> dict[str, SplitResult]:
+        return {split.plan.split: _split_result(split) for split in self.splits}
 
     def _check_budget(self, result: PrepResult) -> None:
         allowed = self.job.recipe.max_rejects
@@ -272,4 +278,4 @@ def _num_videos(shards: Iterable[ShardPlan]) -> int:
 
 def _split_result(split: SplitWork) -> SplitResult:
     parts = split.manifest.shards if split.manifest else split.finished_parts()
-    return SplitResult(split.counts(), len(parts), sum(part.bytes for part in parts))
+    return SplitResult(split.counts(), len(parts), sum(part.bytes for part in parts), tuple(split.notes))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidpipe.errors import ShardError
-from vidpipe.prep.finish import count
+from vidpipe.prep.finish import count, restated
 from vidpipe.prep.parts import ShardPart, drop_part, load_part, printable, restore_parts
 from vidpipe.prep.plan import SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
@@ -20,12 +21,18 @@ _PLAN_KEYS = ("seed", "shard_size_mb", "decoder", "strict")
 
 @dataclass(slots=True)
 class SplitWork:
-    """A split's plan and folder, and what was last seen there; `manifest` is set when it is complete."""
+    """A split's plan and folder, and what was last seen there.
+
+    Attributes:
+        manifest: set when it is complete.
+        notes: sentences for people on what this run did to it beside making shards.
+    """
 
     plan: SplitPlan
     out: Path
     manifest: Manifest | None = None
     parts: dict[str, ShardPart] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def refresh(self) -> list[ShardTask]:
         """Look for what has been finished since; what is still to be made.
@@ -58,6 +65,17 @@ class SplitWork:
         """What became of the videos, once all shards are finished."""
         return self.manifest.counts if self.manifest else count(self.plan, self.finished_parts())
 
+    def is_said_otherwise(self, recipe: PrepRecipe) -> bool:
+        """Whether the manifest of a complete split is to be restated."""
+        return self.manifest is not None and bool(_changes(self.manifest, recipe))
+
+    def restate(self, recipe: PrepRecipe) -> None:
+        """Have the manifest of a complete split say what the recipe says now, as far as no shard depends on it."""
+        if self.manifest is not None and (changes := _changes(self.manifest, recipe)):
+            self.manifest = restated(self.manifest, recipe)
+            self.manifest.write(self.out)
+            self.notes += changes
+
     def check_retry(self, recipe: PrepRecipe) -> None:
         """See that `forget_rejects` loses nothing.
 
@@ -69,7 +87,7 @@ class SplitWork:
             self._check_options(manifest, recipe)
             self._check_videos()
 
-    def forget_rejects(self) -> None:
+    def forget_rejects(self, recipe: PrepRecipe) -> None:
         """Have the shards made again that have a rejected video which is there.
 
         Of a complete split all parts are restored, so those of other fingerprints are made again too: of videos that have
@@ -81,6 +99,7 @@ class SplitWork:
                 len(shard.missing) for shard in self.plan.shards
             ):
                 return
+            self.notes += _changes(manifest, recipe)
             restore_parts(self.out, manifest)
         self.look_again()
         for shard in self.plan.shards:
@@ -124,3 +143,13 @@ class SplitWork:
                 f"{self.out}: {len(gone)} videos of the finished data set are not in the source now, such as {gone[0]}; "
                 "--retry-rejects drops none: bring them back, choose another --out, or delete that folder first"
             )
+
+
+def _changes(manifest: Manifest, recipe: PrepRecipe) -> list[str]:
+    """What a manifest would say otherwise if it were restated, in sentences."""
+    before, now = manifest.model_dump(mode="json"), restated(manifest, recipe).model_dump(mode="json")
+    return [
+        f"its manifest now says {key} {json.dumps(now[key])}, no more {json.dumps(before[key])}"
+        for key in ("horizontal_flip", "normalization")
+        if now[key] != before[key]
+    ]
