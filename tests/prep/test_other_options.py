@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +15,7 @@ from command_line import CommandResult, RunCommand
 from file_tree import contents
 
 from vidpipe.prep.parts import ShardPart, save_part
+from vidpipe.shards.manifest import load_manifest
 
 Prep = Callable[..., CommandResult]
 
@@ -68,3 +71,26 @@ def test_what_no_shard_depends_on_is_restated_in_a_finished_manifest(prep: Prep,
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
     assert prep("whole", *options).code == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_the_manifest_names_the_versions_of_all_that_made_its_shards(
+    prep: Prep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        _stop_behind(1, before)
+        before.setattr("vidpipe.video.decode.distribution_version", lambda name: "0.1")
+        assert prep("out").code == 1
+    (part,) = tmp_path.glob("out/train/.parts/*.json")
+    ours, told = importlib.metadata.version("av"), part.read_bytes()
+    united = prep("out")
+    assert f"note: its shards were made with different versions of av: 0.1, {ours}" in united.out
+    assert load_manifest(tmp_path / "out/train").versions["av"] == f"0.1, {ours}"
+    assert "different versions of vidpipe" not in united.out
+
+    (tmp_path / "out/train/manifest.json").unlink()
+    part.parent.mkdir(parents=True)
+    about, _, rows = told.partition(b"\n")
+    older = {key: value for key, value in json.loads(about).items() if key != "versions"}  # an older vidpipe's
+    part.write_bytes(json.dumps(older).encode() + b"\n" + rows)
+    assert '"reused_shards": 1' in prep("out", "--json").out
+    assert load_manifest(tmp_path / "out/train").versions["av"] == f"{ours}, unknown"

@@ -6,12 +6,11 @@ import functools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vidpipe import __version__
 from vidpipe.datasets.base import DatasetFormat
 from vidpipe.errors import ShardError
 from vidpipe.files import TEMPORARY_SUFFIX, whole_file
@@ -21,8 +20,7 @@ from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.tally import Tally
 from vidpipe.shards.index import write_samples
 from vidpipe.shards.layout import PARTS_FOLDER, REJECTS
-from vidpipe.shards.manifest import ChannelSums, Counts, Manifest, ShardEntry
-from vidpipe.video.decode import decoder_versions
+from vidpipe.shards.manifest import VERSION_SEPARATOR, ChannelSums, Counts, Manifest, ShardEntry
 
 
 def finish_split(
@@ -72,10 +70,22 @@ def finish_split(
             for part in parts
         ),
         recipe=resolved_recipe(recipe, options),
-        versions={"vidpipe": __version__, **decoder_versions()},
+        versions=_united(part.versions for part in parts),
     )
     manifest.write(out)
     return manifest
+
+
+def _united(versions: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """All that occur of each package, sorted, with `VERSION_SEPARATOR` between them."""
+    each = list(versions)
+    names = dict.fromkeys(name for one in each for name in one)
+    return {
+        name: VERSION_SEPARATOR.join(
+            sorted({version for one in each for version in one.get(name, "unknown").split(VERSION_SEPARATOR)})
+        )
+        for name in names
+    }
 
 
 def restated(manifest: Manifest, recipe: PrepRecipe) -> Manifest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class ShardPart:
     Attributes:
         plan: fingerprint of the plan that it was made from.
         decoders: videos written, by the decoder that decoded them.
+        versions: of what made it, as in the manifest; empty where an older vidpipe did, which didn't say.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ShardPart:
     rejects: list[Reject]
     channels: ChannelSums
     decoders: dict[str, int]
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def written(self) -> int:
@@ -145,6 +147,7 @@ def restore_parts(out: Path, manifest: Manifest) -> None:
             rejects=rejects.get(entry.name, []),
             channels=entry.channels,
             decoders=entry.decoders,
+            versions=manifest.versions,
         )
         save_part(out, part, rows)
     (out / MANIFEST).unlink()

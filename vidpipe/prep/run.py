@@ -7,7 +7,7 @@ finds all shards of a data set finished writes its manifests.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +26,7 @@ from vidpipe.prep.shard_job import ShardTask, VideoDone
 from vidpipe.prep.split_work import SplitWork
 from vidpipe.recipes import nearest
 from vidpipe.shards.layout import MANIFEST, write_errors
+from vidpipe.shards.manifest import VERSION_SEPARATOR, Manifest
 
 FINISH_LOCK = "finish"
 
@@ -278,4 +279,11 @@ def _num_videos(shards: Iterable[ShardPlan]) -> int:
 
 def _split_result(split: SplitWork) -> SplitResult:
     parts = split.manifest.shards if split.manifest else split.finished_parts()
-    return SplitResult(split.counts(), len(parts), sum(part.bytes for part in parts), tuple(split.notes))
+    notes = [*split.notes, *(_version_notes(split.manifest) if split.manifest else ())]
+    return SplitResult(split.counts(), len(parts), sum(part.bytes for part in parts), tuple(notes))
+
+
+def _version_notes(manifest: Manifest) -> Iterator[str]:
+    for name, version in manifest.versions.items():
+        if VERSION_SEPARATOR in version:
+            yield f"its shards were made with different versions of {name}: {version}; their bytes may differ from those of one"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vidpipe import __version__
 from vidpipe.errors import VideoError
 from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
 from vidpipe.prep.decoder_process import ClipResult, Job
@@ -23,6 +24,7 @@ from vidpipe.shards.index import SampleRow
 from vidpipe.shards.layout import label_bytes, sample_key, write_errors
 from vidpipe.shards.manifest import ChannelSums, manifest_if_finished
 from vidpipe.shards.tar import Member, TarWriter, open_shard
+from vidpipe.video.decode import decoder_versions
 from vidpipe.video.spec import ClipSpec
 
 MISSING = "named by the annotations, or by a link, but there is no such file"
@@ -158,6 +160,7 @@ def _write_videos(
         rejects=[rejects[number] for number in sorted(rejects)],
         channels=channels,
         decoders=dict(decoders),
+        versions={"vidpipe": __version__, **decoder_versions()},
     )
     return part, [asdict(row) for row in rows]
 

@@ -18,6 +18,8 @@ from vidpipe.shards.features import FeatureSpec
 from vidpipe.shards.layout import FORMAT_VERSION, MANIFEST, REJECTS
 from vidpipe.video.spec import ClipSpec
 
+VERSION_SEPARATOR = ", "
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,6 +120,8 @@ class Manifest(_Frozen):
             that of the shards with the frames.
         samples_file: of `samples.parquet`.
         recipe: the resolved recipe that made the shards.
+        versions: of what made them, by package; where not all were made with the same, all that were, with `VERSION_SEPARATOR`
+            between them.
     """
 
     format_version: int = FORMAT_VERSION
