@@ -133,6 +133,23 @@ def test_links_are_followed_inside_the_source_and_refused_outside(make_files: Ma
         allowed.scan(source)
 
 
+def test_a_video_that_links_bring_into_another_split_is_noted(make_files: Make, tmp_path: Path) -> None:
+    source = make_files("train/run/a.mp4", "train/swim/b.mp4", "train/swim/c.mp4", "val/run/d.mp4")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "e.mp4").touch()
+    (source / "train/run/again.mp4").symlink_to("a.mp4")
+    (source / "train/jump").symlink_to(disk)
+    folder = Folder(link_targets=(str(disk),))
+    assert "in_several_splits" not in folder.scan(source).counts
+    (source / "val/run/x.mp4").symlink_to("../../train/run/a.mp4")
+    (source / "val/swim").symlink_to(source / "train/swim")
+    (source / "val/jump").symlink_to("../train/jump")
+    listing = folder.scan(source)
+    assert listing.counts["in_several_splits"] == 4
+    assert any("4 videos stand in more than one split" in note for note in listing.notes)
+
+
 def test_links_that_lead_nowhere_are_missing_videos_and_never_go_unsaid(make_files: Make) -> None:
     source = make_files("run/a.mp4", "jump/b.mp4")
     (source / "run/gone.mp4").symlink_to("/unmounted/gone.mp4")

@@ -68,8 +68,6 @@ class ListingBuilder:
         if (path, split) in self._rows:
             self._counts["duplicates"] += 1
             return
-        if first != where:
-            self._counts["in_several_splits"] += 1
         self._rows[path, split] = (label, where)
 
     def ignore(self, paths: Iterable[str]) -> None:
@@ -137,6 +135,7 @@ class ListingBuilder:
         if expected_classes not in {None, len(names)}:
             self.note(f"there are {len(names)} classes, but {expected_classes} were expected")
         self._count_files(videos)
+        self._counts["in_several_splits"] = self._num_in_several_splits()
         self._counts["missing"] = len(missing)
         annotated = {video.path for video in missing}
         broken = [path for path in self._tree.broken_links if path not in annotated]
@@ -172,6 +171,11 @@ class ListingBuilder:
         for path in self._tree.files:
             if path not in used:
                 self._counts["extra_videos" if is_video(path) else "other_files"] += 1
+
+    def _num_in_several_splits(self) -> int:
+        """Rows of a file, under this path or another that links to it, that an earlier row has in another split."""
+        split_of: dict[str, str] = {}
+        return sum(split_of.setdefault(self._tree.file_of(path), split) != split for path, split in self._rows)
 
     def _sentences(self, missing: Sequence[Video], broken: Sequence[str]) -> Iterable[str]:
         if missing:

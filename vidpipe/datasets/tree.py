@@ -36,6 +36,7 @@ class SourceTree:
         self._inside = [str(self.root), *(os.path.realpath(target) for target in link_targets)]
         self._outside: dict[str, str] = {}
         self._broken: dict[str, str] = {}
+        self._links: dict[str, str] = {}
         self._files: set[str] = set(self._walk("", ancestors=(str(self.root),)))
 
     def __contains__(self, path: str) -> bool:
@@ -74,6 +75,15 @@ class SourceTree:
                     "out; bring it back (is its disk mounted?), or remove the link"
                 )
         return [path for path in self.files if is_video(path)]
+
+    def file_of(self, path: str) -> str:
+        """What tells a video's file from others: its path without links, relative if it is inside the folder, else absolute."""
+        if not self._links:
+            return path
+        for part in (path, *(str(parent) for parent in PurePosixPath(path).parents)):
+            if part in self._links:
+                return self._links[part] + path[len(part) :]
+        return path
 
     def relative(self, text: str, *, where: str) -> str:
         """An annotated path as a plain relative one, whether or not there is such a file.
@@ -174,10 +184,13 @@ class SourceTree:
                 self._broken[path] = real
             elif not any(real == folder or _is_below(real, folder) for folder in self._inside):
                 self._outside[path] = real
-            elif entry.is_dir():
-                yield from self._walk(path, ancestors=(*ancestors, real))
-            elif entry.is_file():
-                yield path
+            else:
+                if entry.is_symlink():
+                    self._links[path] = posixpath.relpath(real, self.root) if _is_below(real, str(self.root)) else real
+                if entry.is_dir():
+                    yield from self._walk(path, ancestors=(*ancestors, real))
+                elif entry.is_file():
+                    yield path
 
 
 def _exists(target: str, *, path: str) -> bool:
