@@ -42,7 +42,8 @@ class ShardPlan:
     Attributes:
         missing: videos that the annotations name but that are not there. They keep their places in the order, so that one
             that arrives later changes no other shard.
-        fingerprint: hash of everything that decides the shard's bytes, but the libraries' versions.
+        fingerprint: hash of everything that decides the shard's bytes, but the libraries' versions; of the videos it takes in
+            paths and sizes only, since planning opens none.
     """
 
     split: str

@@ -62,7 +62,7 @@ class PrepJob:
         limit: only that many videos of each split, for a trial.
         engine: `local`, or `ray` on the cluster of RAY_ADDRESS or else one of this machine.
         task: (i, n) makes only every n-th shard, from the i-th on (1-based), for batch systems.
-        retry_rejects: try again what was rejected before, and take in videos that were replaced or have arrived.
+        retry_rejects: try again what was rejected before, and take in videos that have another size now or have arrived.
     """
 
     name: str

@@ -90,8 +90,8 @@ class SplitWork:
     def forget_rejects(self, recipe: PrepRecipe) -> None:
         """Have the shards made again that have a rejected video which is there.
 
-        Of a complete split all parts are restored, so those of other fingerprints are made again too: of videos that have
-        been replaced or have arrived.
+        Of a complete split all parts are restored, so those of other fingerprints are made again too: of videos that
+        have another size now or have arrived.
         """
         manifest = manifest_if_finished(self.out)
         if manifest is not None:
