@@ -64,6 +64,13 @@ def make_video(
     return path
 
 
+def copy_video(source: Path, name: str, *, before: Sequence[str] = (), after: Sequence[str] = ("-c", "copy")) -> Path:
+    """Another file beside `source` with its streams, by ffmpeg with options before the input and after it."""
+    path = source.with_name(name)
+    run_ffmpeg(["-v", "error", "-y", *before, "-i", str(source), *after, str(path)], timeout_seconds=60)
+    return path
+
+
 def read_numbers(video: NDArray[np.uint8]) -> list[int]:
     """The frames' numbers, which are there at any size as long as the picture is upright and not mirrored."""
     _, height, width, _ = video.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from video.numbered import (
@@ -12,12 +13,16 @@ from video.numbered import (
     WIDTH,
     MakeVideo,
     color_error,
+    copy_video,
+    ffmpeg_frames,
     numbered_frames,
     read_numbers,
 )
 
+from vidpipe.errors import VideoError
 from vidpipe.video.decode import Decoder, extract_clips
 from vidpipe.video.ffmpeg import run_ffmpeg
+from vidpipe.video.probe import probe
 from vidpipe.video.spec import ClipSpec
 
 ALL: tuple[Decoder, ...] = ("pyav", "decord", "ffmpeg")
@@ -63,6 +68,66 @@ def test_unusual_turns_go_to_ffmpeg(ffmpeg_video: MakeVideo, tmp_path: Path) -> 
         assert extraction.decoder == "ffmpeg"
         assert (extraction.info.width, extraction.info.height) == (WIDTH, HEIGHT)
         assert read_numbers(extraction.clips[0].video) == extraction.clips[0].frame_indices.tolist()
+
+
+@pytest.mark.parametrize("turn", [("-display_rotation", "90"), ("-display_hflip",)], ids=["rotated", "mirrored"])
+def test_a_cut_between_key_frames_keeps_the_turn(turn: tuple[str, ...], ffmpeg_video: MakeVideo) -> None:
+    """An edit list leaves out the frame of the first key packet, so that a decoder doesn't give it."""
+    whole = ffmpeg_video("whole.mp4", *H264, "-g", "12", "-pix_fmt", "yuv420p")
+    cut = copy_video(copy_video(whole, "turned.mp4", before=turn), "cut.mp4", before=("-ss", "0.6"))
+    size = (HEIGHT, WIDTH) if "-display_rotation" in turn else (WIDTH, HEIGHT)
+    reference = ffmpeg_frames(cut, size=size)
+    decoders: tuple[Decoder, ...] = ("auto", "decord", "ffmpeg")
+    for decoder in decoders:
+        extraction = extract_clips(cut, ClipSpec(frames=6, stride=3, height=min(size)), key="k", decoder=decoder)
+        assert (extraction.info.width, extraction.info.height) == size
+        assert extraction.info.num_frames == len(reference) < 40
+        np.testing.assert_array_equal(extraction.clips[0].video, reference[extraction.clips[0].frame_indices])
+
+
+def test_a_later_key_frame_tells_the_turn_where_the_first_is_damaged(ffmpeg_video: MakeVideo) -> None:
+    whole = ffmpeg_video("whole.mp4", *H264, "-g", "20", "-bf", "0", "-pix_fmt", "yuv420p")
+    path = copy_video(whole, "turned.mp4", before=("-display_rotation", "90"))
+    with av.open(str(path)) as container:
+        keys = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.is_keyframe]
+    for number, (position, size) in enumerate(keys):
+        with path.open("r+b") as file:
+            file.seek(position)
+            file.write(bytes(size))
+        if number + 1 < len(keys):
+            assert probe(path).rotation == 270
+    with pytest.raises(VideoError, match="no key frame can be decoded") as raised:
+        probe(path)
+    assert (raised.value.reason, raised.value.stage) == ("damaged", "probe")
+
+
+@pytest.mark.parametrize("degrees", [89.4, 89.7, 90.4, 180.3, 359.6])
+def test_an_angle_is_right_where_ffmpeg_takes_it_for_right(degrees: float, ffmpeg_video: MakeVideo) -> None:
+    plain = ffmpeg_video("plain.mp4", *H264, "-pix_fmt", "yuv420p", frames=4)
+    path = copy_video(plain, "turned.mp4", before=("-display_rotation", str(degrees)))
+    nearest = round(degrees) % 360
+    is_right = nearest % 90 == 0
+    info = probe(path)
+    assert (info.rotation, info.ignored_angle) == ((-nearest % 360, 0) if is_right else (0, -nearest % 360))
+    if is_right:
+        reference = ffmpeg_frames(path, size=(info.width, info.height))
+        extraction = extract_clips(path, ClipSpec(frames=4, height=min(info.width, info.height)), key="k")
+        np.testing.assert_array_equal(extraction.clips[0].video, reference)
+
+
+def test_a_tagged_angle_that_is_no_number_is_none(ffmpeg_video: MakeVideo) -> None:
+    path = ffmpeg_video("x.mkv", *H264, "-metadata:s:v:0", "rotate=inf", frames=4)
+    assert probe(path).ignored_angle == 0
+
+
+@pytest.mark.parametrize("box", [b"pnot", b"styp", b"????"])
+def test_a_turn_behind_an_unusual_first_box_is_followed(box: bytes, ffmpeg_video: MakeVideo) -> None:
+    plain = ffmpeg_video("plain.mp4", *H264, "-pix_fmt", "yuv420p", frames=4)
+    path = copy_video(plain, "turned.mov", before=("-display_rotation", "90"))
+    data = path.read_bytes()
+    ftyp = int.from_bytes(data[:4], "big")
+    path.write_bytes(data[:4] + box + data[8:ftyp] + data[ftyp:])
+    assert probe(path).rotation == 270
 
 
 @pytest.mark.parametrize("decoder", ["auto", "decord", "ffmpeg"])

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from vidpipe.errors import VideoError
 from vidpipe.video.packets import TOLERANCE, H264Restarts, Packet, is_hidden_vp8, mpeg4_pictures
-from vidpipe.video.picture import Picture, picture_of
+from vidpipe.video.picture import Picture, decode_alone, picture_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet as AvPacket
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -66,7 +67,7 @@ class Demuxed:
 
     Attributes:
         packets: those of the video stream.
-        picture: from its first key frame.
+        picture: what the pictures look like.
         end_ticks: last end of the packets of each stream that was read, by the stream's index.
     """
 
@@ -79,13 +80,16 @@ def read_packets(container: InputContainer, stream: VideoStream, *, can_turn: bo
     """All packets of the stream, or of every stream where only the container's duration tells how long it should be.
 
     Args:
-        can_turn: there may be a display matrix, so that a frame is to be decoded to see it.
+        can_turn: there may be a display matrix, which comes with frames: the first key frame is decoded to see it.
+
+    Raises:
+        VideoError: stage `probe`, reason `damaged`: the container breaks off, or no key frame tells of the display matrix.
     """
     import av
 
     packets: list[Packet] = []
     end_ticks: dict[int, int] = {}
-    picture: Picture | None = None
+    frame: VideoFrame | None = None
     is_own_length_known = stream.duration or stream.frames or _tagged_seconds(container, stream)
     streams = [stream] if is_own_length_known else list(container.streams)
     codec = stream.codec_context.codec.canonical_name
@@ -96,15 +100,18 @@ def read_packets(container: InputContainer, stream: VideoStream, *, can_turn: bo
                 continue
             if packet.stream_index == stream.index:
                 packets.append(_packet(packet, codec, restarts))
-                if picture is None and packet.is_keyframe:
-                    picture = picture_of(stream, packet if can_turn else None)
+                if can_turn and frame is None and packet.is_keyframe:
+                    frame = decode_alone(stream, packet)
             elif packet.pts is not None:
                 end = packet.pts + (packet.duration or 0)
                 end_ticks[packet.stream_index] = max(end_ticks.get(packet.stream_index, 0), end)
     except av.FFmpegError as error:
         message = f"the container breaks off after {len(packets)} frames: {error.strerror}"
         raise VideoError("damaged", message, stage="probe") from error
-    return Demuxed(packets, picture or picture_of(stream, None), end_ticks)
+    if can_turn and frame is None and packets:
+        message = "no key frame can be decoded, so it can't be told how the pictures are to be turned"
+        raise VideoError("damaged", message, stage="probe")
+    return Demuxed(packets, picture_of(stream, frame), end_ticks)
 
 
 def _packet(packet: AvPacket[Any], codec: str, restarts: H264Restarts | None) -> Packet:

@@ -17,7 +17,10 @@ _PROJECTION = b"vp"
 _MATROSKA_HEAD_BYTES = 1 << 18
 _MAX_MOOV_BYTES = 1 << 26
 _UPRIGHT = bytes.fromhex("00010000 00000000 00000000 00000000 00010000")  # a, b, u, c, d of the matrix, 16.16
-_ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+# With which files of the ISO family begin, as libav knows them, and their segments.
+_ISO_BOXES = frozenset(
+    (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"junk", b"pnot", b"pict", b"udta", b"uuid", b"styp", b"sidx", b"moof")
+)  # fmt: skip
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
@@ -101,13 +104,17 @@ def stated_end(path: str | os.PathLike[str]) -> int | None:
         return _ebml_end(os.pread(file.fileno(), 4096, 0)) if kind == "Matroska" else None
 
 
-def may_have_display_matrix(path: str | os.PathLike[str]) -> bool:
-    """Whether a video of the file may have to be turned: quick to tell without decoding, and True when in doubt."""
+def may_have_display_matrix(path: str | os.PathLike[str], *, container: str) -> bool:
+    """Whether a video of the file may have to be turned: quick to tell without decoding, and True when in doubt.
+
+    Args:
+        container: ffmpeg's comma-separated names of the demuxer.
+    """
+    names = set(container.split(","))
     with Path(path).open("rb") as file:
-        kind = _kind(file.fileno())
-        if kind == "MP4":
+        if "mov" in names:
             return _has_iso_turn(file.fileno(), os.fstat(file.fileno()).st_size)
-        if kind == "Matroska":
+        if "matroska" in names:
             head = os.pread(file.fileno(), _MATROSKA_HEAD_BYTES, 0).partition(_CLUSTER)[0]
             return _TRACKS not in head or _PROJECTION in head or len(head) == _MATROSKA_HEAD_BYTES
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,9 +54,8 @@ class Picture:
     color_transfer: str
 
 
-def picture_of(stream: VideoStream, key_packet: Packet[Any] | None) -> Picture:
-    """The pictures of `stream`; decodes `key_packet`, which must be the first one given to its decoder."""
-    frame = _first_frame(stream, key_packet)
+def picture_of(stream: VideoStream, frame: VideoFrame | None) -> Picture:
+    """The pictures of `stream`; `frame` is one of them, and can be left out where none may have a display matrix."""
     source = stream.codec_context if frame is None else frame
     angle, mirrored = _turn(frame)
     rotation = angle if angle % 90 == 0 else 0
@@ -76,24 +76,32 @@ def picture_of(stream: VideoStream, key_packet: Packet[Any] | None) -> Picture:
     )
 
 
-def _first_frame(stream: VideoStream, key_packet: Packet[Any] | None) -> VideoFrame | None:
-    """The display matrix comes with frames, so one is decoded; None when that fails, which decoding will report."""
-    if key_packet is None:
-        return None
+def decode_alone(stream: VideoStream, key_packet: Packet[Any]) -> VideoFrame | None:
+    """The frame of a key packet, also where the edit list leaves it out; None when it can't be decoded."""
     import av
 
     context = stream.codec_context
+    if context.is_open:
+        context.flush_buffers()
     context.thread_count = 1
     context.flags |= CROP_EXACTLY
+    packet = av.Packet(bytes(key_packet))  # without the flag that has its frame thrown away
+    packet.pts, packet.dts, packet.time_base = key_packet.pts, key_packet.dts, key_packet.time_base
+    packet.is_keyframe = True
+    for data in key_packet.iter_sidedata():
+        packet.set_sidedata(data)
     try:
-        frames = [*context.decode(key_packet), *context.decode(None)]
+        frames = [*context.decode(packet), *context.decode(None)]
     except av.FFmpegError:
         return None
     return frames[0] if frames else None
 
 
 def _turn(frame: VideoFrame | None) -> tuple[int, bool]:
-    """Clockwise degrees below 360 of the frame's display matrix, and whether it flips too (its (a b; c d) does both)."""
+    """Clockwise degrees below 360 of the frame's display matrix, and whether it flips too (its (a b; c d) does both).
+
+    Degrees are rounded as the ffmpeg program rounds them before it looks for right angles.
+    """
     if frame is None:
         return 0, False
     from av.sidedata.sidedata import Type
@@ -103,7 +111,10 @@ def _turn(frame: VideoFrame | None) -> tuple[int, bool]:
     if not found:
         return 0, False
     a, b, _, c, d = struct.unpack("=5i", found[0][:20])
-    return -frame.rotation % 360, a * d - b * c < 0
+    widths, heights = math.hypot(a, c), math.hypot(b, d)
+    if widths == 0 or heights == 0:
+        return 0, False
+    return round(math.degrees(math.atan2(b / heights, a / widths))) % 360, a * d - b * c < 0
 
 
 def _tagged_angle(stream: VideoStream) -> int:
@@ -111,5 +122,5 @@ def _tagged_angle(stream: VideoStream) -> int:
     tag = next((value for name, value in stream.metadata.items() if name.lower() == "rotate"), "0")
     try:
         return round(float(tag)) % 360
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0

@@ -127,7 +127,8 @@ def _index(
     path: str | os.PathLike[str], container: InputContainer, complaints: Sequence[tuple[int, str, str]]
 ) -> IndexedVideo:
     stream = best_stream(container)
-    found = read_packets(container, stream, can_turn=may_have_display_matrix(path))
+    can_turn = may_have_display_matrix(path, container=container.format.name)
+    found = read_packets(container, stream, can_turn=can_turn)
     index = index_frames(found.packets, container=container.format.name, ticks_per_frame=ticks_per_frame(stream))
     codec = stream.codec_context.codec.canonical_name
     if index.num_frames == 0:
