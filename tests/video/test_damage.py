@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from video.numbered import MakeVideo, make_video, numbered_frames, read_numbers
+from video.numbered import MakeVideo, copy_video, make_video, numbered_frames, read_numbers
 
 from vidpipe.errors import VideoError
 from vidpipe.video.decode import Decoder, extract_clips
@@ -69,6 +69,31 @@ def test_cut_short(name: str, share: float, decoder: Decoder, encoded: Callable[
     assert rejection(path, decoder=decoder, strict=False).reason == "truncated"
 
 
+@pytest.mark.parametrize("name", ["index-first.mp4", "fragments.mp4", "x.mkv"])
+def test_a_file_that_ends_before_its_last_frame_is_cut_short(name: str, ffmpeg_video: MakeVideo) -> None:
+    """However few frames are missing: by its own account of its bytes, it has to go on."""
+    flags = "frag_keyframe+empty_moov" if name == "fragments.mp4" else "+faststart"
+    movflags = () if name.endswith("mkv") else ("-movflags", flags)
+    path = ffmpeg_video(name, *H264, *movflags, picture=grainy_frames(200))
+    with av.open(str(path)) as container:
+        places = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+    data, (position, size) = path.read_bytes(), max(places)
+    for end in (position, position + size // 2):
+        path.write_bytes(data[:end])
+        assert (rejection(path).reason, rejection(path).stage) == ("truncated", "probe")
+    if name != "x.mkv":
+        path.write_bytes(data[: position + size])
+        assert probe(path).num_frames == 200
+
+
+def test_sound_frames_of_an_mp4_that_was_cut_behind_them_are_kept(ffmpeg_video: MakeVideo) -> None:
+    video = ffmpeg_video("x.mp4", *H264)
+    sine = ("-f", "lavfi", "-i", "sine=duration=6")
+    path = copy_video(video, "long.mp4", before=sine, after=("-c:v", "copy", "-movflags", "+faststart"))
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert probe(path).num_frames == 40
+
+
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("decoder", ["auto", "ffmpeg"])
 @pytest.mark.parametrize("name", ["h264-index-first.mp4", "h264.mkv", "mpeg4.avi", "av1.mp4"])
@@ -107,6 +132,11 @@ def test_files_that_are_no_videos(tmp_path: Path) -> None:
     sine = ["-v", "error", "-f", "lavfi", "-i", "sine=duration=1"]
     run_ffmpeg([*sine, str(tmp_path / "audio.mp4")], timeout_seconds=60)
     picture = ["-f", "lavfi", "-i", "color=size=64x64:duration=0.04"]
+    for name in ("png", "mjpeg", "libwebp", "bmp", "ico"):
+        codec = ("-f", "ico") if name == "ico" else ("-c:v", name, "-f", "image2")
+        run_ffmpeg(
+            ["-v", "error", *picture, "-frames:v", "1", *codec, str(tmp_path / f"{name}.mp4")], timeout_seconds=60
+        )
     cover = ["-map", "0", "-map", "1", "-c:v", "png", "-disposition:v", "attached_pic"]
     run_ffmpeg([*sine, *picture, *cover, str(tmp_path / "cover.mp3")], timeout_seconds=60)
     expected = {
@@ -116,6 +146,7 @@ def test_files_that_are_no_videos(tmp_path: Path) -> None:
         "text.mp4": ("not-a-video", "probe"),
         "noise.avi": ("not-a-video", "probe"),
         "list.mp4": ("not-a-video", "probe"),
+        **{f"{name}.mp4": ("not-a-video", "probe") for name in ("png", "mjpeg", "libwebp", "bmp", "ico")},
         "audio.mp4": ("no-video-stream", "probe"),
         "cover.mp3": ("no-video-stream", "probe"),
     }

@@ -21,6 +21,7 @@ _UPRIGHT = bytes.fromhex("00010000 00000000 00000000 00000000 00010000")  # a, b
 _ISO_BOXES = frozenset(
     (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"junk", b"pnot", b"pict", b"udta", b"uuid", b"styp", b"sidx", b"moof")
 )  # fmt: skip
+_MEDIA_BOXES = frozenset({b"mdat", b"moof"})
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
@@ -82,9 +83,7 @@ def explain_unreadable(path: str | os.PathLike[str], complaint: str) -> VideoErr
         return VideoError("not-a-video", f"this is no known container format ({complaint})", stage="probe")
     end = stated_end(path)
     if end is not None and end > size:
-        return VideoError(
-            "truncated", f"the file is cut short: it should have {end} bytes, but has {size}", stage="probe"
-        )
+        return _cut_short(end, size)
     if boxes and b"moov" not in {name for name, _ in boxes}:
         message = "the file has no index (moov box): its writing or download never ended"
         return VideoError("truncated", message, stage="probe")
@@ -102,6 +101,30 @@ def stated_end(path: str | os.PathLike[str]) -> int | None:
         if kind == "RIFF":
             return 8 + int.from_bytes(os.pread(file.fileno(), 4, 4), "little")
         return _ebml_end(os.pread(file.fileno(), 4096, 0)) if kind == "Matroska" else None
+
+
+def check_not_cut(path: str | os.PathLike[str]) -> None:
+    """See that the file doesn't end, by its container's own account, within what holds frames.
+
+    What RIFF says of its length is left out, as it is often wrong.
+
+    Raises:
+        VideoError: stage `probe`, reason `truncated`.
+    """
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        kind = _kind(file.fileno())
+        if kind == "MP4":
+            boxes = _iso_boxes(file.fileno(), size)
+            end = boxes[-1][1] if boxes and boxes[-1][0] in _MEDIA_BOXES else None
+        else:
+            end = _ebml_end(os.pread(file.fileno(), 4096, 0)) if kind == "Matroska" else None
+    if end is not None and end > size:
+        raise _cut_short(end, size)
+
+
+def _cut_short(end: int, size: int) -> VideoError:
+    return VideoError("truncated", f"the file is cut short: it should have {end} bytes, but has {size}", stage="probe")
 
 
 def may_have_display_matrix(path: str | os.PathLike[str], *, container: str) -> bool:

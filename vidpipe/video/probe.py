@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import VideoError
 from vidpipe.video.demux import captured_complaints, promised_ticks, read_packets, ticks_per_frame
-from vidpipe.video.files import check_file, explain_unreadable, library_path, may_have_display_matrix, stated_end
+from vidpipe.video.files import (
+    check_file,
+    check_not_cut,
+    explain_unreadable,
+    library_path,
+    may_have_display_matrix,
+    stated_end,
+)
 from vidpipe.video.packets import FrameIndex, index_frames, missing_frames, missing_in_gaps, promised_frames
 from vidpipe.video.picture import Picture
 
@@ -26,7 +33,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 # Formats that are text or make ffmpeg open further files; none of them is a video file.
-_PLAYLIST_FORMATS = frozenset({"hls", "dash", "concat", "tty", "image2", "image2pipe", "sdp", "imf", "applehttp"})
+_PLAYLIST_FORMATS = frozenset({"hls", "dash", "concat", "tty", "sdp", "imf", "applehttp"})
+# Formats of single pictures, besides those whose names end in `_pipe`.
+_IMAGE_FORMATS = frozenset({"image2", "image2pipe", "ico"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +148,7 @@ def _index(
     header_frames = 0 if container.format.name == "avi" else stream.frames  # AVI's are ticks
     promised = promised_frames(index, header_frames=header_frames, duration_ticks=duration_ticks)
     said = [text.strip() for _, name, text in complaints if name == container.format.name]
-    _check_whole(path, index, promised, said)
+    _check_whole(path, index, promised, said, num_lost=header_frames - len(found.packets) if header_frames else None)
     tick_seconds = float(stream.time_base or 0)
     info = _info(container, stream, found.picture, index, promised)
     times_seconds = index.ticks.astype(np.float64) * tick_seconds
@@ -148,14 +157,22 @@ def _index(
 
 
 def _check_whole(
-    path: str | os.PathLike[str], index: FrameIndex, promised: int | None, complaints: Sequence[str]
+    path: str | os.PathLike[str],
+    index: FrameIndex,
+    promised: int | None,
+    complaints: Sequence[str],
+    *,
+    num_lost: int | None,
 ) -> None:
+    """See that nothing is known to be missing; `num_lost` packets of the header's count, None where it has none."""
     missing = missing_frames(promised, index.num_frames)
     if missing:
         size, end = Path(path).stat().st_size, stated_end(path)
         reason = "damaged" if end is not None and end <= size else "truncated"
         account = f"; the file should have {end} bytes and has {size}" if end is not None else ""
         raise VideoError(reason, f"{missing} of {promised} promised frames are missing{account}", stage="probe")
+    if num_lost is None or num_lost > 0 or index.num_corrupt:
+        check_not_cut(path)
     if index.num_corrupt:
         message = f"bytes are missing in {index.num_corrupt} of {index.num_frames} frames"
         raise VideoError("damaged", message, stage="probe")
@@ -196,8 +213,12 @@ def best_stream(container: InputContainer) -> VideoStream:
     Raises:
         VideoError: stage `probe`: `not-a-video`, `no-video-stream`, `unsupported-codec`.
     """
-    if _PLAYLIST_FORMATS & set(container.format.name.split(",")):
+    names = set(container.format.name.split(","))
+    if _PLAYLIST_FORMATS & names:
         raise VideoError("not-a-video", f"a {container.format.name} file is a list or text, not a video", stage="probe")
+    if _IMAGE_FORMATS & names or any(name.endswith("_pipe") for name in names):
+        kind = container.format.name.removesuffix("_pipe")
+        raise VideoError("not-a-video", f"this is a picture ({kind}), not a video", stage="probe")
     from av.stream import Disposition
 
     stream = container.streams.best("video")
