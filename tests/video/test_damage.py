@@ -20,6 +20,7 @@ from vidpipe.video.ffmpeg import run_ffmpeg
 from vidpipe.video.packets import Packet, index_frames, missing_frames, promised_frames
 from vidpipe.video.probe import probe
 from vidpipe.video.spec import ClipSpec
+from vidpipe.video.transcode import transcode_video
 
 ALL: tuple[Decoder, ...] = ("pyav", "decord", "ffmpeg")
 WHOLE = ClipSpec(frames=16, stride=6, clips=2, height=64)
@@ -229,6 +230,41 @@ def _not_coded_vop(packet: bytes) -> bytes:
     text = "01" + kept + "0" + "0"
     text += "1" * (-len(text) % 8)
     return int(text, 2).to_bytes(len(text) // 8, "big")
+
+
+def test_files_put_end_to_end_whose_times_go_back_are_refused(ffmpeg_video: MakeVideo) -> None:
+    """ffmpeg would drop frames or give them the times of others."""
+    parts = [ffmpeg_video(f"{number}.vob", "-c:v", "mpeg2video", "-q:v", "2", "-bf", "2") for number in range(2)]
+    joined = parts[0].with_name("joined.vob")
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    error = rejection(joined)
+    assert (error.reason, error.stage) == ("damaged", "decode") and "times go back" in error.message
+    for spec in (ClipSpec(height=64), ClipSpec(height=64, sampling="fps", fps=5)):
+        with pytest.raises(VideoError, match="times go back"):
+            transcode_video(joined, spec, crf=30, gop=12)
+
+
+def test_frames_that_refer_to_what_is_before_the_start_are_not_missed(ffmpeg_video: MakeVideo) -> None:
+    """A recording that starts between key frames, and a cut at a key frame before which others are shown."""
+    stream = ffmpeg_video("whole.ts", "-c:v", "mpeg2video", "-q:v", "2", "-g", "12", "-bf", "2")
+    with av.open(str(stream)) as container:
+        fifth = [packet.pos or 0 for packet in container.demux(video=0) if packet.size][5]
+    recorded = stream.with_name("recorded.ts")
+    recorded.write_bytes(stream.read_bytes()[fifth - fifth % 188 :])
+    open_gops = "log-level=error:pools=1:keyint=15:min-keyint=15:bframes=4:b-adapt=0:open-gop=1:scenecut=0"
+    encoding = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", open_gops)
+    cut = copy_video(
+        ffmpeg_video("whole.mp4", *encoding),
+        "cut.mp4",
+        before=("-ss", "0.7"),
+        after=("-c", "copy", "-use_editlist", "0"),
+    )
+    for path, first in ((recorded, 12), (cut, 15)):
+        extraction = extract_clips(path, ClipSpec(frames=40 - first, height=128), key="k")
+        numbers = read_numbers(extraction.clips[0].video)
+        assert numbers == list(range(first, 40))
+        assert extraction.info.num_frames == len(numbers)
+        np.testing.assert_allclose(extraction.clips[0].times_seconds, np.arange(len(numbers)) / 25, atol=0.001)
 
 
 def test_hidden_vp8_frames_are_not_counted(ffmpeg_video: MakeVideo, tmp_path: Path) -> None:

@@ -59,28 +59,36 @@ def decode_with_ffmpeg(
 
 
 def find_damage(path: str | os.PathLike[str], info: VideoInfo) -> NDArray[np.float64]:
-    """Decode all of the video, strictly, and keep nothing but the frames' times, float64 [N], as they come.
+    """Decode all of the video, strictly, and keep nothing but the frames' times, float64 [N], which never go back.
 
     Raises:
-        VideoError: reason `damaged`, stage `decode`, when ffmpeg finds an error on the way.
+        VideoError: reason `damaged`, stage `decode`, when ffmpeg finds an error on the way, or times go back.
     """
     with FfmpegRun(path, info, [], num_packets=None, output=("-f", "null", "pipe:1")) as run:
         run.wait()
-        return run.times_seconds()
+        times = run.times_seconds()
+    back = np.flatnonzero(np.diff(times) < 0)
+    if len(back):
+        before, after = times[back[0] : back[0] + 2]
+        message = f"the frames' times go back, first from {before:.3f} s to {after:.3f} s, as in files put end to end"
+        raise VideoError("damaged", f"{message}; join those with ffmpeg's concat demuxer", stage="decode")
+    return times
 
 
 def measured(path: str | os.PathLike[str], video: IndexedVideo) -> IndexedVideo:
     """The video with the frames that ffmpeg really gives, for when its packets don't tell; decodes all of it once.
 
     Raises:
-        VideoError: stage `decode`: `damaged`, `no-frames`, or `truncated` when far fewer than promised are given.
+        VideoError: stage `decode`: `damaged`, `no-frames`, or `truncated` when far fewer than promised are given, besides
+            those that refer to what comes before the first key frame.
     """
-    times = np.sort(find_damage(path, video.info))
+    times = find_damage(path, video.info)
     if len(times) == 0:
         raise VideoError("no-frames", "ffmpeg gives no frame, and no error either", stage="decode")
-    missing = missing_frames(video.info.promised_frames, len(times))
+    promised = video.info.promised_frames
+    missing = 0 if promised is None else missing_frames(promised - video.frames.num_leading, len(times))
     if missing:
-        message = f"{missing} of {video.info.promised_frames} promised frames are missing"
+        message = f"{missing} of {promised} promised frames are missing"
         raise VideoError("truncated", message, stage="decode")
     info = replace(video.info, num_frames=len(times), start_seconds=float(times[0]))
     packets_before = np.full(len(times), _ALL_PACKETS)

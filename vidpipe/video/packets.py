@@ -59,6 +59,8 @@ class FrameIndex:
         num_unshown: packets that are flagged for discard or hidden.
         num_skipped: packets that say that the frame before is to stay (MPEG-4); they have a time all the same.
         num_corrupt: packets with missing bytes.
+        num_leading: frames before the first key frame, in the order of the file or of presentation: decoders may lack what
+            they refer to.
         is_reordered: some frames are decoded in another order than they are shown.
         doubt: why the count may differ from what a decoder gives; empty when it can't.
     """
@@ -71,6 +73,7 @@ class FrameIndex:
     num_unshown: int
     num_skipped: int
     num_corrupt: int
+    num_leading: int
     is_reordered: bool
     doubt: str
 
@@ -118,9 +121,17 @@ def index_frames(packets: Sequence[Packet], *, container: str, ticks_per_frame: 
         num_unshown=num_unshown,
         num_skipped=num_skipped,
         num_corrupt=sum(p.is_corrupt for p in packets),
+        num_leading=_num_leading(packets, ticks, places),
         is_reordered=any(p.is_reordered for p in packets),
         doubt=doubt,
     )
+
+
+def _num_leading(packets: Sequence[Packet], ticks: NDArray[np.int64], places: NDArray[np.int64]) -> int:
+    """How many of the frames with these times and packets come before the first key packet in either order."""
+    key, key_ticks = next(((place, p.ticks) for place, p in enumerate(packets) if p.is_key), (0, None))
+    is_shown_before = False if key_ticks is None else ticks < key_ticks
+    return int(np.sum((places < key) | is_shown_before))
 
 
 def _doubt(packets: Sequence[Packet], container: str, num_skipped: int) -> str:
