@@ -59,7 +59,7 @@ def extract_clips(
 
     Raises:
         VideoError: the video can't be used: those of `probe`; at stage `decode`: `damaged`, `truncated`, `no-frames`,
-            `unsupported` (`pyav` was asked for and can't).
+            `unsupported` (`pyav` was asked for and can't, or ffmpeg can't convert its colours to RGB).
         VidpipeError: the installation of decord is broken.
     """
     video = index_video(path)

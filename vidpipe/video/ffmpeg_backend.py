@@ -16,6 +16,7 @@ from vidpipe.errors import VideoError
 from vidpipe.video.clips import ClipBuffers
 from vidpipe.video.ffmpeg_run import FfmpegRun
 from vidpipe.video.packets import missing_frames
+from vidpipe.video.picture import UNKNOWN
 from vidpipe.video.probe import IndexedVideo, VideoInfo
 from vidpipe.video.spec import ClipSpec
 
@@ -26,6 +27,9 @@ _TONE_MAP = (
     "zscale=w={width}:h={height}:filter=bicubic:transfer=linear:npl=203,format=gbrpf32le,zscale=primaries=bt709,"
     "tonemap=tonemap=mobius:param=0.8:peak=5:desat=0,zscale=transfer=bt709:matrix=gbr:range=full,format=gbrp"
 )
+# Matrices that swscale (without tones of HDR) and zimg (with them) can't convert to RGB.
+_NO_ZSCALE = frozenset({"bt2020c", "smpte2085", "ipt-c2", "ycgco-re", "ycgco-ro"})
+_NO_SCALE = _NO_ZSCALE | {"ycgco", "chroma-derived-nc", "chroma-derived-c", "ictcp"}
 
 
 def decode_with_ffmpeg(
@@ -107,14 +111,30 @@ def are_same_frames(video: IndexedVideo, arriving: Sequence[int], times_seconds:
 
 
 def picture_filters(info: VideoInfo, spec: ClipSpec) -> list[str]:
-    """ffmpeg's filters that bring a decoded frame to the size of the clips, and HDR to BT.709."""
+    """ffmpeg's filters that bring a decoded frame to the size of the clips, and HDR to BT.709.
+
+    Raises:
+        VideoError: reason `unsupported`, stage `decode`: none can convert its colours.
+    """
+    if info.color_space in (_NO_ZSCALE if info.is_hdr else _NO_SCALE):
+        tones = f" with {info.color_transfer}" if info.is_hdr else ""
+        message = f"ffmpeg can't convert its colours to RGB (matrix {info.color_space}{tones})"
+        raise VideoError("unsupported", message, stage="decode")
     width, height = spec.scaled_size(info.width, info.height)
-    scale = _TONE_MAP.format(width=width, height=height) if info.is_hdr else f"scale={width}:{height}"
+    scale = [*_missing_colors(info), _TONE_MAP] if info.is_hdr else ["scale={width}:{height}"]
+    filters = [text.format(width=width, height=height) for text in scale]
     if spec.crop is None:
-        return [scale]
+        return filters
     left, top = spec.crop_origin(info.width, info.height)
     crop_width, crop_height = spec.output_size(info.width, info.height)
-    return [scale, "format=rgb24", f"crop={crop_width}:{crop_height}:{left}:{top}"]
+    return [*filters, "format=rgb24", f"crop={crop_width}:{crop_height}:{left}:{top}"]
+
+
+def _missing_colors(info: VideoInfo) -> list[str]:
+    """The filter that states what HDR leaves unsaid, as BT.2020: zimg wants to know."""
+    stated = {"colorspace": (info.color_space, "bt2020nc"), "color_primaries": (info.color_primaries, "bt2020")}
+    unsaid = [f"{name}={usual}" for name, (said, usual) in stated.items() if said == UNKNOWN]
+    return [f"setparams={':'.join(unsaid)}"] if unsaid else []
 
 
 def _selection(indices: Sequence[int]) -> tuple[str, Sequence[int]]:

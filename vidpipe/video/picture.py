@@ -19,7 +19,10 @@ CROP_EXACTLY = 1  # libav's AV_CODEC_FLAG_UNALIGNED, without which it leaves on 
 
 # Names as ffmpeg prints them, of the code points of ITU-T H.273 that occur in video files.
 _SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco"}
-_SPACES |= {9: "bt2020nc", 10: "bt2020c", 14: "ictcp"}
+_SPACES |= {9: "bt2020nc", 10: "bt2020c", 11: "smpte2085", 12: "chroma-derived-nc", 13: "chroma-derived-c", 14: "ictcp"}
+_SPACES |= {15: "ipt-c2", 16: "ycgco-re", 17: "ycgco-ro"}
+_PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020"}
+_PRIMARIES |= {10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "ebu3213"}
 _TRANSFERS = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "linear", 11: "iec61966-2-4"}
 _TRANSFERS |= {13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 18: "arib-std-b67"}
 _RANGES = {1: "tv", 2: "pc"}
@@ -40,6 +43,7 @@ class Picture:
         color_space: matrix, for instance `bt709`.
         color_range: `tv` (limited) or `pc` (full).
         color_transfer: for instance `bt709`, `smpte2084` (PQ), `arib-std-b67` (HLG).
+        color_primaries: for instance `bt709`, `bt2020`.
     """
 
     width: int
@@ -52,6 +56,7 @@ class Picture:
     color_space: str
     color_range: str
     color_transfer: str
+    color_primaries: str
 
 
 def picture_of(stream: VideoStream, frame: VideoFrame | None) -> Picture:
@@ -73,6 +78,7 @@ def picture_of(stream: VideoStream, frame: VideoFrame | None) -> Picture:
         color_space=_SPACES.get(int(source.colorspace), UNKNOWN),
         color_range=_RANGES.get(int(source.color_range), UNKNOWN),
         color_transfer=_TRANSFERS.get(int(source.color_trc), UNKNOWN),
+        color_primaries=_PRIMARIES.get(int(source.color_primaries), UNKNOWN),
     )
 
 
