@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from vidpipe.shards.manifest import load_manifest
 from vidpipe.train.data import preprocessing_of
 from vidpipe.train.evaluate import evaluate
 from vidpipe.train.loop import train
-from vidpipe.train.predict import Prediction, PredictOptions, predict, stored_clips
+from vidpipe.train.predict import Prediction, PredictOptions, predict
 from vidpipe.train.recipe import DataSection
+from vidpipe.train.stored_clips import stored_clips
 from vidpipe.train.video_list import name_videos, read_list
 from vidpipe.video.child import POLL_SECONDS, Child
 from vidpipe.video.decode import extract_clips
@@ -49,12 +51,17 @@ def run(real_shards: Path, toy_recipe: MakeRecipe, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="module")
 def whole_videos(
     videos_dir: Path, tmp_path_factory: pytest.TempPathFactory, session_command: Callable[..., int]
-) -> Path:
-    """The real clips as whole videos in shards (codec mp4), 64 pixels high."""
-    out = tmp_path_factory.mktemp("whole") / "shards"
-    source = ("--source", videos_dir, "--set", "annotations=labels.csv", "--split", "train", "--max-rejects", "20%")
-    assert session_command("prep", "csv", *source, "--codec", "mp4", "--height", 64, "--stride", 2, "--out", out) == 0
-    return out
+) -> Callable[..., Path]:
+    """Stores the real clips as whole videos in shards (codec mp4), 64 pixels high, with options of prep."""
+
+    @cache
+    def prepared(*options: str) -> Path:
+        out = tmp_path_factory.mktemp("whole") / "shards"
+        source = ("--source", videos_dir, "--set", "annotations=labels.csv", "--split", "train", "--max-rejects", "20%")
+        assert session_command("prep", "csv", *source, "--codec", "mp4", "--height", 64, *options, "--out", out) == 0
+        return out
+
+    return prepared
 
 
 def test_a_raw_file_gets_the_probability_that_its_shard_gets(run: Path, real_shards: Path, videos_dir: Path) -> None:
@@ -70,19 +77,31 @@ def test_a_raw_file_gets_the_probability_that_its_shard_gets(run: Path, real_sha
     )
 
 
-@pytest.mark.parametrize(("frames", "stride"), [(8, None), (8, 3), (16, 20)])
+@pytest.mark.parametrize(
+    ("options", "frames", "stride"),
+    [
+        (("--stride", "2"), 8, None),
+        (("--stride", "2"), 8, 3),
+        (("--stride", "2"), 16, 20),
+        (("--set", "stride=null", "--set", "fps=8"), 8, None),
+        (("--set", "stride=null", "--set", "fps=8"), 6, 3),
+        pytest.param(("--set", "sampling=uniform", "--set", "stride=null"), 8, None, marks=pytest.mark.slow),
+    ],
+)
 def test_of_a_video_that_shards_hold_whole_the_same_frames_are_taken(
-    whole_videos: Path, videos_dir: Path, frames: int, stride: int | None
+    whole_videos: Callable[..., Path], videos_dir: Path, options: tuple[str, ...], frames: int, stride: int | None
 ) -> None:
+    shards = whole_videos(*options)
     section = DataSection(frames=frames, stride=stride, size=64)
-    preprocessing = preprocessing_of(load_manifest(whole_videos / "train"), section)
-    spec = stored_clips(preprocessing)
+    preprocessing = preprocessing_of(load_manifest(shards / "train"), section)
+    stored = stored_clips(preprocessing)
     evaluated = {"frames": frames, "stride": stride, "size": 64, "backend": "torch"}
-    with Loader(whole_videos, options=LoaderOptions(epoch_unit="clip"), **evaluated) as loader:
+    with Loader(shards, options=LoaderOptions(epoch_unit="clip"), **evaluated) as loader:
         for batch in loader:
             for path, expected in zip(batch.video_path, batch.video, strict=True):
-                (clip,) = extract_clips(videos_dir / path, spec, key=path).clips
-                got = center_clip(clip.video, spec, size=64, normalization=preprocessing.normalization)
+                plan = partial(stored.plan, key=path)
+                (clip,) = extract_clips(videos_dir / path, stored.spec, key=path, plan=plan).clips
+                got = center_clip(clip.video, stored.spec, size=64, normalization=preprocessing.normalization)
                 # What the stored video's H.264 loses; frames beside these differ by more, unless nothing moves.
                 assert (got - expected).abs().mean() < 0.1
                 assert path.startswith("ntu") or (got.roll(1, 1) - expected).abs().mean() > 0.11

@@ -13,9 +13,9 @@ from typing import Self
 from vidpipe.errors import VideoError
 from vidpipe.train import decoding_process
 from vidpipe.train.decoding_process import Clips, Job
+from vidpipe.train.stored_clips import StoredClips
 from vidpipe.video.child import Child
 from vidpipe.video.decode import Decoder
-from vidpipe.video.spec import ClipSpec
 
 _IDLE_SECONDS = 0.5
 
@@ -33,12 +33,12 @@ class DecodingPool:
     """Decodes videos in several child processes, at most twice as many videos ahead of the consumer.
 
     Args:
-        spec: the clips that are cut from each video.
+        clips: those that are cut from each video.
         timeout_seconds: for each video.
     """
 
-    def __init__(self, spec: ClipSpec, *, workers: int, timeout_seconds: float, decoder: Decoder = "auto") -> None:
-        self._spec, self._decoder = spec, decoder
+    def __init__(self, clips: StoredClips, *, workers: int, timeout_seconds: float, decoder: Decoder = "auto") -> None:
+        self._clips, self._decoder = clips, decoder
         self._stop = threading.Event()
         self._children: list[Child[Job, Clips]] = [
             Child(decoding_process.main, timeout_seconds=timeout_seconds, stop=self._stop) for _ in range(workers)
@@ -93,7 +93,7 @@ class DecodingPool:
 
     def _decode(self, path: Path) -> DecodedVideo:
         child = self._idle.get()
-        job = Job(path, self._spec, self._decoder)
+        job = Job(path, self._clips, self._decoder)
         try:
             child.send(job)
             return DecodedVideo(path, child.receive(job), None)

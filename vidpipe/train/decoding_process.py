@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.train.stored_clips import StoredClips
 from vidpipe.video.child import serve
 from vidpipe.video.decode import Decoder, extract_clips
-from vidpipe.video.spec import ClipSpec
 
 Clips = list[NDArray[np.uint8]]
 """The clips of a video, each uint8 [T, H, W, 3]."""
@@ -21,7 +22,7 @@ class Job:
     """One video to decode."""
 
     path: Path
-    spec: ClipSpec
+    clips: StoredClips
     decoder: Decoder
 
 
@@ -35,5 +36,7 @@ def main(pipe_fd: int) -> None:
 
 
 def _decode(job: Job) -> Clips:
-    extraction = extract_clips(job.path, job.spec, key=job.path.name, decoder=job.decoder)
+    key = job.path.name
+    plan = partial(job.clips.plan, key=key)
+    extraction = extract_clips(job.path, job.clips.spec, key=key, decoder=job.decoder, plan=plan)
     return [clip.video for clip in extraction.clips]

@@ -24,8 +24,8 @@ from vidpipe.train.decoding import DecodedVideo, DecodingPool
 from vidpipe.train.device import Device, make_fabric, precision_as_trained
 from vidpipe.train.memory import memory_advice
 from vidpipe.train.recipe import Precision
+from vidpipe.train.stored_clips import stored_clips
 from vidpipe.video.decode import Decoder
-from vidpipe.video.spec import ClipSpec
 
 
 @dataclass(frozen=True)
@@ -140,17 +140,6 @@ def predict(
     return PredictResult(tuple(predictions))
 
 
-def stored_clips(preprocessing: Preprocessing) -> ClipSpec:
-    """The clips that the shards hold of a video; where they hold it whole, the clip that evaluation takes of it."""
-    clip = preprocessing.clip
-    if not stores_whole_videos(preprocessing.codec):
-        return clip
-    changes: dict[str, Any] = {"frames": preprocessing.frames, "clips": 1}
-    if clip.sampling != "uniform" or preprocessing.stride is not None:
-        changes |= {"sampling": "stride", "stride": preprocessing.stride or clip.stride, "fps": None}
-    return ClipSpec.model_validate({**clip.model_dump(), **changes})
-
-
 @dataclass
 class _Pending:
     """A video of which not all clips have been through the model: the sum of the probabilities so far, float64 [K]."""
@@ -171,7 +160,7 @@ class _Classifier:
 
     def __init__(self, fabric: Fabric, model: nn.Module, preprocessing: Preprocessing, options: PredictOptions) -> None:
         self._fabric, self._model, self._preprocessing, self._options = fabric, model, preprocessing, options
-        self._spec = stored_clips(preprocessing)
+        self._spec = stored_clips(preprocessing).spec
         self._pending: deque[_Pending] = deque()
         self._clips: list[tuple[_Pending, Tensor]] = []
 

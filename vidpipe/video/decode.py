@@ -15,6 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vidpipe.errors import VideoError
 from vidpipe.video.clips import Allocate, Clip, ClipBuffers, DecodingStoppedError, Extraction, private_memory
 from vidpipe.video.decord_backend import decode_with_decord, why_not_decord
@@ -23,13 +26,14 @@ from vidpipe.video.ffmpeg import ffmpeg_version
 from vidpipe.video.ffmpeg_backend import decode_with_ffmpeg, measured
 from vidpipe.video.probe import IndexedVideo, index_video
 from vidpipe.video.pyav_backend import decode_with_pyav
-from vidpipe.video.sampling import plan_clips
+from vidpipe.video.sampling import ClipPlan, plan_clips
 from vidpipe.video.spec import ClipSpec
 
 __all__ = ["Clip", "Decoder", "Extraction", "decoder_versions", "extract_clips"]
 
 Decoder = Literal["auto", "pyav", "decord", "ffmpeg"]
 _Library = Literal["pyav", "decord"]
+PlanClips = Callable[[NDArray[np.float64]], tuple[ClipPlan, ...]]
 _NewBuffers = Callable[[IndexedVideo], ClipBuffers]
 _LIBRARIES = {"pyav": decode_with_pyav, "decord": decode_with_decord}
 
@@ -42,6 +46,7 @@ def extract_clips(
     decoder: Decoder = "auto",
     strict: bool = False,
     allocate: Allocate = private_memory,
+    plan: PlanClips | None = None,
 ) -> Extraction:
     """Decode all clips of one video in a single pass.
 
@@ -56,6 +61,7 @@ def extract_clips(
             can't be trusted with if it is sound (never what is damaged); `pyav` and `ffmpeg` take that alone.
         strict: decode all of the video instead of what the wanted frames need.
         allocate: gives the memory of all clips together; it may be asked twice, when a video has to be decoded again.
+        plan: from the times of all frames in seconds to the frames of the clips; `plan_clips` by default.
 
     Raises:
         VideoError: the video can't be used: those of `probe`; at stage `decode`: `damaged`, `truncated`, `no-frames`,
@@ -65,7 +71,8 @@ def extract_clips(
     video = index_video(path)
 
     def new_buffers(video: IndexedVideo) -> ClipBuffers:
-        plans = plan_clips(spec, video.times_seconds, key=key)
+        times = video.times_seconds
+        plans = plan_clips(spec, times, key=key) if plan is None else plan(times)
         return ClipBuffers(plans, spec.output_size(video.info.width, video.info.height), allocate)
 
     if decoder == "ffmpeg":
