@@ -32,9 +32,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """A part of a recipe: fixed once it is read, and without keys that it doesn't know."""
+    """A part of a recipe: fixed once it is read, without keys that it doesn't know, and with numbers that are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Settings(Section):

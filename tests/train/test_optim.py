@@ -52,6 +52,11 @@ def test_steps_and_milestones_multiply_at_epochs() -> None:
     assert multi == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
     stepped = rates(ScheduleSection(name="step", epochs=4, decay_epochs=2, decay_rate=0.5), length)
     assert stepped == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5])
+    warm = RunLength(total=8, per_epoch=2, warmup=2)
+    multi = rates(ScheduleSection(name="multistep", epochs=4, milestones=(2, 3)), warm)
+    assert multi == pytest.approx([0, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    stepped = rates(ScheduleSection(name="step", epochs=4, decay_epochs=2, decay_rate=0.5), warm)
+    assert stepped == pytest.approx([0, 0.5, 1, 1, 0.5, 0.5, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("metric", ["loss", "top1"])
@@ -125,6 +130,16 @@ def test_wrong_settings_are_usage_errors() -> None:
         make_optimizer(torch.nn.Linear(2, 2), OptimSection(name="adamv", lr=1))
     with pytest.raises(UsageError, match="betas"):
         make_optimizer(torch.nn.Linear(2, 2), OptimSection(name="sgd", lr=1, betas=(0.9, 0.99)))
+    for name, momentum, match in (
+        ("sgd", 0.0, r"optim\.momentum: got 0, but sgd is Nesterov's.*optim\.name=momentum does without"),
+        ("adahessian", 0.9, r"optim\.name: adahessian needs second derivatives"),
+        ("fusedadam", 0.9, r"optim\.name: fusedadam can't be had here"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            make_optimizer(torch.nn.Linear(2, 2), OptimSection(name=name, lr=1, momentum=momentum))
+    with pytest.raises(UsageError, match=r"optim\.betas: got \(0\.9, 0\.99\), which adan doesn't take"):
+        make_optimizer(torch.nn.Linear(2, 2), OptimSection(name="adan", lr=1, betas=(0.9, 0.99)))
+    assert make_optimizer(torch.nn.Linear(2, 2), OptimSection(name="momentum", lr=1, momentum=0.0))
     plateau = ScheduleSection(name="plateau", epochs=1, metric="top1")
     with pytest.raises(UsageError, match=r"schedule\.metric=loss"):
         Schedule(one_weight(), plateau, RunLength(1, 1, 0)).evaluated(loss=1.0, top1=None)

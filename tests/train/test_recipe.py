@@ -81,6 +81,14 @@ def test_a_length_in_steps_replaces_the_recipes_epochs_and_the_other_way_round()
         ("data.affine={rotate: 10}", r"data.affine.rotate.*allowed: prob, rotation"),
         ("data.affine={scale: [2, 1]}", r"data.affine.scale: got \[2, 1\]: expected two factors above 0, in order"),
         ("mixing.mixup=-1", r"mixing.mixup: got -1"),
+        ("schedule.epochs=.inf", r"schedule\.epochs: got inf: Input should be a finite number"),
+        ("optim.lr=.inf", r"optim\.lr: got inf"),
+        ("optim.betas=[0.9,1.0]", r"optim\.betas: got 1\.0: Input should be less than 1"),
+        ("schedule={name: multistep, epochs: 3, milestones: [2, 1]}", r"got \[2\.0, 1\.0\], expected ascending epochs"),
+        (
+            "schedule={name: multistep, epochs: 3, milestones: [-1]}",
+            r"got \[-1\.0\], expected ascending epochs above 0",
+        ),
     ],
 )
 def test_wrong_values_are_one_clear_line(override: str, message: str) -> None:

@@ -26,27 +26,37 @@ def make_optimizer(model: nn.Module, section: OptimSection, *, scale: float = 1.
         scale: factor on the rate, see `TrainRecipe.rate_scale`.
 
     Raises:
-        UsageError: timm has no such optimiser, or it doesn't take one of the settings.
+        UsageError: timm has no such optimiser, it doesn't take one of the settings, or it can't be made here.
     """
     known = _timm_optim.list_optimizers()
     if section.name not in known:
         raise UsageError(f"optim.name: no optimiser {section.name!r} in timm{nearest(section.name, known)}")
     info = _timm_optim.get_optimizer_info(section.name)
+    if info.second_order:
+        raise UsageError(f"optim.name: {section.name} needs second derivatives, which training doesn't compute")
+    if info.has_momentum and section.momentum == 0 and (info.defaults or {}).get("nesterov"):
+        raise UsageError(
+            f"optim.momentum: got 0, but {section.name} is Nesterov's, which needs some; optim.name=momentum does without"
+        )
     extra: dict[str, Any] = {}
-    for setting, value, taken in (("betas", section.betas, info.has_betas), ("eps", section.eps, info.has_eps)):
+    two_betas = info.has_betas and info.num_betas == 2
+    for setting, value, taken in (("betas", section.betas, two_betas), ("eps", section.eps, info.has_eps)):
         if value is not None and not taken:
-            raise UsageError(f"optim.{setting}: {section.name} doesn't take it")
+            raise UsageError(f"optim.{setting}: got {value}, which {section.name} doesn't take; leave it out")
         if value is not None:
             extra[setting] = value
-    optimizer: torch.optim.Optimizer = _timm_optim.create_optimizer_v2(
-        model,
-        opt=section.name,
-        lr=section.lr * scale,
-        weight_decay=section.weight_decay,
-        momentum=section.momentum,
-        layer_decay=section.layer_decay,
-        **extra,
-    )
+    try:
+        optimizer: torch.optim.Optimizer = _timm_optim.create_optimizer_v2(
+            model,
+            opt=section.name,
+            lr=section.lr * scale,
+            weight_decay=section.weight_decay,
+            momentum=section.momentum,
+            layer_decay=section.layer_decay,
+            **extra,
+        )
+    except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:  # each optimiser has its own
+        raise UsageError(f"optim.name: {section.name} can't be had here with these settings: {error}") from error
     return optimizer
 
 
@@ -130,12 +140,14 @@ class Schedule:
             # timm looks one step ahead here, for schedules that are stepped by epochs
             milestones = [at * length.per_epoch + 1 for at in section.milestones]
             self._timm = _timm_scheduler.MultiStepLRScheduler(
-                optimizer, milestones, decay_rate=section.decay_rate, **warmup
+                optimizer, milestones, decay_rate=section.decay_rate, warmup_prefix=False, **warmup
             )
         else:
             steps = section.decay_epochs * length.per_epoch
             rate = section.decay_rate if section.name == "step" else 1.0
-            self._timm = _timm_scheduler.StepLRScheduler(optimizer, steps, decay_rate=rate, **warmup)
+            self._timm = _timm_scheduler.StepLRScheduler(
+                optimizer, steps, decay_rate=rate, warmup_prefix=False, **warmup
+            )
         self._factor, self._best, self._bad = 1.0, -math.inf, 0
         self.set_step(0)
 

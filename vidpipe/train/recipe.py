@@ -17,6 +17,7 @@ from vidpipe.train.recipe_data import DataSection
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Strategy = Literal["ddp", "fsdp"]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 _MODEL_KEYS_FROM_DATA = {"num_frames": "data.frames", "image_size": "data.size", "num_classes": "the shards' classes"}
 
 
@@ -89,7 +90,7 @@ class OptimSection(Section):
     lr_batch: int | None = Field(default=None, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    betas: tuple[float, float] | None = None
+    betas: tuple[_Beta, _Beta] | None = None
     eps: float | None = Field(default=None, gt=0)
     layer_decay: float | None = Field(default=None, gt=0, le=1)
     clip_grad: float | None = Field(default=None, gt=0)
@@ -107,8 +108,8 @@ class ScheduleSection(Section):
         min_lr: rate at which cosine and poly end.
         decay_after_warmup: cosine and poly fall from the end of the warm-up on; otherwise from the first step, hidden by the
             warm-up.
-        milestones: epochs at which `multistep` multiplies the rate by `decay_rate`.
-        decay_epochs: epochs between two multiplications of `step`.
+        milestones: epochs of the run, ascending, at which `multistep` multiplies the rate by `decay_rate`.
+        decay_epochs: epochs between two multiplications of `step`, counted from the beginning of the run.
         decay_rate: factor of step, multistep and plateau; power of poly.
         patience: evaluations without improvement before plateau acts.
         metric: what plateau takes for an improvement: a lower loss, or a higher accuracy.
@@ -136,6 +137,8 @@ class ScheduleSection(Section):
             raise ValueError("give one of warmup_epochs and warmup_steps, not both")
         if (self.name == "multistep") != bool(self.milestones):
             raise ValueError("milestones go with `name: multistep`, and only with it")
+        if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) <= 0:
+            raise ValueError(f"milestones: got {list(self.milestones)}, expected ascending epochs above 0")
         return self
 
 
