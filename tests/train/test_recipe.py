@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from vidpipe.loader.augmentation.color import ColorJitter
 from vidpipe.models import create_model
 from vidpipe.recipes import list_recipes
 from vidpipe.train.data import open_train_loader
+from vidpipe.train.optim import Schedule, run_length
 from vidpipe.train.recipe import load_train_recipe
 
 
@@ -49,6 +51,16 @@ def test_rates_of_a_step_are_those_of_the_official_scripts(
     assert recipe.optim.lr * recipe.rate_scale == pytest.approx(lr)
     assert recipe.schedule.min_lr * recipe.rate_scale == pytest.approx(min_lr)
     assert recipe.schedule.epochs == epochs
+
+
+@pytest.mark.parametrize("name", ["vivit", "vivit-msr", "mini-vivit"])
+def test_vivits_rate_falls_from_the_end_of_the_warm_up_on_as_scenics_does(name: str) -> None:
+    recipe, optimizer = load_train_recipe(name), torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    length = run_length(recipe.schedule, steps_per_epoch=100)
+    schedule = Schedule(optimizer, recipe.schedule, length)
+    for step in (250, 1000):
+        schedule.set_step(step)
+        assert schedule.lr == pytest.approx(0.5 * (1 + math.cos(math.pi * (step - 250) / (length.total - 250))))
 
 
 def test_options_override_the_recipe_and_set_overrides_too() -> None:
