@@ -39,6 +39,19 @@ def test_mixup_pixels_and_labels_have_one_weight() -> None:
     assert torch.allclose(target.sum(dim=1), torch.ones(16))
 
 
+def test_a_clip_with_a_label_is_mixed_with_none_that_has_not() -> None:
+    video, label = constant_clips()
+    label = torch.where(label % 3 == 0, label, -1)
+    label[4] = 4  # before a clip without, behind one with a label
+    for mixing in (Mixing(mixup=0.8), Mixing(cutmix=1.0)):
+        mixed_video, target = mix_batch(video, label, keys=KEYS, num_classes=16, mixing=mixing, seed=0, epoch=0)
+        for index in (0, 4, 6, 9, 12):
+            assert torch.equal(mixed_video[index], video[index]) and target[index, index] == 1
+        assert not torch.equal(mixed_video[1], video[1])
+        assert target[3, [3, 4]].sum() == 1 and target[3, 4] > 0
+        assert not target[label < 0, 0].any()
+
+
 def test_clips_of_one_sample_are_not_mixed_with_each_other() -> None:
     video, label = constant_clips()
     mixed_video, target = mix_batch(

@@ -54,6 +54,11 @@ def test_a_task_of_srun_may_work_by_itself(monkeypatch: pytest.MonkeyPatch) -> N
     assert make_fabric(device="cpu", precision="fp32").world_size == 1
 
 
+def test_fp16_is_refused_where_its_loss_cannot_be_scaled() -> None:
+    with pytest.raises(UsageError, match=r"precision fp16 needs a GPU.*use bf16 or fp32"):
+        make_fabric(device="cpu", precision="fp16")
+
+
 def test_auto_follows_the_device_and_then_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)

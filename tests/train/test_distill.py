@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from tests.train.runs import loss_curve, train_until_stopped
 from tests.train.toy import MakeRecipe, rename_classes
 from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.loader import Batch
 from vidpipe.models import create_model
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.distill import hidden_loss, qkv_loss, soft_loss
@@ -21,6 +23,8 @@ from vidpipe.train.dry_run import dry_run
 from vidpipe.train.evaluate import evaluate
 from vidpipe.train.loop import train
 from vidpipe.train.recipe import load_train_recipe
+from vidpipe.train.runlog import read_metrics
+from vidpipe.train.step import Learner, StepResult
 
 STUDENT = {"name": "mini-vivit", "spatial_depth": 2, "mlp_ratio": 2.0}
 
@@ -77,6 +81,27 @@ def test_the_loss_of_a_step_is_made_of_both_parts(
     assert labels == first_loss(tmp_path / "no")
     assert abs(labels - logits) > 0.1
     assert both == pytest.approx(0.7 * labels + 0.3 * logits, rel=1e-5)
+
+
+def test_accuracy_is_that_of_the_clips_with_a_label(
+    toy_shards: Path, toy_recipe: MakeRecipe, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Learner.take_step
+
+    def take_step(self: Learner, batches: Sequence[Batch], *, step: int, epoch: int) -> StepResult:
+        for batch in batches:
+            batch.label[::2] = -1
+        return original(self, batches, step=step, epoch=epoch)
+
+    monkeypatch.setattr(Learner, "take_step", take_step)
+    recipe = toy_recipe(
+        model={"init": str(teacher), "dropout": 0.0},
+        optim={"lr": 1e-9},
+        schedule={"steps": 3, "warmup_steps": 0},
+        distill={"teacher": str(teacher), "weight": 1.0},
+    )
+    train(recipe, shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    assert read_metrics(tmp_path)[0]["top1"] > 0.8
 
 
 def weights(run: Path) -> dict[str, Tensor]:

@@ -91,6 +91,16 @@ def test_gradients_that_are_not_finite_end_the_run_too(
         torch.testing.assert_close(weight, before.weights[name], atol=1e-20, rtol=0, msg=name)
 
 
+def test_a_scale_that_finds_no_finite_gradients_ends_the_run(tmp_path: Path) -> None:
+    guard = Guard(tmp_path, policy="raise", max_skips=3, rank=0, say=print)
+    step = partial(guard.accepts, loss=1.0, keys=["a"])
+    assert all(step(step=number, grad_norm=None, overflowed=True) for number in (1, 2))
+    assert step(step=3, grad_norm=1.0)
+    assert all(step(step=number, grad_norm=None, overflowed=True) for number in (4, 5))
+    with pytest.raises(TrainingError, match="step 6: 3 steps in a row were left out"):
+        step(step=6, grad_norm=None, overflowed=True)
+
+
 def test_a_batch_that_is_left_out_stays_out_of_running_statistics_too(
     toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,6 +296,8 @@ def test_refusals(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, vidp
 
 
 def test_a_longer_run_may_go_on_from_a_shorter_one(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path) -> None:
-    train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
-    longer = toy_recipe(schedule={"steps": 12})
-    assert train(longer, shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True).steps == 12
+    for epochs in (1, 3):
+        recipe = toy_recipe(schedule={"steps": None, "epochs": epochs, "warmup_steps": 0}, eval={"every_steps": None})
+        result = train(recipe, shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True)
+        assert result.steps == result.total_steps == 3 * epochs
+        assert read_checkpoint(tmp_path, which="last").epoch == epochs

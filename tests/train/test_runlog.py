@@ -64,10 +64,10 @@ def test_a_run_that_is_begun_anew_leaves_no_trace_of_the_one_before(tmp_path: Pa
 def test_a_resumed_windows_pace_is_that_of_the_clips_it_timed() -> None:
     before = Window()
     for _ in range(19):
-        before.add(loss=1.0, clips=64, correct=None, grad_norm=None)
+        before.add(loss=1.0, clips=64, correct=None, labelled=64, grad_norm=None)
         before.add_time(wait_seconds=0.0, seconds=1.0)
     window = Window.from_state(before.state_dict(), rank=0)
-    window.add(loss=1.0, clips=64, correct=None, grad_norm=None)
+    window.add(loss=1.0, clips=64, correct=None, labelled=64, grad_norm=None)
     window.add_time(wait_seconds=0.0, seconds=1.0)
     assert window.clips == 20 * 64
     assert window.clips_per_second == pytest.approx(64)

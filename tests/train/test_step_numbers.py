@@ -12,17 +12,20 @@ def test_the_numbers_are_those_of_the_step() -> None:
     result = StepResult(
         loss=torch.tensor(0.25),
         correct=torch.tensor(3),
+        labelled=torch.tensor(5),
         clips=torch.tensor(7),
         grad_norm=torch.tensor(2.0),
         keys=("a", "b"),
         left_out=True,
     )
     numbers = StepNumbers(result)
-    assert (numbers.loss, numbers.correct, numbers.clips, numbers.grad_norm) == (0.25, 3, 7, 2.0)
+    assert (numbers.loss, numbers.correct, numbers.labelled, numbers.clips, numbers.grad_norm) == (0.25, 3, 5, 7, 2.0)
     assert numbers.keys == ("a", "b") and numbers.left_out
 
 
 def test_where_labels_are_mixed_nothing_is_correct() -> None:
     one = torch.tensor(1.0)
-    numbers = StepNumbers(StepResult(loss=one, correct=None, clips=one, grad_norm=one, keys=(), left_out=False))
+    numbers = StepNumbers(
+        StepResult(loss=one, correct=None, labelled=one, clips=one, grad_norm=one, keys=(), left_out=False)
+    )
     assert numbers.correct is None

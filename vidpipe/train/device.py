@@ -40,8 +40,8 @@ def make_fabric(*, device: Device, precision: Precision, strategy: Strategy = "d
         strategy: of several processes; a single one needs none.
 
     Raises:
-        UsageError: a GPU was asked for and there is none, strategy and precision don't go together, or the launcher's variables
-            are not what they should be; see `num_processes`.
+        UsageError: a GPU was asked for and there is none, device, strategy and precision don't go together, or the launcher's
+            variables are not what they should be; see `num_processes`.
     """
     accelerator = pick_device(device)
     world_size, local_size = num_processes(gpus=torch.cuda.device_count() if accelerator == "cuda" else None)
@@ -56,6 +56,8 @@ def make_fabric(*, device: Device, precision: Precision, strategy: Strategy = "d
         }
     else:
         distributed = {"strategy": "auto", "devices": 1, "plugins": [LightningEnvironment()]}
+    if precision == "fp16" and accelerator == "cpu":
+        raise UsageError("precision fp16 needs a GPU: on the CPU there is no loss scaling for it; use bf16 or fp32")
     fabric = Fabric(
         accelerator=accelerator, precision=_FABRIC_NAMES[resolve_precision(precision, device)], **distributed
     )

@@ -62,13 +62,21 @@ class Guard:
         self._skips_in_a_row = 0
 
     def accepts(
-        self, *, step: int, loss: float, grad_norm: float | None, keys: Sequence[str], left_out: bool = False
+        self,
+        *,
+        step: int,
+        loss: float,
+        grad_norm: float | None,
+        keys: Sequence[str],
+        left_out: bool = False,
+        overflowed: bool = False,
     ) -> bool:
         """Whether a step counts.
 
         Args:
             grad_norm: None where it has no meaning.
             left_out: the weights don't have it, for what may be another process's loss.
+            overflowed: nor here, for gradients beyond fp16 under the scale that was tried; the loss counts all the same.
 
         Raises:
             TrainingError: its loss or its gradients are not finite, and the policy is to stop, or it is one too many in a row.
@@ -83,6 +91,9 @@ class Guard:
         if what is not None or left_out:
             self._count_skip(step)
             return False
+        if overflowed:
+            self._count_skip(step)
+            return True
         self._skips_in_a_row = 0
         if grad_norm is not None:
             self._watch(grad_norm, step=step, keys=keys)

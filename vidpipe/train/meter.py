@@ -37,8 +37,8 @@ class Window:
     untimed: int = 0
     bad_samples: int = 0
 
-    def add(self, *, loss: float, clips: int, correct: int | None, grad_norm: float | None) -> None:
-        """Add one step's result."""
+    def add(self, *, loss: float, clips: int, correct: int | None, labelled: int, grad_norm: float | None) -> None:
+        """Add one step's result; `correct` of its `labelled` clips were classified rightly, None where that isn't known."""
         self.steps += 1
         self.loss += loss
         self.clips += clips
@@ -46,7 +46,7 @@ class Window:
             self.norms += 1
             self.grad_norm = max(self.grad_norm, grad_norm)
         if correct is not None:
-            self.labelled += clips
+            self.labelled += labelled
             self.correct += correct
 
     def add_time(self, *, wait_seconds: float, seconds: float) -> None:

@@ -199,7 +199,7 @@ class TrainRecipe(Section):
         ema: decay of the moving average of the weights, which is then what is evaluated; None keeps none. timm's
             warm-up goes before it: the n-th step takes 1 - n^(-2/3) as long as that is lower.
         on_nan: `raise` stops at a loss or gradients that are not finite, `skip` leaves the batch out and goes on.
-        max_skips: steps in a row that `skip` may leave out; the last of them ends the run.
+        max_skips: steps in a row that `skip`, or the loss scaling of fp16, may leave out; the last of them ends the run.
         compile: run the model through torch.compile.
     """
 

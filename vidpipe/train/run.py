@@ -96,6 +96,7 @@ class Run:
         if not self.state.window.is_empty and not self._stopped():  # a stopped run fills its row when it goes on
             self._row()
         if self.state.step >= self.total_steps:
+            self.state.epochs = self.state.loader.state_dict()["epoch"]
             self._evaluate()
         self._save()
         if self.state.step >= self.total_steps:
@@ -147,11 +148,21 @@ class Run:
             step, result = self.pending.popleft()
             loss, grad_norm = result.loss, result.grad_norm
             # The scaler of fp16 tries how large gradients may get, and leaves out what overflows.
-            norm = None if self.recipe.precision == "fp16" and not math.isfinite(grad_norm) else grad_norm
+            overflowed = self.recipe.precision == "fp16" and not math.isfinite(grad_norm)
+            norm = None if overflowed else grad_norm
             windows = (self.state.window, self.total)
-            if self.guard.accepts(step=step, loss=loss, grad_norm=norm, keys=result.keys, left_out=result.left_out):
+            left_out = result.left_out
+            if self.guard.accepts(
+                step=step, loss=loss, grad_norm=norm, keys=result.keys, left_out=left_out, overflowed=overflowed
+            ):
                 for window in windows:
-                    window.add(loss=loss, clips=result.clips, correct=result.correct, grad_norm=norm)
+                    window.add(
+                        loss=loss,
+                        clips=result.clips,
+                        correct=result.correct,
+                        labelled=result.labelled,
+                        grad_norm=norm,
+                    )
             else:
                 for window in windows:
                     window.skipped_steps += 1

@@ -33,6 +33,7 @@ class StepResult:
     Attributes:
         loss: this process's part, a scalar; the mean over the processes is the mean over all clips of the step.
         correct: number of this process's clips whose label got the highest logit; None where labels are mixed.
+        labelled: number of this process's clips with a label, a scalar.
         clips: number of this process's clips, without padding, a scalar.
         grad_norm: norm of all gradients before clipping.
         keys: the clips' names.
@@ -41,6 +42,7 @@ class StepResult:
 
     loss: Tensor
     correct: Tensor | None
+    labelled: Tensor
     clips: Tensor
     grad_norm: Tensor
     keys: tuple[str, ...]
@@ -81,6 +83,7 @@ class Learner:
         self.schedule.set_step(step)
         self.model.train()
         clips = torch.stack([self.real(batch).sum() for batch in batches]).sum()
+        labelled = torch.stack([(self.real(batch) & (batch.label >= 0)).sum() for batch in batches]).sum()
         weight = self.clip_weight(clips)
         before = [buffer.clone() for buffer in self.module.buffers()] if self.recipe.on_nan == "skip" else None
         losses, corrects = [], []
@@ -98,7 +101,7 @@ class Learner:
         grad_norm, left_out = self._update(loss, step=step, before=before)
         known = [correct for correct in corrects if correct is not None]
         correct = torch.stack(known).sum() if known else None
-        return StepResult(loss, correct, clips, grad_norm, keys, left_out)
+        return StepResult(loss, correct, labelled, clips, grad_norm, keys, left_out)
 
     def real(self, batch: Batch) -> Tensor:
         """Which clips of a batch count, bool [B]: not padding, nor, where labels are learned, clips without one."""
@@ -158,9 +161,9 @@ class Learner:
                 seed=self.recipe.seed,
                 epoch=epoch,
             )
-        return mix_batch(
+        video, target = mix_batch(
             video,
-            batch.label.clamp(min=0),
+            batch.label,
             keys=batch.clip_key,
             num_classes=self.num_classes,
             mixing=self.recipe.mixing,
@@ -168,6 +171,7 @@ class Learner:
             seed=self.recipe.seed,
             epoch=epoch,
         )
+        return video, target.clamp(min=0)
 
     def _update(self, loss: Tensor, *, step: int, before: Sequence[Tensor] | None) -> tuple[Tensor, bool]:
         """Update the weights, unless the step is unsound and may be left out; the gradients' norm before clipping, and whether it was.

@@ -17,7 +17,7 @@ class StepNumbers:
 
     def __init__(self, result: StepResult) -> None:
         self._loss, self._clips = _queued(result.loss), _queued(result.clips)
-        self._grad_norm = _queued(result.grad_norm)
+        self._labelled, self._grad_norm = _queued(result.labelled), _queued(result.grad_norm)
         self._correct = None if result.correct is None else _queued(result.correct)
         self._ready: torch.cuda.Event | None = None
         if result.loss.is_cuda:
@@ -48,6 +48,12 @@ class StepNumbers:
         """As in `StepResult`."""
         self.wait()
         return int(self._clips)
+
+    @property
+    def labelled(self) -> int:
+        """As in `StepResult`."""
+        self.wait()
+        return int(self._labelled)
 
     @property
     def correct(self) -> int | None:

@@ -76,20 +76,24 @@ def mix_batch(
 
     Args:
         video: float [B, C, T, H, W]; it is left as it is.
-        label: int64 [B].
+        label: int64 [B], -1 for none. A clip with a label is mixed with none that has not.
         keys: the B clips' keys.
         num_classes: number of classes.
         clips_per_sample: clips of one sample that stand together in the batch; partners are of another one. A batch of one
             sample has none: mixup and CutMix leave its pixels as they are.
 
     Returns:
-        The mixed video, and the labels: float [B, num_classes], summing to 1, where clips were mixed; else `label`.
+        The mixed video, and the labels: float [B, num_classes], summing to 1 for clips with a label, where clips were mixed;
+        else `label`.
     """
     if not mixing.is_on:
         return video, label
     height, width = video.shape[-2:]
     draws = [draw_clip(mixing, key, seed=seed, epoch=epoch, height=height, width=width) for key in keys]
-    partner = video.roll(-clips_per_sample, dims=0)
+    own_places = torch.arange(len(video), device=video.device)
+    next_places = own_places.roll(-clips_per_sample)
+    places = torch.where((label >= 0) & (label[next_places] < 0), own_places, next_places)
+    partner = video[places]
     blends = torch.tensor([1.0 if draw.cut else draw.keep for draw in draws], dtype=video.dtype, device="cpu")
     blend = to_device(blends, video.device)
     mixed = torch.lerp(partner, video, blend.view(-1, 1, 1, 1, 1))
@@ -105,10 +109,10 @@ def mix_batch(
             box.copy_(to_device(noise, box.device).unsqueeze(1).expand_as(box))
     if not mixing.is_soft:
         return mixed, label
-    own = F.one_hot(label, num_classes).to(video.dtype)
+    own = (F.one_hot(label.clamp(min=0), num_classes) * (label >= 0).unsqueeze(1)).to(video.dtype)
     kept = torch.tensor([draw.keep for draw in draws], dtype=video.dtype, device="cpu")
     keep = to_device(kept, video.device).unsqueeze(1)
-    return mixed, own * keep + own.roll(-clips_per_sample, dims=0) * (1 - keep)
+    return mixed, own * keep + own[places] * (1 - keep)
 
 
 def _box(
