@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import RunCommand
 
 from tests.train.toy import MakeRecipe
@@ -138,6 +139,18 @@ def test_a_bad_file_is_one_line_and_the_others_go_through(
     assert [entry["error"] is None for entry in result] == [False, True, False]
     chances = [entry["probability"] for entry in result[1]["top"]]
     assert chances == sorted(chances, reverse=True)
+
+
+def test_probabilities_that_are_not_finite_are_no_prediction(
+    run: Path, videos_dir: Path, tmp_path: Path, vidpipe: RunCommand
+) -> None:
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    state["weights"]["head.bias"][0] = float("nan")
+    torch.save(state, tmp_path / "best.ckpt")
+    shown = vidpipe("predict", tmp_path, videos_dir / "xvid.avi", "--device", "cpu", "--json")
+    (prediction,) = json.loads(shown.out, parse_constant=pytest.fail)
+    assert shown.code == 1 and prediction["top"] == []
+    assert prediction["error"].startswith("the model gives no finite probabilities; try --precision fp32")
 
 
 def test_a_decoder_that_hangs_or_dies_costs_one_video(

@@ -219,6 +219,9 @@ class _Classifier:
         if pending.total is None:
             return Prediction(name, 0, (), pending.error or "no clips")
         classes = self._preprocessing.classes
+        if not pending.total.isfinite().all():
+            error = "the model gives no finite probabilities; try --precision fp32 or another checkpoint"
+            return Prediction(name, 0, (), error)
         best = (pending.total / pending.num_clips).topk(min(self._options.top, len(classes)))
         ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return Prediction(name, pending.num_clips, tuple(ClassProbability(classes[i], value) for value, i in ranked))
