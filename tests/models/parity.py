@@ -26,7 +26,7 @@ def shaken(module: nn.Module) -> Any:
 
 
 def assert_equal_gradients(model: VideoModel, reference: nn.Module) -> None:
-    key_map = find_key_map(model, list(reference.state_dict()))
+    key_map = find_key_map(model, reference.state_dict())
     assert key_map is not None
     given = {name: p.grad for name, p in reference.named_parameters() if p.grad is not None}
     expected = translate(given, key_map, model)

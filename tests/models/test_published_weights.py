@@ -171,6 +171,18 @@ def test_timesformer_from_a_masked_autoencoder(tmp_path: Path) -> None:
     assert same(model, "blocks.2.mlp.fc1.weight", state["blocks.2.mlp.fc1.weight"])
 
 
+def test_a_timesformer_of_attention_over_space_is_no_image_model(tmp_path: Path) -> None:
+    source = narrow_model("timesformer", attention="space")
+    path = saved({"weights": source.state_dict(), "ema": None}, tmp_path / "last.ckpt")
+    model = narrow_model("timesformer", attention="space")
+    report = load_pretrained(model, path)
+    assert (report.layout, report.fresh) == ("vidpipe", ())
+    assert same(model, "head.weight", source.head.weight)
+    divided = narrow_model("timesformer")
+    assert load_pretrained(divided, path).fresh[0] == "time_embed"
+    assert same(divided, "head.weight", source.head.weight)
+
+
 def test_timesformer_official(tmp_path: Path) -> None:
     source, model = narrow_model("timesformer"), narrow_model("timesformer", num_frames=8)
     official = {f"model.{key}": tensor for key, tensor in source.state_dict().items()}

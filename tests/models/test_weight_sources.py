@@ -73,6 +73,30 @@ def test_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load_pretrained(narrow_model("vivit"), "hub:timm/vit/other.pth")
 
 
+def test_a_hub_that_is_out_of_reach_is_not_taken_for_one_without_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def download(repository: str, file: str) -> str:
+        if not (tmp_path / file).exists():
+            raise LocalEntryNotFoundError("outgoing traffic has been disabled")
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    for source in ("hub:timm/vit", "hub:timm/vit/model.safetensors"):
+        with pytest.raises(
+            CheckpointError, match=r"can't be fetched \(LocalEntryNotFoundError: outgoing.*a file's path"
+        ):
+            load_pretrained(narrow_model("vivit"), source)
+    (tmp_path / "model.safetensors").write_text("nonsense")
+    with pytest.raises(CheckpointError, match="can't be read"):
+        load_pretrained(narrow_model("vivit"), "hub:timm/vit")
+    save_file(image_vit().state_dict(), tmp_path / "model.safetensors")
+    assert load_pretrained(narrow_model("vivit"), "hub:timm/vit").loaded
+
+
 def test_what_weights_learned_from_is_known_where_their_source_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

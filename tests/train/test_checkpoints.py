@@ -12,6 +12,7 @@ from vidpipe.errors import CheckpointError, UsageError
 from vidpipe.train.checkpoint import read_checkpoint
 from vidpipe.train.loop import train
 from vidpipe.train.runlog import read_metrics
+from vidpipe.train.setup import build_model
 from vidpipe.train.writer import CheckpointWriter
 
 
@@ -28,6 +29,19 @@ def test_the_last_checkpoints_and_the_best_are_kept(toy_shards: Path, toy_recipe
     assert read_checkpoint(tmp_path, which="last").step == 9
     assert not list(tmp_path.glob("*.tmp"))
     assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 10))
+
+
+def test_only_the_classifier_of_the_same_classes_is_started_from(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    train(toy_recipe(schedule={"steps": 3}), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    checkpoint = read_checkpoint(tmp_path)
+    section, same = toy_recipe(model={"init": str(tmp_path)}).model, checkpoint.preprocessing
+    others = same.model_copy(update={"classes": tuple(f"other {name}" for name in same.classes)})
+    for preprocessing, is_taken in ((same, True), (others, False)):
+        built = build_model(section, preprocessing, seed=5)
+        assert torch.equal(built.module.state_dict()["head.weight"], checkpoint.weights["head.weight"]) == is_taken
+        assert ("start afresh (head.weight, head.bias)" in built.loaded[0]) != is_taken
 
 
 def test_the_best_link_moves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class LoadReport:
         return ", ".join(parts)
 
 
-def load_pretrained(model: VideoModel, source: str) -> LoadReport:
+def load_pretrained(model: VideoModel, source: str, *, head: bool = True) -> LoadReport:
     """Fill `model` in place with published weights.
 
     A classifier of another number of classes starts afresh. Positions of another length are interpolated, and 2-D patch
@@ -55,6 +55,7 @@ def load_pretrained(model: VideoModel, source: str) -> LoadReport:
     Args:
         model: any model of `create_model`.
         source: as `read_weights` takes it. A `vit-llama` takes two in turn: VideoMAE's and LLaMA's.
+        head: take the classifier too, where it has as many classes.
 
     Raises:
         CheckpointError: the source can't be read, its layout is none that the model knows, or keys are missing, unknown
@@ -62,13 +63,15 @@ def load_pretrained(model: VideoModel, source: str) -> LoadReport:
     """
     layer = getattr(model, "llama_layer", None)
     raw = read_weights(source, wanted="" if layer is None else rf"layers\.{layer}\.")
-    key_map = find_key_map(model, list(raw))
+    key_map = find_key_map(model, raw)
     if key_map is None:
         raise CheckpointError(
             f"weights {source}: not a layout that {type(model).__name__} can be filled from "
             f"({', '.join(dict.fromkeys(layouts_of(model)))}); its keys are {listed(list(raw))}"
         )
     state = translate(raw, key_map, model)
+    if not head:
+        state = {name: tensor for name, tensor in state.items() if not _HEAD.fullmatch(name)}
     resized = _fit(state, model, source)
     fresh = _account(state, model, key_map, source)
     model.load_state_dict(state, strict=False)

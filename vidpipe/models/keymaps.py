@@ -37,6 +37,7 @@ class KeyMap:
         adapt: further changes to the renamed state, for the model that is to be filled.
         unused: pattern of the checkpoint's keys, before renaming, that the model has no place for.
         missing: pattern of the model's keys that such a checkpoint doesn't hold.
+        kernel_dims: of the patch kernel, where the keys alone don't tell images from videos.
     """
 
     layout: str
@@ -46,12 +47,20 @@ class KeyMap:
     adapt: Callable[[State, VideoModel], State] | None = None
     unused: str = r"(?!)"
     missing: str = r"(?!)"
+    kernel_dims: int | None = None
+
+    def fits(self, state: State) -> bool:
+        """Whether a checkpoint, in its own names, has this layout."""
+        if self.kernel_dims is not None:
+            kernel = state.get("patch_embed.proj.weight")
+            if kernel is None or kernel.ndim != self.kernel_dims:
+                return False
+        return any(re.search(self.marker, key) for key in state)
 
 
-def find_key_map(model: VideoModel, keys: list[str]) -> KeyMap | None:
-    """The first map that fits both the model and the checkpoint's keys."""
-    fitting = (m for m in KEY_MAPS if model.family in m.families and any(re.search(m.marker, key) for key in keys))
-    return next(fitting, None)
+def find_key_map(model: VideoModel, state: State) -> KeyMap | None:
+    """The first map that fits both the model and the checkpoint."""
+    return next((m for m in KEY_MAPS if model.family in m.families and m.fits(state)), None)
 
 
 def layouts_of(model: VideoModel) -> list[str]:
@@ -177,6 +186,14 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         frozenset({"timesformer"}),
         marker=r"^timesformer\.encoder\.layer\.0\.",
         rename=_HF_BLOCKS,
+    ),
+    KeyMap(
+        "vidpipe",
+        frozenset({"timesformer"}),  # with attention over space alone
+        marker=_IMAGE_VIT_MARKER,
+        kernel_dims=5,
+        adapt=start_temporal,
+        missing=r"^(?:time_embed|cls_token|blocks\.\d+\.temporal_(?:fc|attn\.proj)\.)",
     ),
     KeyMap(
         "image ViT",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vidpipe.models.weights import hub_files
+from vidpipe.models.weights import HubRepository
 from vidpipe.shards.manifest import Normalization
 
 
@@ -34,7 +34,7 @@ def trained_normalization(source: str) -> Normalization | None:
 
         transforms = models.get_model_weights(name).DEFAULT.transforms()
         return _normalization(transforms.mean, transforms.std)
-    fetch = hub_files(name)[0] if scheme == "hub" else lambda file: Path(source) / file
+    fetch = HubRepository(name).fetch if scheme == "hub" else lambda file: Path(source) / file
     processor = _read(fetch("preprocessor_config.json"))
     if "image_mean" in processor:
         # With an `offset`, values were moved before they were normalised.

@@ -86,32 +86,57 @@ def _from_torchvision(name: str) -> dict[str, Tensor]:
 
 
 def _from_hub(name: str, wanted: str) -> dict[str, Tensor]:
-    fetch, file = hub_files(name)
-    if file:
-        path = fetch(file)
-        if path is None:
-            raise CheckpointError(f"weights hub:{name}: the repository has no file {file}")
-        return _read_file(path)
-    return _from_folder(fetch, f"hub:{name}", wanted)
+    repository = HubRepository(name)
+    try:
+        return _from_repository(repository, name, wanted)
+    except CheckpointError:
+        if repository.unreached is not None:
+            raise _unreachable(f"hub:{name}", repository.unreached) from repository.unreached
+        raise
 
 
-def hub_files(name: str) -> tuple[Fetch, str]:
-    """What fetches the files of a repository that `ORG/REPO` or `ORG/REPO/FILE` names, and FILE."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+def _from_repository(repository: HubRepository, name: str, wanted: str) -> dict[str, Tensor]:
+    if not repository.file:
+        return _from_folder(repository.fetch, f"hub:{name}", wanted)
+    path = repository.fetch(repository.file)
+    if path is None:
+        raise CheckpointError(f"weights hub:{name}: the repository has no file {repository.file}")
+    return _read_file(path)
 
-    organisation, _, rest = name.partition("/")
-    repository, _, file = rest.partition("/")
 
-    def fetch(file: str) -> Path | None:
+class HubRepository:
+    """The files of a repository on the Hugging Face hub, as far as it can be reached, or else those that were fetched before.
+
+    Attributes:
+        file: that the name names, empty for none.
+        unreached: why it isn't known whether the file that was asked for last is there; None where it is.
+    """
+
+    def __init__(self, name: str) -> None:
+        organisation, _, rest = name.partition("/")
+        repository, _, self.file = rest.partition("/")
+        self._name, self._repository = name, f"{organisation}/{repository}"
+        self.unreached: Exception | None = None
+
+    def fetch(self, file: str) -> Path | None:
+        """A file of it, None if there is none or it can't be known.
+
+        Raises:
+            CheckpointError: it can't be fetched.
+        """
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        self.unreached = None
         try:
-            return Path(hf_hub_download(f"{organisation}/{repository}", file))
+            return Path(hf_hub_download(self._repository, file))
+        except LocalEntryNotFoundError as error:
+            self.unreached = error
+            return None
         except EntryNotFoundError:
             return None
         except Exception as error:
-            raise _unreachable(f"hub:{name}", error) from error
-
-    return fetch, file
+            raise _unreachable(f"hub:{self._name}", error) from error
 
 
 def _unreachable(source: str, error: Exception) -> CheckpointError:

@@ -60,11 +60,21 @@ def build_model(
     for source in section.init_sources if load_init else ():
         from vidpipe.models.init import load_pretrained
 
-        reports.append(str(load_pretrained(model, source)))
+        classes = _classes_of(source)
+        head = classes is None or classes == preprocessing.classes
+        reports.append(str(load_pretrained(model, source, head=head)))
     description = ModelDescription(
         name=section.name, num_classes=num_classes, config=model.config.model_dump(mode="json")
     )
     return BuiltModel(model, description, tuple(reports))
+
+
+def _classes_of(source: str) -> tuple[str, ...] | None:
+    """The classes that a checkpoint of our own names, None for other weights."""
+    try:
+        return read_checkpoint(Path(source), tensors=False).preprocessing.classes
+    except CheckpointError:
+        return None
 
 
 def other_normalizations(sources: Sequence[str], ours: Normalization) -> Iterator[str]:
