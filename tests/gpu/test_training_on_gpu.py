@@ -105,6 +105,7 @@ def test_a_steps_numbers_dont_wait_for_the_next_step(true_cuda: torch.device) ->
         StepResult(
             loss=values[1] / 2,
             correct=values[2],
+            labelled=values[3],
             clips=values[3],
             grad_norm=values[0].float(),
             keys=("a",),

@@ -150,21 +150,15 @@ class Run:
             # The scaler of fp16 tries how large gradients may get, and leaves out what overflows.
             overflowed = self.recipe.precision == "fp16" and not math.isfinite(grad_norm)
             norm = None if overflowed else grad_norm
-            windows = (self.state.window, self.total)
-            left_out = result.left_out
-            if self.guard.accepts(
-                step=step, loss=loss, grad_norm=norm, keys=result.keys, left_out=left_out, overflowed=overflowed
-            ):
-                for window in windows:
-                    window.add(
-                        loss=loss,
-                        clips=result.clips,
-                        correct=result.correct,
-                        labelled=result.labelled,
-                        grad_norm=norm,
-                    )
-            else:
-                for window in windows:
+            keys, left_out = result.keys, result.left_out
+            counts = self.guard.accepts(
+                step=step, loss=loss, grad_norm=norm, keys=keys, left_out=left_out, overflowed=overflowed
+            )
+            clips, correct, labelled = result.clips, result.correct, result.labelled
+            for window in (self.state.window, self.total):
+                if counts:
+                    window.add(loss=loss, clips=clips, correct=correct, labelled=labelled, grad_norm=norm)
+                else:
                     window.skipped_steps += 1
 
     def _pulse(self, epoch: int, *, due: bool) -> None:
