@@ -10,8 +10,8 @@ from pathlib import Path
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _ROOT = Path("/sys/fs/cgroup")
 _MEMORY_FILES = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
 )
 
 
@@ -37,7 +37,9 @@ def memory_left() -> int | None:
                 case [most, taken] if most != "max":
                     words = _words(folder / "memory.stat")
                     statistics = dict(zip(words[::2], words[1::2], strict=True))
-                    left.append(max(0, int(most) - int(taken) + int(statistics.get(reclaimable, 0))))
+                    left.append(
+                        max(0, int(most) - int(taken) + sum(int(statistics.get(name, 0)) for name in reclaimable))
+                    )
     return min(left, default=None)
 
 

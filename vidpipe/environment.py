@@ -6,7 +6,7 @@ import os
 
 from vidpipe.errors import UsageError
 
-_NEEDED = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _EXPORTS = (
     "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID WORLD_SIZE=$SLURM_NTASKS "
     "LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE (with --ntasks-per-node) MASTER_ADDR=FIRST_MACHINE MASTER_PORT=29500, as the script "
@@ -29,7 +29,8 @@ def whole_from_environment(name: str, default: int, *, least: int = 0) -> int:
 
 
 def num_processes(*, gpus: int | None) -> tuple[int, int]:
-    """How many processes train together, and how many of them on this machine, as the launcher says; 1 and 1 without one.
+    """How many processes train together, and how many of them on this machine, as the launcher says: all unless it says otherwise; 1
+    and 1 without a launcher.
 
     Args:
         gpus: that this process sees; None where it uses none.
@@ -37,7 +38,8 @@ def num_processes(*, gpus: int | None) -> tuple[int, int]:
     Raises:
         UsageError: what the launcher says is incomplete, contradicts itself, or is not what processes of ours can do with.
     """
-    world_size, local_size = (whole_from_environment(name, 1, least=1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    world_size = whole_from_environment("WORLD_SIZE", 1, least=1)
+    local_size = whole_from_environment("LOCAL_WORLD_SIZE", world_size, least=1)
     tasks = whole_from_environment("SLURM_STEP_NUM_TASKS", 1)
     if tasks > 1 and not os.environ.get("WORLD_SIZE"):
         raise UsageError(

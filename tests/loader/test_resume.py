@@ -148,6 +148,20 @@ def test_a_state_of_other_evenly_spread_frames_is_refused(motion_shards: Path, t
         with pytest.raises(UsageError, match=r"frame_step \['segments'\] \(this loader's is \[1\]\)"):
             run.load_state_dict(spread.state_dict())
         spread.load_state_dict(spread.state_dict())
+        with pytest.raises(UsageError, match=r"frame_step \[1\] \(this loader's is \['segments'\]\)"):
+            spread.load_state_dict(run.state_dict())
+
+
+def test_a_state_of_version_2_is_taken(motion_shards: Path, tmp_path: Path) -> None:
+    """In which evenly spread frames were 1 apart, and crops had ranges also where none was made."""
+    folder = evenly_sampled(motion_shards / "train", tmp_path / "train")
+    with vidpipe.Loader(folder, **{**LOADER, "augment": None}, frames=8) as loader:
+        now = loader.state_dict()
+        earlier = {"frame_step": [1], "crop_scale": [0.5, 1.0]}
+        loader.load_state_dict({**now, "version": 2, "consumed": 4, "content": {**now["content"], **earlier}})
+        assert loader.state_dict() == {**now, "consumed": 4}
+        with pytest.raises(UsageError, match=r"frame_step \[2\] \(this loader's is \['segments'\]\)"):
+            loader.load_state_dict({**now, "version": 2, "content": {**now["content"], "frame_step": [2]}})
 
 
 def test_a_first_frame_of_evenly_sampled_clips_is_refused(motion_shards: Path, tmp_path: Path) -> None:

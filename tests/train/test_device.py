@@ -30,7 +30,7 @@ def test_a_launcher_that_says_no_number_of_processes_is_named(
             {"LOCAL_RANK": "", "MASTER_ADDR": ""},
             "LOCAL_RANK, MASTER_ADDR: not set, but WORLD_SIZE is 2: start with torchrun",
         ),
-        ({"LOCAL_WORLD_SIZE": ""}, r"LOCAL_WORLD_SIZE: not set.* \(with --ntasks-per-node\)"),
+        ({"LOCAL_WORLD_SIZE": "", "WORLD_SIZE": "4"}, "LOCAL_WORLD_SIZE: got 4, but this process sees 1 GPUs"),
         ({"RANK": "2"}, "RANK: got 2, expected less than WORLD_SIZE, 2"),
         ({"LOCAL_RANK": "3"}, "LOCAL_RANK: got 3, expected less than LOCAL_WORLD_SIZE, 2"),
         ({"WORLD_SIZE": "3"}, "WORLD_SIZE: got 3, expected a multiple of LOCAL_WORLD_SIZE, 2"),

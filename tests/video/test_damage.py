@@ -82,9 +82,8 @@ def test_a_file_that_ends_before_its_last_frame_is_cut_short(name: str, ffmpeg_v
     for end in (position, position + size // 2):
         path.write_bytes(data[:end])
         assert (rejection(path).reason, rejection(path).stage) == ("truncated", "probe")
-    if name != "x.mkv":
-        path.write_bytes(data[: position + size])
-        assert probe(path).num_frames == 200
+    path.write_bytes(data[:-1] if name == "x.mkv" else data[: position + size])  # what is behind them may go
+    assert probe(path).num_frames == 200
 
 
 def test_sound_frames_of_an_mp4_that_was_cut_behind_them_are_kept(ffmpeg_video: MakeVideo) -> None:

@@ -196,6 +196,7 @@ def check_together(options: LoaderOptions, *, augmented: bool, batch_size: int) 
     default = LoaderOptions()
     for name in () if augmented else _ONLY_WITH_AUGMENTATION:
         value = getattr(options, name)
+        value = tuple(value) if isinstance(value, list) else value
         if value and value != getattr(default, name):
             raise UsageError(f"{name}: got {value!r} without augmentation, which it belongs to; add augment='train'")
 

@@ -14,9 +14,9 @@ from vidpipe.errors import UsageError
 from vidpipe.loader.checks import check_whole
 from vidpipe.loader.options import Augment, LoaderOptions
 from vidpipe.loader.reading.source import Source
-from vidpipe.loader.sampling.window import FrameWindow
+from vidpipe.loader.sampling.window import SEGMENTS, FrameWindow
 
-VERSION = 2
+VERSION = 3
 # Options that change neither which clips come nor what they look like. A new option counts as one that does.
 _NEUTRAL = (
     "cache_dir",
@@ -75,13 +75,15 @@ def check_state(state: dict[str, Any], ours: dict[str, Any], *, num_samples: int
     """
     if not isinstance(state, dict):
         raise UsageError(f"loader state: got {state!r:.100}, expected what state_dict() gave")
-    if state.get("version") != VERSION:
+    if state.get("version") not in (2, VERSION):
         raise UsageError(f"loader state: version {state.get('version')!r}, expected {VERSION}; begin the epoch anew")
     if missing := [name for name in ("epoch", "consumed", "content") if name not in state]:
         raise UsageError(f"loader state: lacks {', '.join(missing)}, expected what state_dict() gave")
     if not isinstance(state["content"], dict):
         raise UsageError(f"loader state: content: got {state['content']!r:.100}, expected what state_dict() gave")
     theirs, wanted = state["content"], ours["content"]
+    if state["version"] == 2:
+        theirs = _renewed(theirs, wanted)
     different = [name for name in wanted if theirs.get(name) != wanted[name]]
     if different or theirs.keys() != wanted.keys():
         listed = ", ".join(f"{name} {theirs.get(name)!r} (this loader's is {wanted[name]!r})" for name in different)
@@ -93,3 +95,19 @@ def check_state(state: dict[str, Any], ours: dict[str, Any], *, num_samples: int
     check_whole("loader state: consumed", state["consumed"], 0)
     if state["consumed"] > num_samples:
         raise UsageError(f"loader state: consumed: got {state['consumed']}, but an epoch has {num_samples} samples")
+
+
+def _renewed(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """A content of version 2, as it would be said today: in it evenly spread frames were 1 apart, and crops had ranges also where none
+    was made.
+    """
+    renewed = dict(theirs)
+    if theirs.get("frame_step") == _without_segments(ours["frame_step"]):
+        renewed["frame_step"] = ours["frame_step"]
+    if theirs.get("augment") is None:
+        renewed |= {name: ours[name] for name in ("crop_scale", "crop_ratio") if name in ours}
+    return renewed
+
+
+def _without_segments(step: Any) -> Any:
+    return [_without_segments(one) for one in step] if isinstance(step, list) else 1 if step == SEGMENTS else step

@@ -68,11 +68,11 @@ class PrepRecipe(Section):
     crf: int | None = Field(None, ge=0, le=51)
     horizontal_flip: bool = True
     normalize: Normalization = Normalization()
-    shard_size_mb: float = Field(512, gt=0, allow_inf_nan=False)
+    shard_size_mb: float = Field(512, gt=0)
     seed: int = 0
     decoder: Literal["auto", "pyav", "decord", "ffmpeg"] = "auto"
     strict: bool = False
-    timeout_seconds: float = Field(120, gt=0, allow_inf_nan=False)
+    timeout_seconds: float = Field(120, gt=0)
     max_rejects: Annotated[float, BeforeValidator(_fraction)] = Field(0.01, ge=0, le=1)
 
     @model_validator(mode="after")

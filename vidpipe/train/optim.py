@@ -34,10 +34,6 @@ def make_optimizer(model: nn.Module, section: OptimSection, *, scale: float = 1.
     info = _timm_optim.get_optimizer_info(section.name)
     if info.second_order:
         raise UsageError(f"optim.name: {section.name} needs second derivatives, which training doesn't compute")
-    if info.has_momentum and section.momentum == 0 and (info.defaults or {}).get("nesterov"):
-        raise UsageError(
-            f"optim.momentum: got 0, but {section.name} is Nesterov's, which needs some; optim.name=momentum does without"
-        )
     extra: dict[str, Any] = {}
     two_betas = info.has_betas and info.num_betas == 2
     for setting, value, taken in (("betas", section.betas, two_betas), ("eps", section.eps, info.has_eps)):

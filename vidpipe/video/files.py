@@ -104,7 +104,7 @@ def stated_end(path: str | os.PathLike[str]) -> int | None:
 
 
 def check_not_cut(path: str | os.PathLike[str]) -> None:
-    """See that the file doesn't end, by its container's own account, within what holds frames.
+    """See that the file doesn't end, by its container's own account, within what holds frames, or where such may follow.
 
     What RIFF says of its length is left out, as it is often wrong.
 
@@ -119,6 +119,8 @@ def check_not_cut(path: str | os.PathLike[str]) -> None:
             end = boxes[-1][1] if boxes and boxes[-1][0] in _MEDIA_BOXES else None
         else:
             end = _ebml_end(os.pread(file.fileno(), 4096, 0)) if kind == "Matroska" else None
+            if end is not None and end > size and not _ends_in_cluster(file.fileno(), size):
+                end = None
     if end is not None and end > size:
         raise _cut_short(end, size)
 
@@ -199,9 +201,28 @@ def _ebml_end(head: bytes) -> int | None:
     return _ebml_element_end(head, header_end + 4)
 
 
+def _ends_in_cluster(descriptor: int, size: int) -> bool:
+    """Whether the file of a segment that is cut short ends in a cluster, which holds frames, or where one might begin."""
+    head = os.pread(descriptor, 4096, 0)
+    at = _ebml_element_end(head, 4) or 0
+    at += 4 + _ebml_length(head, at + 4)
+    while at < size:
+        header = os.pread(descriptor, 12, at)
+        end = _ebml_element_end(header, _ebml_length(header, 0))
+        if end is None or at + end > size:
+            return end is None or header[:4] == _CLUSTER
+        at += end
+    return True
+
+
+def _ebml_length(data: bytes, at: int) -> int:
+    """Bytes of the number that stands at `at`, which says so in its leading zero bits; 9 where it can't be one."""
+    return 9 - data[at].bit_length() if at < len(data) else 9
+
+
 def _ebml_element_end(data: bytes, at: int) -> int | None:
     """End of the element whose size, a number that says its own length in its leading zero bits, stands at `at`."""
-    length = 9 - data[at].bit_length() if at < len(data) else 9
+    length = _ebml_length(data, at)
     if length > 8:
         return None
     ones = (1 << 7 * length) - 1

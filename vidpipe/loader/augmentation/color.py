@@ -26,9 +26,9 @@ class ColorJitter(Settings):
         prob: share of the clips that are changed at all.
     """
 
-    brightness: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    contrast: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    saturation: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    brightness: float = Field(default=0.0, ge=0)
+    contrast: float = Field(default=0.0, ge=0)
+    saturation: float = Field(default=0.0, ge=0)
     hue: float = Field(default=0.0, ge=0, le=0.5)
     prob: float = Field(default=1.0, ge=0, le=1)
 

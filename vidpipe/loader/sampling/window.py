@@ -15,6 +15,8 @@ from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.manifest import Manifest
 from vidpipe.video.spec import ClipSpec
 
+SEGMENTS = "segments"  # evenly spread frames, in place of a step
+
 
 @dataclass(frozen=True, slots=True)
 class FrameWindow:
@@ -60,8 +62,8 @@ class FrameWindow:
 
     @property
     def spacing(self) -> int | str:
-        """What tells its frames from those of another window with as many, for states: `step`, or `segments`."""
-        return "segments" if self.segments else self.step
+        """What tells its frames from those of another window with as many, for states: `step`, or SEGMENTS."""
+        return SEGMENTS if self.segments else self.step
 
     @property
     def span(self) -> int:
