@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import RunCommand
 
-from vidpipe.shards.index import read_samples, write_samples
+from vidpipe.shards import verify
+from vidpipe.shards.index import SamplesFile, read_samples, write_samples
 from vidpipe.shards.manifest import FileEntry, load_manifest
 from vidpipe.shards.verify import verify_split
 
@@ -125,22 +125,32 @@ def test_a_row_of_no_shard_or_away_from_its_others_is_found(shards: Path, vidpip
     assert result.out.count("sample ") == 1
 
 
-def test_no_more_than_a_shards_rows_are_held(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a split with many shards, of which none is there."""
-    monkeypatch.setattr("vidpipe.shards.index.ROWS_AT_ONCE", 32)
+def test_rows_are_read_no_further_than_the_shard_that_is_checked(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a split with many shards, of which none is there."""
     manifest, (row, *_) = load_manifest(shards), read_samples(shards).to_pylist()
-    entries = [manifest.shards[0].model_copy(update={"name": f"{number:05d}.tar"}) for number in range(100, 200)]
+    entries = [manifest.shards[0].model_copy(update={"name": f"{number:05d}.tar"}) for number in range(100, 120)]
     many = tmp_path / "many"
     many.mkdir()
     rows = ({**row, "shard": entry.name, "key": f"{n:09d}-000"} for entry in entries for n in range(20))
     manifest.model_copy(update={"shards": tuple(entries), "samples_file": write_samples(many, rows)}).write(many)
-    verify_split(many)
-    tracemalloc.start()
+    read, when_checked = [], []
+
+    class Counted(SamplesFile):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            for one in super().__iter__():
+                read.append(one["key"])
+                yield one
+
+    check = verify._check_shard
+    monkeypatch.setattr(verify, "SamplesFile", Counted)
+    monkeypatch.setattr(verify, "_check_shard", lambda *a, **k: when_checked.append(len(read)) or check(*a, **k))
     faults = verify_split(many).faults
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert sum(fault.message == "missing" for fault in faults) == 100
-    assert most < 2e6, most
+    assert sum(fault.message == "missing" for fault in faults) == 20
+    assert when_checked == [
+        min(400, 20 * number + 1) for number in range(1, 21)
+    ]  # the next shard's first row ends one's
 
 
 @pytest.mark.parametrize(
