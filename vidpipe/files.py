@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 TEMPORARY_SUFFIX = ".tmp"
-BUFFER_BYTES = 1 << 16
+_BUFFER_BYTES = 1 << 16
 
 _locked: set[int] = set()
 # Held while they are opened and closed, so that a fork finds all there are; re-entered where a file that nobody holds is closed
@@ -36,7 +36,7 @@ def whole_file(path: Path, *, is_huge: bool = False) -> Iterator[IO[bytes]]:
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
         # With a buffer, since a plain file's `write` takes no more than there is room for, and doesn't say so.
-        with temporary.open("wb", buffering=BUFFER_BYTES) as stream:
+        with temporary.open("wb", buffering=_BUFFER_BYTES) as stream:
             yield stream
             sync_file(stream)
             if is_huge and hasattr(os, "posix_fadvise"):

@@ -100,7 +100,8 @@ def stated_end(path: str | os.PathLike[str]) -> int | None:
             return boxes[-1][1] if boxes else None
         if kind == "RIFF":
             return 8 + int.from_bytes(os.pread(file.fileno(), 4, 4), "little")
-        return _ebml_end(os.pread(file.fileno(), 4096, 0)) if kind == "Matroska" else None
+        segment = _ebml_segment(file.fileno()) if kind == "Matroska" else None
+        return segment[1] if segment else None
 
 
 def check_not_cut(path: str | os.PathLike[str]) -> None:
@@ -116,13 +117,12 @@ def check_not_cut(path: str | os.PathLike[str]) -> None:
         kind = _kind(file.fileno())
         if kind == "MP4":
             boxes = _iso_boxes(file.fileno(), size)
-            end = boxes[-1][1] if boxes and boxes[-1][0] in _MEDIA_BOXES else None
-        else:
-            end = _ebml_end(os.pread(file.fileno(), 4096, 0)) if kind == "Matroska" else None
-            if end is not None and end > size and not _ends_in_cluster(file.fileno(), size):
-                end = None
-    if end is not None and end > size:
-        raise _cut_short(end, size)
+            if boxes and boxes[-1][0] in _MEDIA_BOXES and boxes[-1][1] > size:
+                raise _cut_short(boxes[-1][1], size)
+        elif kind == "Matroska" and (segment := _ebml_segment(file.fileno())):
+            start, end = segment
+            if end > size and _ends_in_cluster(file.fileno(), start, size):
+                raise _cut_short(end, size)
 
 
 def _cut_short(end: int, size: int) -> VideoError:
@@ -193,19 +193,21 @@ def _iso_boxes(descriptor: int, size: int) -> list[tuple[bytes, int]]:
     return boxes
 
 
-def _ebml_end(head: bytes) -> int | None:
-    """End of the segment that follows the EBML header (RFC 8794, RFC 9559); None when its size is unknown, as in a live one."""
+def _ebml_segment(descriptor: int) -> tuple[int, int] | None:
+    """Where the content of the segment that follows the EBML header begins and ends (RFC 8794, RFC 9559); None when its size is
+    unknown, as in a live one.
+    """
+    head = os.pread(descriptor, 4096, 0)
     header_end = _ebml_element_end(head, 4)
     if header_end is None or head[header_end : header_end + 4] != _SEGMENT:
         return None
-    return _ebml_element_end(head, header_end + 4)
+    end = _ebml_element_end(head, header_end + 4)
+    return None if end is None else (header_end + 4 + _ebml_length(head, header_end + 4), end)
 
 
-def _ends_in_cluster(descriptor: int, size: int) -> bool:
+def _ends_in_cluster(descriptor: int, start: int, size: int) -> bool:
     """Whether the file of a segment that is cut short ends in a cluster, which holds frames, or where one might begin."""
-    head = os.pread(descriptor, 4096, 0)
-    at = _ebml_element_end(head, 4) or 0
-    at += 4 + _ebml_length(head, at + 4)
+    at = start
     while at < size:
         header = os.pread(descriptor, 12, at)
         end = _ebml_element_end(header, _ebml_length(header, 0))

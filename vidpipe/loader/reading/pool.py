@@ -31,9 +31,8 @@ R = TypeVar("R")
 
 MAX_THREADS = 16
 MAX_COPYING = 8  # on 16 cores 8 of them were 13 % faster than 16, which wait for Python's lock
-BUFFER_STEP = (
-    1 << 22
-)  # batches of nearly one size take each other's memory: to page-lock other memory, all of a GPU is waited for
+# Batches of nearly one size take each other's memory: to page-lock other memory, all of a GPU is waited for.
+BUFFER_STEP = 1 << 22
 TASK_BYTES = 1 << 20  # small clips are read several in a task, as handing over a task costs as much as reading 0.1 MB
 
 
