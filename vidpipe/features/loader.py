@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader import Batch
 from vidpipe.loader.augmentation.augment import sample_rng
 from vidpipe.loader.background import Background
+from vidpipe.loader.options import EpochUnit
 from vidpipe.loader.reading.index import load_index
 from vidpipe.loader.reading.reader import open_shard_file, open_shards_allowed, read_error
 from vidpipe.loader.sampling.place import Place, Spot
@@ -51,7 +52,7 @@ class FeatureOptions:
     frames: int | None = None
     stride: int | None = None
     random: bool = False
-    epoch_unit: Literal["video", "clip"] = "video"
+    epoch_unit: EpochUnit = "video"
     seed: int = 0
     drop_last: bool = False
     rank: int = 0

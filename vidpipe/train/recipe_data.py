@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from vidpipe.loader.augmentation.affine import Affine
 from vidpipe.loader.augmentation.color import ColorJitter
+from vidpipe.loader.options import Augment, Backend, Balance, Check, Decode, EpochUnit, OnBad, Readers, Shuffle
 from vidpipe.recipes import Section
 from vidpipe.shards.manifest import Normalization
 
@@ -58,15 +59,15 @@ class DataSection(Section):
     normalize: Normalization | None = None
     batch_size: int = Field(default=32, ge=1)
     eval_batch_size: int | None = Field(default=None, ge=1)
-    augment: Literal["train"] | None = "train"
-    backend: Literal["auto", "dali", "torch"] = "auto"
-    decode: Literal["auto", "cpu", "gpu"] = "auto"
-    epoch_unit: Literal["video", "clip"] = "video"
+    augment: Augment | None = "train"
+    backend: Backend = "auto"
+    decode: Decode = "auto"
+    epoch_unit: EpochUnit = "video"
     where: str | None = None
-    balance: Literal["class"] | None = None
-    shuffle: Literal["global", "windowed"] | None = None
+    balance: Balance | None = None
+    shuffle: Shuffle | None = None
     shuffle_window: int = Field(default=8, ge=1)
-    check: Annotated[Literal["crc", "off"], BeforeValidator(_off)] = "crc"
+    check: Annotated[Check, BeforeValidator(_off)] = "crc"
     drop_last: bool = True
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -74,10 +75,10 @@ class DataSection(Section):
     color_jitter: ColorJitter | None = None
     affine: Affine | None = None
     clips_per_sample: int = Field(default=1, ge=1)
-    on_bad: Literal["raise", "skip"] = "raise"
+    on_bad: OnBad = "raise"
     max_bad: float = Field(default=0.05, ge=0, le=1)
     threads: int | None = Field(default=None, ge=1)
-    readers: Literal["threads", "processes"] = "threads"
+    readers: Readers = "threads"
     prefetch_batches: int = Field(default=4, ge=0)
     cache_dir: str | None = None
     cache_gb: float = Field(default=100.0, gt=0)
