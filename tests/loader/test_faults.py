@@ -22,7 +22,8 @@ import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, StorageError
 from vidpipe.files import OpenFile
 from vidpipe.loader.reading.index import load_index
-from vidpipe.loader.reading.reader import ClipReader, open_shard_file
+from vidpipe.loader.reading.open_shards import open_shard_file
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.shards.manifest import load_manifest
 
 pytestmark = pytest.mark.timeout(240)  # with the making of the shards, on a machine that is busy

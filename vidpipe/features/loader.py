@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from vidpipe.loader.augmentation.augment import sample_rng
 from vidpipe.loader.background import Background
 from vidpipe.loader.options import EpochUnit
 from vidpipe.loader.reading.index import load_index
-from vidpipe.loader.reading.reader import open_shard_file, open_shards_allowed, read_error
+from vidpipe.loader.reading.open_shards import OpenShards, open_shards_allowed, read_error, shards_in
 from vidpipe.loader.sampling.place import Place, Spot
 from vidpipe.loader.sampling.sampler import Sampler, Units
 from vidpipe.loader.sampling.window import stored_window
@@ -94,8 +93,7 @@ class FeatureLoader:
         units = Units(self._index, matching=None, by_video=options.epoch_unit == "video")
         self._sampler = Sampler(units, self._index, groups=None, shard_window=None, seed=options.seed)
         self._device = find_device(device)
-        folder, sizes = self.folder, {entry.name: entry.bytes for entry in self.manifest.shards}
-        self._opened = lru_cache(open_shards_allowed())(lambda name: open_shard_file(folder / name, sizes[name]))
+        self._shards = OpenShards(shards_in(self.folder, self.manifest), most=open_shards_allowed())
         self._place = Place(
             self.num_samples,
             batch_size=batch_size,
@@ -175,7 +173,7 @@ class FeatureLoader:
         """End the threads and close all files. In a fork, which has none, it does nothing."""
         if self._background.is_here:
             self._background.close()
-            self._opened.cache_clear()
+            self._shards.close()
 
     def __enter__(self) -> FeatureLoader:
         return self
@@ -209,7 +207,7 @@ class FeatureLoader:
         )
         first, size = frames[0], self._format.frame_bytes
         begin = int(index.offset[sample]) + self._format.offset(first)
-        file = self._opened(shard)
+        file = self._shards[shard]
         try:
             content = memoryview(os.pread(file.descriptor, (frames[-1] - first + 1) * size, begin))
         except OSError as error:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import resource
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +12,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import BadSampleError, ShardError, StorageError
+from vidpipe.errors import BadSampleError, ShardError
 from vidpipe.files import OpenFile
 from vidpipe.loader.reading.buffers import BufferPool
 from vidpipe.loader.reading.locations import SampleLocations
+from vidpipe.loader.reading.open_shards import MAX_OPEN_SHARDS, OpenShards, ShardOpener, read_error, shards_in
 from vidpipe.shards.checksum import crc32, crc32_of_all
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part
 from vidpipe.shards.manifest import Manifest
 from vidpipe.shards.tar import content_offsets
 
-MAX_OPEN_SHARDS = 256
 # Linux keeps a file that is read piece by piece in larger pages than one of which 4 MB are asked for at once: reading it again
 # then takes half the time. What it has already is read by one call, as each may have to wait for Python's lock afterwards.
 PIECE_BYTES = 1 << 19
@@ -34,44 +31,8 @@ RUN_BYTES = 4 << 20
 GAP_BYTES = 4096  # is read with what is on both sides of it: files in an archive have headers between them
 KEPT_BUFFERS = 16  # of what is read before it is decoded, for what is read next
 _IF_CACHED = getattr(os, "RWF_NOWAIT", 0)
-_OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EIO)  # others say nothing about the shard
-_TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 
 T = TypeVar("T")
-
-
-def open_shards_allowed() -> int:
-    """Shards that one loader keeps open: a quarter of the files that this process may open, 256 at most."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_OPEN_SHARDS if soft == resource.RLIM_INFINITY else max(1, min(MAX_OPEN_SHARDS, soft // 4))
-
-
-def open_shard_file(path: Path, expected_bytes: int) -> OpenFile:
-    """A shard's file.
-
-    Raises:
-        ShardError: it is missing or may not be read, or has another size than expected.
-        StorageError: it can't be opened for a reason that isn't the file's.
-    """
-    try:
-        file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        message = f"{path}: can't be opened: {error.strerror}"
-        if error.errno in _OF_THE_FILE:
-            raise ShardError(f"{message}; `vidpipe verify` tells what else is amiss") from error
-        hint = "; allow more (`ulimit -n`)" if error.errno in _TOO_MANY_OPEN else ""
-        raise StorageError(f"{message}{hint}") from error
-    size = os.fstat(file.descriptor).st_size
-    if size != expected_bytes:
-        file.close()
-        raise ShardError(f"{path}: {size} bytes, but the manifest says {expected_bytes}: truncated or replaced")
-    return file
-
-
-def read_error(shard: str, key: str, error: OSError) -> ShardError:
-    """What the system says about reading a sample: of that sample, or of storage, which may serve another time."""
-    message = f"can't be read: {error.strerror}"
-    return BadSampleError(shard, key, message) if error.errno in _OF_THE_FILE else StorageError(f"{shard}: {message}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +80,7 @@ class ClipReader:
         index: SampleLocations,
         *,
         check_crc: bool = True,
-        open_shard: Callable[[str], OpenFile] | None = None,
+        open_shard: ShardOpener | None = None,
         renew_shard: Callable[[str, int], bool] | None = None,
         max_open: int = MAX_OPEN_SHARDS,
     ) -> None:
@@ -127,16 +88,13 @@ class ClipReader:
             raise ShardError(
                 f"{folder}: holds features of {manifest.features.backbone}, not frames: `vidpipe train resnet-temporal` reads them"
             )
-        sizes = {entry.name: entry.bytes for entry in manifest.shards}
-        self._open_shard = open_shard or (lambda name: open_shard_file(folder / name, sizes[name]))
+        self._shards = OpenShards(open_shard or shards_in(folder, manifest), most=max_open)
         self._renew_shard = renew_shard
-        self._max_open = max_open
         self._index = index
         self._codec = make_codec(manifest.codec)
         self._check_crc = check_crc
         self._memory = BufferPool(most=KEPT_BUFFERS, step=1 << 16)
-        self._open: OrderedDict[str, OpenFile] = OrderedDict()
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self.bytes_read = 0
 
     def read(self, sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames:
@@ -189,8 +147,7 @@ class ClipReader:
 
     def close(self) -> None:
         """Close all shards."""
-        with self._lock:
-            self._open.clear()
+        self._shards.close()
 
     def _parts(self, sample: int, frames: Sequence[int]) -> list[Part]:
         """What has to be read of a sample."""
@@ -206,7 +163,7 @@ class ClipReader:
         """Where a sample lies."""
         shard = self._index.shards[self._index.shard[sample]]
         files = content_offsets(int(self._index.offset[sample]), self._sizes(sample))
-        return _Location(self._opened(shard), shard, sample, files)
+        return _Location(self._shards[shard], shard, sample, files)
 
     def _renewing(self, sample: int, action: Callable[[_Location], T]) -> T:
         """Do something with a sample; if that finds damage that a new copy of the shard doesn't have, do it again."""
@@ -216,37 +173,8 @@ class ClipReader:
         except BadSampleError:
             if self._renew_shard is None or not self._renew_shard(location.name, location.shard.descriptor):
                 raise
-        with self._lock:
-            if self._open.get(location.name) is location.shard:
-                del self._open[location.name]
+        self._shards.forget(location.name, location.shard)
         return action(self._located(sample))
-
-    def _opened(self, shard: str) -> OpenFile:
-        with self._lock:
-            if shard in self._open:
-                self._open.move_to_end(shard)
-                return self._open[shard]
-            while len(self._open) >= self._max_open:
-                self._open.popitem(last=False)
-        # Not under the lock: a shard that is fetched from far away mustn't hold up those that are here.
-        opened = self._open_anew(shard)
-        with self._lock:
-            file = self._open.setdefault(shard, opened)
-            self._open.move_to_end(shard)
-            while len(self._open) > self._max_open:  # others were opened meanwhile, and would stay in a full cache
-                self._open.popitem(last=False)
-            return file
-
-    def _open_anew(self, shard: str) -> OpenFile:
-        """Open a shard, closing others for it where too many files are open."""
-        while True:
-            try:
-                return self._open_shard(shard)
-            except StorageError as error:
-                with self._lock:
-                    if not (self._open and _is_of_open_files(error)):
-                        raise
-                    self._open.popitem(last=False)
 
     def _read(self, location: _Location, parts: Sequence[Part], out: memoryview | None = None) -> list[memoryview]:
         """Read parts and check them: one behind the other into `out`, or into memory that is used again when they are gone.
@@ -265,7 +193,7 @@ class ClipReader:
                 raise self._bad(location, "its bytes differ from what was written (CRC-32)")
             views += [content[start : start + part.size] for part, start in run.parts]
             at += run.size
-        with self._lock:
+        with self._counting:
             self.bytes_read += at
         return views
 
@@ -299,10 +227,6 @@ class ClipReader:
 
     def _bad(self, location: _Location, message: str) -> BadSampleError:
         return BadSampleError(location.name, self._index.name(location.sample), message)
-
-
-def _is_of_open_files(error: StorageError) -> bool:
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _TOO_MANY_OPEN
 
 
 def _runs(location: _Location, parts: Sequence[Part], *, gap: int) -> list[_Run]:

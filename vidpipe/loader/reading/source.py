@@ -12,8 +12,9 @@ from vidpipe.environment import whole_from_environment
 from vidpipe.errors import BadSampleError, ShardError, UsageError
 from vidpipe.loader.options import LoaderOptions, Window
 from vidpipe.loader.reading.index import SampleIndex, make_index, unite_indexes
+from vidpipe.loader.reading.open_shards import open_shards_allowed
 from vidpipe.loader.reading.process import ReadPlan
-from vidpipe.loader.reading.reader import ClipReader, open_shards_allowed
+from vidpipe.loader.reading.reader import ClipReader
 from vidpipe.loader.reading.split_readers import SplitReaders
 from vidpipe.loader.reading.splits import Shards, Split, named_folders, open_split, unite_manifests
 from vidpipe.loader.reading.stored import Stored

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.files import OpenFile, folder_lock, whole_file
-from vidpipe.loader.reading.reader import open_shard_file
+from vidpipe.loader.reading.open_shards import open_shard_file
 from vidpipe.loader.remote.cache import PATIENCE_SECONDS, ShardCache, cache_errors
 from vidpipe.loader.remote.folder import RemoteFolder
 from vidpipe.loader.remote.stop import Stop
