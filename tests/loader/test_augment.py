@@ -240,7 +240,7 @@ def test_the_process_keeps_its_threads(motion_shards: Path) -> None:
             next(iter(loader))
             with ThreadPoolExecutor(1) as later:
                 assert (torch.get_num_threads(), later.submit(torch.get_num_threads).result()) == (3, 3)
-            assert loader._pool._executor.submit(torch.get_num_threads).result() == 1
+            assert loader._workers.pool._executor.submit(torch.get_num_threads).result() == 1
     finally:
         torch.set_num_threads(before)
 

@@ -138,9 +138,9 @@ def test_frames_arrive_before_the_batch_in_front_of_them_is_asked_for(
 
     with vidpipe.Loader(jpeg_shards, size=48, backend="dali", batch_size=3) as loader:
         monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", decode)
-        started = [loader._engine.start(loader._requests(Spot(0, consumed))) for consumed in (0, 3)]
+        started = [loader._workers.engine.start(loader._requests(Spot(0, consumed))) for consumed in (0, 3)]
         assert all(arrived.acquire(timeout=60) for _ in started)
-        assert [loader._engine.finish(one, lambda _, video: len(video)).value for one in started] == [3, 3]
+        assert [loader._workers.engine.finish(one, lambda _, video: len(video)).value for one in started] == [3, 3]
 
 
 @pytest.mark.usefixtures("by_dali")

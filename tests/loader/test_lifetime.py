@@ -80,15 +80,15 @@ def test_a_closed_loader_leaves_no_threads(
 _FORKED = """
 import os, sys, vidpipe
 from vidpipe.errors import UsageError
-from vidpipe.loader.reading.source import Source
+from vidpipe.loader.remote.stop import Stop
 
-parent, stop = os.getpid(), Source.stop
+parent, set_stop = os.getpid(), Stop.set
 
-def stop_here(source):
+def set_here(stop):
     print("stopped", "in its process" if os.getpid() == parent else "in a fork", flush=True)
-    stop(source)
+    set_stop(stop)
 
-Source.stop = stop_here
+Stop.set = set_here
 loader = vidpipe.Loader(sys.argv[1], size=32, batch_size=2, backend="torch")
 next(iter(loader))
 if os.fork():
@@ -123,7 +123,7 @@ def test_a_loader_that_is_not_made_after_all_leaves_no_threads(
         assert new_threads()
         raise UsageError("no such engine")
 
-    monkeypatch.setattr("vidpipe.loader.loader.make_engine", refuse)
+    monkeypatch.setattr("vidpipe.loader.workers.make_engine", refuse)
     with pytest.raises(UsageError, match="no such engine") as caught:
         vidpipe.Loader(motion_shards, backend="torch", options=vidpipe.LoaderOptions(shuffle=shuffle))
     assert caught.tb and not new_threads()  # while the traceback still holds the loader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,9 +12,7 @@ import torch
 from vidpipe.environment import check_rank, rank_and_world_size
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.loader.assemble import make_batch, make_raw_batch, to_consumer
-from vidpipe.loader.background import Background
 from vidpipe.loader.batch import Batch, RawBatch
-from vidpipe.loader.engines.backend import make_engine
 from vidpipe.loader.engines.engine import EngineSetup, Made
 from vidpipe.loader.options import (
     Augment,
@@ -27,19 +24,17 @@ from vidpipe.loader.options import (
     check_readers,
     check_together,
 )
-from vidpipe.loader.reading.pool import Reading, ReadPool, default_threads
-from vidpipe.loader.reading.process_pool import ReadProcesses
-from vidpipe.loader.reading.quarantine import Quarantine
-from vidpipe.loader.reading.source import Source, split_windows
+from vidpipe.loader.reading.pool import Reading, default_threads
+from vidpipe.loader.reading.source import Source
 from vidpipe.loader.reading.splits import Shards
 from vidpipe.loader.request import Request
 from vidpipe.loader.sampling.place import Place, Spot
-from vidpipe.loader.sampling.planner import Planner, make_augmentation
-from vidpipe.loader.sampling.sampler import make_sampler
-from vidpipe.loader.sampling.views import make_views
+from vidpipe.loader.sampling.planner import make_planner
+from vidpipe.loader.sampling.window import split_windows
 from vidpipe.loader.state import VERSION, check_state, content_of
 from vidpipe.loader.stats import LoaderStats, Meter
-from vidpipe.loader.transfer import allocation_for, find_device, page_lock_for
+from vidpipe.loader.transfer import find_device
+from vidpipe.loader.workers import Workers
 from vidpipe.shards.codecs.base import Frames
 
 Started = TypeVar("Started")
@@ -114,34 +109,18 @@ class Loader:
         target = find_device(device)
         check_readers(self.options, backend=backend, on_cpu=target.type == "cpu")
         self._source = Source(shards, split, options=self.options)
-        self._stop_fetching = weakref.finalize(self, _stop, self._source, os.getpid())
-        self._index, self.manifest = self._source.index, self._source.manifest
+        weakref.finalize(self, self._source.stop)
+        self.manifest = self._source.manifest
         window = self.options.window if self.options.window is not None else "random" if random else "center"
         self._windows = split_windows(self._source.splits, frames=frames, stride=stride, window=window)
-        sampler = make_sampler(self._source, self.options, seed=seed)
-        self._planner = Planner(
-            self._source,
-            sampler,
-            self._windows,
-            augmentation=make_augmentation(
-                self.options,
-                may_flip=self.manifest.horizontal_flip,
-                stored=self._source.splits[0].manifest.normalization,
-            )
-            if random
-            else None,
-            views=make_views(self.options, self._windows, sampler.units, self._index),
-            clips_per_sample=self.options.clips_per_sample,
-            size=size,
-            seed=seed,
-        )
+        self._planner = make_planner(self._source, self._windows, self.options, augmented=random, size=size, seed=seed)
         self._place = Place(
             self.num_samples,
             batch_size=self._batch_samples,
             rank=self.rank,
             world_size=self.world_size,
             drop_last=drop_last,
-            whole_passes=augment is None,
+            whole_passes=not random,
         )
         self._meter = Meter()
         if len(self) == 0:
@@ -149,56 +128,29 @@ class Loader:
                 f"drop_last: {self.num_samples} clips don't fill one batch of {batch_size} on each of {self.world_size} "
                 "ranks; take a smaller batch_size, or drop_last=False"
             )
-        self._start_threads(target, backend, getattr(torch, dtype))
-
-    def _start_threads(self, device: torch.device, backend: Backend, dtype: torch.dtype) -> None:
         codecs = [split.manifest.codec for split in self._source.splits]
-        threads = self.options.threads or default_threads(codecs, device.type)
-        max_bad = self.options.max_bad if self.options.on_bad == "skip" else None
-        self._quarantine = Quarantine(self._index, max_share=max_bad, candidate=self._planner.stand_in)
-        processes = None
-        if self.options.readers == "processes":
-            processes = ReadProcesses(self._source.read_plan, number=threads, lock=page_lock_for(device))
-        try:
-            self._pool = ReadPool(
-                self._source,
-                threads=threads,
-                frame_bytes=self._index.frame_bytes,
-                quarantine=self._quarantine,
-                allocate=allocation_for(device),
-                processes=processes,
-                batches=1 + self.options.prefetch_batches,
-            )
-        except BaseException:
-            if processes:
-                processes.close()
-            raise
-        across = self.options.prefetch_across_epochs
-        self._background = Background(
-            ahead=self.options.prefetch_batches,
-            following=self._place.following,
-            across_epochs=self._arguments["augment"] is not None if across is None else across,
-            device=device,
-        )
         setup = EngineSetup(
             num_frames=self.num_frames,
-            size=self.size,
+            size=size,
             normalization=self.manifest.normalization,
-            dtype=dtype,
-            device=device,
-            max_batch_size=self.batch_size,
-            threads=threads,
+            dtype=getattr(torch, dtype),
+            device=target,
+            max_batch_size=batch_size,
+            threads=self.options.threads or default_threads(codecs, target.type),
             warps=self.options.affine is not None,
             recolors=self.options.color_jitter is not None,
         )
-        try:
-            self.backend, self._engine = make_engine(
-                backend, self._pool, setup, decode=self.options.decode, codecs=self._source.codecs
-            )
-        except BaseException:
-            self._pool.close()  # nobody gets a loader that could be closed
-            self._source.close()
-            raise
+        across = self.options.prefetch_across_epochs
+        self._workers = Workers(
+            self._source,
+            self.options,
+            setup,
+            backend=backend,
+            stand_in=self._planner.stand_in,
+            following=self._place.following,
+            across_epochs=random if across is None else across,
+        )
+        self.backend = self._workers.backend
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -236,10 +188,12 @@ class Loader:
         return len(self._place)
 
     def __iter__(self) -> Iterator[Batch]:
-        def finish(started: object) -> Made[Batch]:
-            return self._engine.finish(started, partial(make_batch, self._source))
+        engine = self._workers.engine
 
-        return self._run("clips", self._engine.start, finish, to_consumer)
+        def finish(started: object) -> Made[Batch]:
+            return engine.finish(started, partial(make_batch, self._source))
+
+        return self._run("clips", engine.start, finish, to_consumer)
 
     def read_batches(self) -> Iterator[RawBatch]:
         """As iterating, but clips as they are stored, in memory that is the consumer's own, without any transform.
@@ -250,7 +204,7 @@ class Loader:
         def finish(reading: Reading[Frames]) -> RawBatch:
             return make_raw_batch(self._source, reading.results())
 
-        return self._run("stored clips", self._pool.read, finish, lambda batch: batch)
+        return self._run("stored clips", self._workers.pool.read, finish, lambda batch: batch)
 
     def _run(
         self,
@@ -264,7 +218,7 @@ class Loader:
             check_rank(self.rank, self.world_size)
 
         def batches(first: Spot, number: int) -> Iterator[AnyBatch]:
-            made = self._background.run(
+            made = self._workers.background.run(
                 first,
                 number,
                 kind=kind,
@@ -302,27 +256,20 @@ class Loader:
         """What was measured so far."""
         return LoaderStats(
             clips=self._meter.clips,
-            bytes_read=self._source.bytes_read + self._pool.bytes_read,
+            bytes_read=self._source.bytes_read + self._workers.pool.bytes_read,
             wait_seconds=self._meter.wait_seconds,
             busy_seconds=self._meter.busy_seconds,
-            bad_samples=self._quarantine.num_samples,
+            bad_samples=self._workers.quarantine.num_samples,
         )
 
     @property
     def errors(self) -> tuple[ShardError, ...]:
         """What was damaged so far: one for each sample (`BadSampleError`), and one for each shard that is out."""
-        return self._quarantine.errors
+        return self._workers.quarantine.errors
 
     def close(self) -> None:
         """End all threads and close all files; the loader can't be used after that. In a fork, which has none, it does nothing."""
-        if not self._background.is_here:
-            return
-        self._background.stop_starting()  # first: whatever a consumer meets from now on is because of this
-        self._stop_fetching()
-        self._pool.close()
-        self._background.close()
-        self._engine.close()
-        self._source.close()
+        self._workers.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -348,9 +295,3 @@ def _remade(arguments: dict[str, Any], spot: Spot) -> Loader:
     loader = Loader(**arguments)
     loader._place.go(spot)
     return loader
-
-
-def _stop(source: Source, process: int) -> None:
-    """Let what is fetched for a loader end, unless this is a fork, where nothing is and a thread's locks may be held for ever."""
-    if os.getpid() == process:
-        source.stop()

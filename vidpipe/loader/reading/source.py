@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from vidpipe.environment import whole_from_environment
 from vidpipe.errors import BadSampleError, ShardError, UsageError
-from vidpipe.loader.options import LoaderOptions, Window
+from vidpipe.loader.options import LoaderOptions
 from vidpipe.loader.reading.index import SampleIndex, make_index, unite_indexes
 from vidpipe.loader.reading.open_shards import open_shards_allowed
 from vidpipe.loader.reading.process import ReadPlan
@@ -22,7 +23,6 @@ from vidpipe.loader.remote.cache import Prefetcher
 from vidpipe.loader.remote.stop import Stop
 from vidpipe.loader.sampling.order import Integers
 from vidpipe.loader.sampling.where import matching_rows
-from vidpipe.loader.sampling.window import FrameWindow, stored_window
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.manifest import content_fingerprint
@@ -51,7 +51,7 @@ class Source:
     def __init__(self, shards: Shards, split: str | None, *, options: LoaderOptions) -> None:
         folders, self.weights = named_folders(shards)
         max_bytes = int(options.cache_gb * 1e9)
-        self._stop = Stop()
+        self._process, self._stop = os.getpid(), Stop()
         self.splits = tuple(
             open_split(folder, split, cache_dir=options.cache_dir, max_bytes=max_bytes, stop=self._stop)
             for folder in folders
@@ -175,7 +175,9 @@ class Source:
         return self._readers.bytes_read
 
     def stop(self) -> None:
-        """Let whatever is fetched in other threads end soon."""
+        """Let whatever is fetched in other threads end soon, unless this is a fork: nothing is there, and locks may be held for ever."""
+        if os.getpid() != self._process:
+            return
         self._stop.set()
         if self._prefetcher:
             self._prefetcher.stop()
@@ -200,35 +202,6 @@ class Source:
 
     def _fetch(self, shard: int) -> None:
         self.splits[int(self.split_of_shard[shard])].prefetch(self.index.shards[shard])
-
-
-def split_windows(
-    splits: Sequence[Split], *, frames: int | None, stride: int | None, window: Window
-) -> tuple[FrameWindow, ...]:
-    """Each split's own window, of the same number of frames at the same spacing in time; see `frame_window`.
-
-    Raises:
-        UsageError: the splits are stored differently and it isn't said which to take, or it doesn't fit all of them.
-    """
-    clips = [split.manifest.clip for split in splits]
-    counted = {"stride": "native", "uniform": "evenly spread"}
-    units = [counted.get(clip.sampling, f"at {clip.fps} fps") for clip in clips]
-    _check_alike("stride", "count different frames", splits, units, "prepare them alike")
-    if stride is None:
-        _check_alike(
-            "stride", "are stored with different ones", splits, [f"{c.stride}" for c in clips], "say which to take"
-        )
-    if frames is None:
-        _check_alike(
-            "frames", "are stored with different ones", splits, [f"{c.frames}" for c in clips], "say which to take"
-        )
-    return tuple(stored_window(split.manifest, frames=frames, stride=stride, window=window) for split in splits)
-
-
-def _check_alike(name: str, differ: str, splits: Sequence[Split], values: Sequence[str], hint: str) -> None:
-    if len(set(values)) > 1:
-        each = ", ".join(f"{split.name} {value}" for split, value in zip(splits, values, strict=True))
-        raise UsageError(f"{name}: the data sets {differ} ({each}); {hint}")
 
 
 def _joins(options: LoaderOptions) -> bool:

@@ -17,8 +17,8 @@ from vidpipe.loader.options import LoaderOptions
 from vidpipe.loader.reading.source import Source
 from vidpipe.loader.request import Request, Take, make_request
 from vidpipe.loader.sampling.order import Integers
-from vidpipe.loader.sampling.sampler import Sampler
-from vidpipe.loader.sampling.views import Views
+from vidpipe.loader.sampling.sampler import Sampler, make_sampler
+from vidpipe.loader.sampling.views import Views, make_views
 from vidpipe.loader.sampling.window import FrameWindow
 from vidpipe.shards.manifest import Normalization
 
@@ -136,6 +136,42 @@ class Planner:
         stored, height, width = self._index.shape_of(sample)
         frames = self._views.frames(view, clips, self._window(sample), stored)
         return Take(frames, Drawn(self._views.region(view, height, width)), view=view, number=view)
+
+
+def make_planner(
+    source: Source,
+    windows: Sequence[FrameWindow],
+    options: LoaderOptions,
+    *,
+    augmented: bool,
+    size: int,
+    seed: int,
+) -> Planner:
+    """The planner that the options ask for.
+
+    Args:
+        windows: of each split.
+        augmented: whether crops and what else there is are random.
+        size: side of the model's input.
+
+    Raises:
+        UsageError: see `make_sampler` and `make_views`.
+    """
+    sampler = make_sampler(source, options, seed=seed)
+    augmentation = None
+    if augmented:
+        stored = source.splits[0].manifest.normalization
+        augmentation = make_augmentation(options, may_flip=source.manifest.horizontal_flip, stored=stored)
+    return Planner(
+        source,
+        sampler,
+        windows,
+        augmentation=augmentation,
+        views=make_views(options, windows, sampler.units, source.index),
+        clips_per_sample=options.clips_per_sample,
+        size=size,
+        seed=seed,
+    )
 
 
 def make_augmentation(options: LoaderOptions, *, may_flip: bool, stored: Normalization) -> Augmentation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from vidpipe.errors import UsageError
 from vidpipe.loader.checks import check_whole
 from vidpipe.loader.options import Window
+from vidpipe.loader.reading.splits import Split
 from vidpipe.shards.codecs import stores_whole_videos
 from vidpipe.shards.manifest import Manifest
 from vidpipe.video.spec import ClipSpec
@@ -126,3 +128,32 @@ def stored_window(manifest: Manifest, *, frames: int | None, stride: int | None,
     """`frame_window` of a split's samples."""
     whole = stores_whole_videos(manifest.codec)
     return frame_window(manifest.clip, whole_videos=whole, frames=frames, stride=stride, window=window)
+
+
+def split_windows(
+    splits: Sequence[Split], *, frames: int | None, stride: int | None, window: Window
+) -> tuple[FrameWindow, ...]:
+    """Each split's own window, of the same number of frames at the same spacing in time; see `frame_window`.
+
+    Raises:
+        UsageError: the splits are stored differently and it isn't said which to take, or it doesn't fit all of them.
+    """
+    clips = [split.manifest.clip for split in splits]
+    counted = {"stride": "native", "uniform": "evenly spread"}
+    units = [counted.get(clip.sampling, f"at {clip.fps} fps") for clip in clips]
+    _check_alike("stride", "count different frames", splits, units, "prepare them alike")
+    if stride is None:
+        _check_alike(
+            "stride", "are stored with different ones", splits, [f"{c.stride}" for c in clips], "say which to take"
+        )
+    if frames is None:
+        _check_alike(
+            "frames", "are stored with different ones", splits, [f"{c.frames}" for c in clips], "say which to take"
+        )
+    return tuple(stored_window(split.manifest, frames=frames, stride=stride, window=window) for split in splits)
+
+
+def _check_alike(name: str, differ: str, splits: Sequence[Split], values: Sequence[str], hint: str) -> None:
+    if len(set(values)) > 1:
+        each = ", ".join(f"{split.name} {value}" for split, value in zip(splits, values, strict=True))
+        raise UsageError(f"{name}: the data sets {differ} ({each}); {hint}")

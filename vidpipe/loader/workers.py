@@ -1,0 +1,85 @@
+"""Who makes a loader's batches: threads and processes that read, an engine, and two threads that keep them busy ahead of use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from vidpipe.loader.background import Background
+from vidpipe.loader.engines.backend import make_engine
+from vidpipe.loader.engines.engine import EngineSetup
+from vidpipe.loader.options import Backend, LoaderOptions
+from vidpipe.loader.reading.pool import ReadPool
+from vidpipe.loader.reading.process_pool import ReadProcesses
+from vidpipe.loader.reading.quarantine import Quarantine
+from vidpipe.loader.reading.source import Source
+from vidpipe.loader.request import Request
+from vidpipe.loader.sampling.place import Spot
+from vidpipe.loader.transfer import allocation_for, page_lock_for
+
+
+class Workers:
+    """They start together and end together, and their source with them, also where one of them can't be had.
+
+    Attributes:
+        backend: the engine's name.
+
+    Args:
+        source: what is read.
+        setup: of the engine; there are as many threads that read as it says.
+        stand_in: see `Quarantine`.
+        following: see `Background`; so is `across_epochs`.
+
+    Raises:
+        MissingExtraError, UsageError: see `make_engine`, `ReadPool` and `ReadProcesses`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: LoaderOptions,
+        setup: EngineSetup,
+        *,
+        backend: Backend,
+        stand_in: Callable[[Request, int], Request],
+        following: Callable[[Spot], Spot],
+        across_epochs: bool,
+    ) -> None:
+        self._source = source
+        max_bad = options.max_bad if options.on_bad == "skip" else None
+        self.quarantine = Quarantine(source.index, max_share=max_bad, candidate=stand_in)
+        with ExitStack() as started:
+            started.callback(source.close)
+            processes = None
+            if options.readers == "processes":
+                lock = page_lock_for(setup.device)
+                processes = ReadProcesses(source.read_plan, number=setup.threads, lock=lock)
+                started.callback(processes.close)
+            self.pool = ReadPool(
+                source,
+                threads=setup.threads,
+                frame_bytes=source.index.frame_bytes,
+                quarantine=self.quarantine,
+                allocate=allocation_for(setup.device),
+                processes=processes,
+                batches=1 + options.prefetch_batches,
+            )
+            started.callback(self.pool.close)
+            self.backend, self.engine = make_engine(
+                backend, self.pool, setup, decode=options.decode, codecs=source.codecs
+            )
+            self.background = Background(
+                ahead=options.prefetch_batches, following=following, across_epochs=across_epochs, device=setup.device
+            )
+            started.pop_all()
+
+    def close(self) -> None:
+        """End all threads and processes, and close all files. In a fork, which has none, it does nothing."""
+        if not self.background.is_here:
+            return
+        self.background.stop_starting()  # first: whatever a consumer meets from now on is because of this
+        self._source.stop()
+        self.pool.close()
+        self.background.close()
+        self.engine.close()
+        self._source.close()
