@@ -136,13 +136,41 @@ def test_a_missing_shard_is_told_as_by_threads(motion_shards: Path, tmp_path: Pa
     check_alike(damage.folder, augment="train", options={"on_bad": "skip", "max_bad": 0.9})
 
 
-def test_a_process_that_is_killed_is_an_error_and_no_hang(motion_shards: Path) -> None:
+def kill_read_processes() -> None:
+    for process in read_processes():
+        os.kill(process, signal.SIGKILL)
+
+
+def test_what_a_process_was_killed_over_another_one_reads(
+    motion_shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"augment": "train", "options": {"prefetch_batches": 0}}
+    with loader(motion_shards, "threads", **settings) as theirs, loader(motion_shards, "processes", **settings) as ours:
+        for number, (batch, expected) in enumerate(zip(ours, theirs, strict=True)):
+            assert batch.clip_key == expected.clip_key and torch.equal(batch.video, expected.video)
+            if number == 0:
+                kill_read_processes()
+        assert not ours.errors
+    told = [record.getMessage() for record in caplog.records if record.name == "vidpipe.loader"]
+    assert told and all(
+        "a process that reads died (SIGKILL); another one reads its clips again" in line for line in told
+    )
+    assert not read_processes()
+
+
+def test_clips_over_which_processes_die_again_and_again_are_an_error_and_no_hang(
+    motion_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with loader(motion_shards, "processes", augment="train", options={"prefetch_batches": 0}) as ours:
         batches = iter(ours)
         next(batches)
-        for process in read_processes():
-            os.kill(process, signal.SIGKILL)
-        with pytest.raises(VidpipeError, match=r"a process that reads died \(SIGKILL\)"):
+        monkeypatch.setattr(
+            "vidpipe.loader.reading.process_pool.spawn", lambda main, descriptors: subprocess.Popen(["false"])
+        )
+        kill_read_processes()
+        with pytest.raises(
+            VidpipeError, match=r"died \(exit code 1\), and so did the one before it, over the same clips"
+        ):
             list(batches)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -25,17 +27,64 @@ from vidpipe.spawn import spawn
 
 END_SECONDS = 5.0  # that a process may take to end by itself
 
+logger = logging.getLogger("vidpipe.loader")
+
 _pipes: weakref.WeakSet[Connection[ReadJob, ReadAnswer]] = weakref.WeakSet()
 
 
 class _Process:
-    """One of them, and the pipe to it."""
+    """One of them, and the pipe to it.
 
-    def __init__(self, memory_fd: int, plan_fd: int) -> None:
+    Args:
+        descriptors: of the shared memory, and of the plan.
+    """
+
+    def __init__(self, descriptors: tuple[int, int]) -> None:
+        self._descriptors = descriptors
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or another one in its place."""
         self.pipe, theirs = Pipe()
         _pipes.add(self.pipe)
         with theirs:
-            self.popen = spawn(main, [theirs.fileno(), memory_fd, plan_fd])
+            self.popen = spawn(main, [theirs.fileno(), *self._descriptors])
+
+    def answer(self, job: ReadJob) -> ReadAnswer:
+        """What it says to a job.
+
+        Raises:
+            VidpipeError: it died, and so did another one that was started in its place.
+        """
+        try:
+            return self._asked(job)
+        except (EOFError, OSError):
+            logger.warning("readers: a process that reads died (%s); another one reads its clips again", self._end())
+        try:
+            self.start()
+            return self._asked(job)
+        except (EOFError, OSError) as error:
+            raise VidpipeError(
+                f"readers: a process that reads died ({self._end()}), and so did the one before it, over the same clips; what "
+                "they said stands above. If the system ended them for want of memory, take fewer `threads`; readers='threads' "
+                "does without such processes"
+            ) from error
+
+    def _asked(self, job: ReadJob) -> ReadAnswer:
+        self.pipe.send(job)
+        answer: ReadAnswer = self.pipe.recv()
+        return answer
+
+    def _end(self) -> str:
+        """Have it ended, and say how it did."""
+        self.pipe.close()
+        try:
+            code = self.popen.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            return "its pipe closed"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 class ReadProcesses:
@@ -58,11 +107,13 @@ class ReadProcesses:
         processes: list[_Process] = []
         try:
             self.memory = SharedMemory(lock)
-            self._end = weakref.finalize(self, _end, processes, self.memory, os.getpid())
+            files = ExitStack()
+            files.callback(self.memory.close)
+            self._end = weakref.finalize(self, _end, processes, files, os.getpid())
             try:
-                with share(plan) as plan_file:
-                    while len(processes) < number:
-                        processes.append(_Process(self.memory.descriptor, plan_file.fileno()))
+                descriptors = (self.memory.descriptor, files.enter_context(share(plan)).fileno())
+                while len(processes) < number:
+                    processes.append(_Process(descriptors))
             except BaseException:
                 self.close()
                 raise
@@ -83,14 +134,11 @@ class ReadProcesses:
             views of the buffer; None for each sample that couldn't be read.
 
         Raises:
-            VidpipeError: the process died.
+            VidpipeError: the process died over them, and so did another one.
         """
         process = self._free.get()
         try:
-            process.pipe.send(ReadJob(self.memory.offset(buffer), wanted, undecoded))
-            answer = process.pipe.recv()
-        except (EOFError, OSError) as error:
-            raise VidpipeError(_obituary(process.popen)) from error
+            answer = process.answer(ReadJob(self.memory.offset(buffer), wanted, undecoded))
         finally:
             self._free.put(process)
         with self._counting:
@@ -117,22 +165,10 @@ class ReadProcesses:
         return Stored(codec, parts, wanted.frames, shape, strips)
 
 
-def _obituary(process: subprocess.Popen[bytes]) -> str:
-    try:
-        code = process.wait(END_SECONDS)
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    except subprocess.TimeoutExpired:
-        how = "its pipe closed"
-    return (
-        f"readers: a process that reads died ({how}); what it said stands above. If the system ended it for want of memory, "
-        "take fewer `threads`; readers='threads' does without such processes"
-    )
-
-
-def _end(processes: Sequence[_Process], memory: SharedMemory, parent: int) -> None:
+def _end(processes: Sequence[_Process], files: ExitStack, parent: int) -> None:
     if os.getpid() != parent:
         return  # a fork, which they don't serve
-    memory.close()
+    files.close()
     for process in processes:
         process.pipe.close()
     for process in processes:
