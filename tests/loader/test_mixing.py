@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from vidpipe.loader.augmentation.mixing import draw_clip, mix_batch
@@ -83,6 +84,17 @@ def test_erasing_keeps_hard_labels_and_fills_the_same_box_in_all_frames() -> Non
         touched = video[index] != index
         assert 0 < touched.float().mean() < 0.5
         assert torch.equal(video[index, :, 0], video[index, :, 3])
+
+
+def test_erased_boxes_lie_in_the_picture_with_the_published_areas() -> None:
+    """2 % to a third of it, sides of 0.3 to 3.3 to each other, as the paper and timm have them."""
+    boxes = [draw_clip(Mixing(erase=1.0), str(i), seed=0, epoch=0, height=224, width=224).erased for i in range(2000)]
+    sides = [(bottom - top, right - left) for top, left, bottom, right in (box for box in boxes if box)]
+    areas = [h * w / 224**2 for h, w in sides]
+    assert len(areas) > 1990
+    assert min(areas) > 0.019 and max(areas) < 0.34
+    assert sum(areas) / len(areas) == pytest.approx((0.02 + 1 / 3) / 2, abs=0.005)
+    assert all(0.28 < h / w < 3.5 for h, w in sides)
 
 
 def test_what_is_drawn_depends_on_seed_epoch_and_key_alone() -> None:

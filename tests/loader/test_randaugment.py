@@ -26,6 +26,16 @@ def test_an_operation_does_the_same_to_equal_frames(name: str) -> None:
         assert not torch.equal(result, frames)
 
 
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_an_operation_takes_all_strengths(name: str) -> None:
+    frames = torch.randint(0, 256, (2, 3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    none, most = (OPERATIONS[name](frames, strength, 1) for strength in (0.0, 1.0))
+    assert none.shape == most.shape == frames.shape
+    if name not in ("auto_contrast", "equalize", "invert"):  # which have no strength
+        assert torch.equal(none, frames if name != "posterize" else frames & 0xF0)
+        assert not torch.equal(most, none)
+
+
 @pytest.mark.parametrize(
     ("name", "sign", "theirs"),
     [

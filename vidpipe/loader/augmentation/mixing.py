@@ -54,10 +54,7 @@ def draw_clip(mixing: Mixing, key: str, *, seed: int, epoch: int, height: int, w
             keep = float(generator.beta(mixing.mixup, mixing.mixup))
     erased = None
     if mixing.erase > 0 and generator.random() < mixing.erase:
-        area = generator.uniform(*_ERASED_AREA) * height * width
-        aspect = float(np.exp(generator.uniform(*np.log(_ERASED_ASPECT))))
-        y, x = generator.random(2)
-        erased = _box(y, x, np.sqrt(area * aspect), np.sqrt(area / aspect), height=height, width=width)
+        erased = _erased_box(generator, height=height, width=width)
     return ClipDraw(keep=keep, cut=cut, erased=erased, noise_seed=int(generator.integers(2**31)))
 
 
@@ -113,6 +110,18 @@ def mix_batch(
     kept = torch.tensor([draw.keep for draw in draws], dtype=video.dtype, device="cpu")
     keep = to_device(kept, video.device).unsqueeze(1)
     return mixed, own * keep + own[places] * (1 - keep)
+
+
+def _erased_box(generator: np.random.Generator, *, height: int, width: int) -> tuple[int, int, int, int] | None:
+    """A box that lies in the picture whole, (top, left, bottom, right); None where ten attempts gave none that does."""
+    for _ in range(10):
+        area = generator.uniform(*_ERASED_AREA) * height * width
+        aspect = float(np.exp(generator.uniform(*np.log(_ERASED_ASPECT))))
+        h, w = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if h < height and w < width:
+            top, left = int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1))
+            return top, left, top + h, left + w
+    return None
 
 
 def _box(

@@ -68,13 +68,18 @@ def _solarize_add(frames: Tensor, strength: float, sign: int) -> Tensor:
     return torch.where(frames < 128, added, frames)
 
 
+def _solarize(frames: Tensor, strength: float, sign: int) -> Tensor:
+    threshold = 256 - int(256 * strength)
+    return tv.solarize(frames, threshold=threshold) if threshold < 256 else frames
+
+
 OPERATIONS: dict[str, Operation] = {
     "auto_contrast": lambda frames, strength, sign: tv.autocontrast(frames),
     "equalize": lambda frames, strength, sign: tv.equalize(frames),
     "invert": lambda frames, strength, sign: tv.invert(frames),
     "rotate": lambda frames, strength, sign: _affine(frames, angle=sign * 30 * strength),
     "posterize": lambda frames, strength, sign: tv.posterize(frames, bits=max(1, 4 - int(4 * strength))),
-    "solarize": lambda frames, strength, sign: tv.solarize(frames, threshold=256 - min(256, int(256 * strength))),
+    "solarize": _solarize,
     "solarize_add": _solarize_add,
     "color": lambda frames, strength, sign: tv.adjust_saturation(frames, _factor(strength, sign)),
     "contrast": lambda frames, strength, sign: tv.adjust_contrast(frames, _factor(strength, sign)),
