@@ -243,6 +243,28 @@ def test_the_frozen_block_comes_from_llama_and_stays_frozen(tmp_path: Path, layo
     assert not any(p.requires_grad for p in model.llama.parameters())
 
 
+def test_lm4visualencodings_own_checkpoints_give_the_same_logits(tmp_path: Path) -> None:
+    source, model = narrow_model("vit-llama"), narrow_model("vit-llama")
+    names = {
+        "encoder.": "",
+        "to_llama.": "llama_dim_mapper1.",
+        "from_llama.": "llama_dim_mapper2.",
+        "llama.block.w": "llama.layers.0.attention.w",
+        "llama.block.gate.": "llama.layers.0.feed_forward.w1.",
+        "llama.block.up.": "llama.layers.0.feed_forward.w3.",
+        "llama.block.down.": "llama.layers.0.feed_forward.w2.",
+        "llama.block.": "llama.layers.0.",
+    }
+    state = {}
+    for key, tensor in source.state_dict().items():
+        ours = next((ours for ours in names if key.startswith(ours)), "")
+        state[names.get(ours, "") + key.removeprefix(ours)] = tensor
+    report = load_pretrained(model, saved({"model": state, "epoch": 29}, tmp_path / "checkpoint-best.pth"))
+    assert (report.layout, report.fresh) == ("LM4VisualEncoding", ())
+    video = torch.randn(*CLIP)
+    assert torch.equal(model(video), source(video))
+
+
 def test_a_llama_of_several_devices_is_refused(tmp_path: Path) -> None:
     for part in ("00", "01"):
         torch.save(llama_state("original"), tmp_path / f"consolidated.{part}.pth")

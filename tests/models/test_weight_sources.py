@@ -133,6 +133,16 @@ def test_without_a_network_a_name_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         load_pretrained(narrow_model("vivit"), "timm:vit_base_patch16_224")
 
 
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "_orig_mod.module.", "model._orig_mod.", "model.module."])
+def test_wrappers_come_off_in_any_order(tmp_path: Path, prefix: str) -> None:
+    """DDP of a compiled model, a compiled one of DDP, and Lightning's module around either."""
+    vit = image_vit()
+    model = narrow_model("vivit")
+    state = {f"{prefix}{key}": tensor for key, tensor in vit.state_dict().items()}
+    load_pretrained(model, saved({"state_dict": state, "epoch": 3}, tmp_path / "last.pth"))
+    assert same(model, "spatial.blocks.1.mlp.fc1.weight", vit.blocks[1].mlp.fc1.weight)
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     vit = image_vit().state_dict()
     model = narrow_model("vivit")

@@ -14,6 +14,7 @@ from vidpipe.models.base import VideoModel
 from vidpipe.models.mini_vivit import MiniViViTConfig
 from vidpipe.models.timesformer import TimeSformerConfig
 from vidpipe.models.vit_llama import ViTLlamaConfig
+from vidpipe.models.vivit import ViViTConfig
 
 State = dict[str, Tensor]
 
@@ -51,21 +52,37 @@ def from_flax(state: State, model: VideoModel) -> State:
     return fuse_qkv(result, model)
 
 
+def start_temporal_encoder(state: State, model: VideoModel) -> State:
+    """With `copy`, the temporal encoder's blocks as the spatial encoder's first ones."""
+    config = model.config
+    assert isinstance(config, ViViTConfig)
+    if config.temporal_init != "copy":
+        return state
+    copies = {}
+    for key, tensor in state.items():
+        found = re.match(r"spatial\.blocks\.(\d+)\.", key)
+        if found and int(found[1]) < config.temporal_depth:
+            copies[key.replace("spatial", "temporal", 1)] = tensor
+    return {**state, **copies}
+
+
 def share_blocks(state: State, model: VideoModel) -> State:
     """Layers that share a block: weights of the first of them, norms of each."""
     config = model.config
     assert isinstance(config, MiniViViTConfig)
+    shares = {"spatial": config.spatial_share, "temporal": config.temporal_share}
     result: State = {}
-    for key, tensor in state.items():
-        found = re.fullmatch(r"spatial\.blocks\.(\d+)\.(norm[12])?(.+)", key)
+    for key, tensor in start_temporal_encoder(state, model).items():
+        found = re.fullmatch(r"(spatial|temporal)\.blocks\.(\d+)\.(norm[12])?(.+)", key)
         if found is None:
             result[key] = tensor
             continue
-        block, layer = divmod(int(found[1]), config.spatial_share)
-        if found[2]:
-            result[f"spatial.blocks.{block}.{found[2]}.{layer}{found[3]}"] = tensor
+        encoder, number, norm, rest = found.groups()
+        block, layer = divmod(int(number), shares[encoder])
+        if norm:
+            result[f"{encoder}.blocks.{block}.{norm}.{layer}{rest}"] = tensor
         elif layer == 0:
-            result[f"spatial.blocks.{block}.{found[3]}"] = tensor
+            result[f"{encoder}.blocks.{block}.{rest}"] = tensor
     return result
 
 

@@ -9,6 +9,7 @@ import timm
 from torch import nn
 
 from vidpipe.errors import CheckpointError, ModelError
+from vidpipe.models.image_layouts import in_timms_names
 from vidpipe.models.misfit import misfit
 from vidpipe.models.weights import read_weights
 from vidpipe.shards.manifest import Normalization
@@ -58,7 +59,7 @@ def load_backbone(backbone: nn.Module, source: str) -> None:
     Raises:
         CheckpointError: it can't be read or doesn't fit; the message names the first keys that don't.
     """
-    raw = read_weights(source)
+    raw = in_timms_names(read_weights(source))
     ours = {key.removeprefix(_OURS): tensor for key, tensor in raw.items() if key.startswith(_OURS)}
     state = ours or {key: tensor for key, tensor in raw.items() if not _CLASSIFIER.match(key)}
     problem = misfit(backbone.state_dict(), state)

@@ -11,7 +11,8 @@ from torch import Tensor
 from vidpipe.errors import CheckpointError
 from vidpipe.models.adapt import State
 from vidpipe.models.base import VideoModel
-from vidpipe.models.keymaps import KeyMap, find_key_map, layouts_of, translate
+from vidpipe.models.image_layouts import in_timms_names
+from vidpipe.models.keymaps import FROM_IMAGES, KeyMap, find_key_map, layouts_of, translate
 from vidpipe.models.misfit import differences, listed, other_shape
 from vidpipe.models.positions import PositionAxis, resample_space, resample_space_time, resample_time
 from vidpipe.models.weights import read_weights
@@ -63,6 +64,8 @@ def load_pretrained(model: VideoModel, source: str, *, head: bool = True) -> Loa
     """
     layer = getattr(model, "llama_layer", None)
     raw = read_weights(source, wanted="" if layer is None else rf"layers\.{layer}\.")
+    if model.family in FROM_IMAGES:
+        raw = in_timms_names(raw)
     key_map = find_key_map(model, raw)
     if key_map is None:
         raise CheckpointError(

@@ -18,6 +18,7 @@ from vidpipe.models.adapt import (
     fuse_qkv,
     share_blocks,
     start_temporal,
+    start_temporal_encoder,
     take_llama_block,
 )
 from vidpipe.models.base import VideoModel
@@ -130,6 +131,8 @@ _SCENIC: Rename = (
 )
 _TO_ENCODER: Rename = ((r"^(patch_embed|blocks|norm)\.", r"encoder.\1."),)
 _TO_JOINT_ENCODER: Rename = ((r"^(blocks|norm|cls_token|pos_embed)\b", r"encoder.\1"),)
+FROM_IMAGES = frozenset({"vivit", "mini-vivit", "timesformer", "resnet-temporal"})
+"""Families that are filled from image models too, in timm's names."""
 _VIDEOMAE = frozenset({"videomae", "vit-llama"})
 _LLAMA_PARTS = r"^(?:to_llama|from_llama|llama)\."
 
@@ -147,6 +150,20 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         marker=r"^encoder\.blocks\.0\.attn\.q_bias$",
         unused=r"^(?:decoder|encoder_to_decoder|encoder\.norm|mask_token)\b",
         missing=rf"^(?:fc_norm|head)\.|{_LLAMA_PARTS}",
+    ),
+    KeyMap(
+        "LM4VisualEncoding",
+        frozenset({"vit-llama"}),
+        marker=r"^llama_dim_mapper1\.weight$",
+        rename=(
+            *_TO_ENCODER,
+            (r"^llama_dim_mapper1\.", "to_llama."),
+            (r"^llama_dim_mapper2\.", "from_llama."),
+            (r"^llama\.layers\.0\.(?:attention\.)?", "llama.block."),
+            (r"\.feed_forward\.w1\.", ".gate."),
+            (r"\.feed_forward\.w3\.", ".up."),
+            (r"\.feed_forward\.w2\.", ".down."),
+        ),
     ),
     KeyMap(
         "VideoMAE fine-tuned",
@@ -225,8 +242,9 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         frozenset({"vivit"}),
         marker=_IMAGE_VIT_MARKER,
         rename=((r"^(blocks|norm|cls_token|pos_embed)\b", r"spatial.\1"),),
+        adapt=start_temporal_encoder,
         unused=_IMAGE_VIT_UNUSED,
-        missing=r"^(?:temporal|head)\.",
+        missing=r"^(?:temporal|head)\.|^spatial\.cls_token$",
     ),
     KeyMap(
         "image ViT",
@@ -235,7 +253,7 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         rename=((r"^(blocks|norm|cls_token|pos_embed)\b", r"spatial.\1"),),
         adapt=share_blocks,
         unused=_IMAGE_VIT_UNUSED,
-        missing=r"^(?:temporal|head)\.|\.mix_(?:logits|weights)$",
+        missing=r"^(?:temporal|head)\.|^spatial\.cls_token$|\.mix_(?:logits|weights)$",
     ),
     KeyMap(
         "vidpipe",

@@ -6,7 +6,7 @@ initialisation of tubelets from an image model, and section 4.2 for the baseline
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -24,11 +24,14 @@ class ViViTConfig(TubeletConfig):
         spatial_depth: blocks of the spatial encoder.
         temporal_depth: blocks of the temporal encoder; 0 has none, and classifies the mean of the tubelet-frames' tokens,
             whose order then says nothing.
+        temporal_init: `fresh` starts the temporal encoder at random, `copy` from the first blocks of the image model that
+            the spatial encoder is filled from.
     """
 
     num_frames: int = Field(default=32, ge=1)
     spatial_depth: int = Field(default=12, ge=1)
     temporal_depth: int = Field(default=4, ge=0)
+    temporal_init: Literal["fresh", "copy"] = "fresh"
 
 
 class ViViT(VideoModel):

@@ -226,7 +226,8 @@ def _unwrapped(raw: Any) -> Mapping[str, Any]:
 
 
 def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without prefixes that all keys have, in whatever order wrappers were put around the model."""
     for prefix in _PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+            return _stripped({key.removeprefix(prefix): tensor for key, tensor in state.items()})
     return state
