@@ -10,6 +10,7 @@ from models.narrow import narrow_model
 from models.parity import TOLERANCE, assert_equal_classifier, read_out, torch_encoder
 from torch import Tensor
 
+from vidpipe.errors import CheckpointError
 from vidpipe.models import create_model
 from vidpipe.models.init import load_pretrained
 
@@ -25,6 +26,34 @@ def test_r2plus1d_equals_torchvision(tmp_path: Path) -> None:
         reference.fc.weight.mul_(100)
         model.fc.weight.mul_(100)
     assert_equal_classifier(model, reference, reference)
+
+
+def test_a_trunk_of_caffe2s_widths_equals_that_of_ig65m(tmp_path: Path) -> None:
+    """Whose published files have these numbers of channels, and this epsilon."""
+    from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
+
+    layers = (1, 2, 1, 1)
+    reference = VideoResNet(BasicBlock, [Conv2Plus1D] * 4, list(layers), R2Plus1dStem, num_classes=359)
+    for stage, planes, between in (
+        (reference.layer2, 128, 288),
+        (reference.layer3, 256, 576),
+        (reference.layer4, 512, 1152),
+    ):
+        stage[0].conv2[0] = Conv2Plus1D(planes, planes, between)
+    for module in reference.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.eps = 1e-3
+    torch.save(reference.eval().state_dict(), tmp_path / "ig65m.pth")
+    config = {"num_frames": 8, "image_size": 32, "layers": layers}
+    model = create_model("r2plus1d-bert", num_classes=5, caffe2=True, **config).eval()
+    assert all(not name.startswith("trunk.") for name in load_pretrained(model, str(tmp_path / "ig65m.pth")).fresh)
+    video = torch.randn(1, 3, 8, 32, 32)
+    with torch.no_grad():
+        expected = reference.layer4(reference.layer3(reference.layer2(reference.layer1(reference.stem(video)))))
+        torch.testing.assert_close(model.trunk(video), expected, atol=TOLERANCE, rtol=TOLERANCE)
+    plain = create_model("r2plus1d-bert", num_classes=5, **config)
+    with pytest.raises(CheckpointError, match="made for another size of R2Plus1DBert"):
+        load_pretrained(plain, str(tmp_path / "ig65m.pth"))
 
 
 def test_late_bert_reads_the_trunks_columns() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.utils.checkpoint
@@ -27,12 +27,15 @@ class TrunkConfig(ModelConfig):
         image_size: H and W of the input clip.
         layers: residual blocks of the four stages; (3, 4, 6, 3) is R(2+1)D-34.
         width: channels of the first stage; each following one has twice as many.
+        caffe2: shaped as IG65M's weights are, which come from Caffe2: the second convolutions of blocks that halve the picture
+            are a little wider than torchvision's, and batch norms have an epsilon of 1e-3.
         any_size: accept any T, H and W.
     """
 
     image_size: int = Field(default=112, ge=8)
     layers: tuple[int, int, int, int] = (2, 2, 2, 2)
     width: int = Field(default=64, ge=1)
+    caffe2: bool = False
     any_size: bool = False
 
     @property
@@ -82,7 +85,8 @@ class R2Plus1DTrunk(nn.Module):
         for stage, length in enumerate(config.layers):
             planes, stride = config.width * 2**stage, 1 if stage == 0 else 2
             blocks = [
-                self._block(channels if i == 0 else planes, planes, stride if i == 0 else 1) for i in range(length)
+                self._block(channels if i == 0 else planes, planes, stride if i == 0 else 1, caffe2=config.caffe2)
+                for i in range(length)
             ]
             if left > 0:
                 setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks[:left]))
@@ -92,14 +96,19 @@ class R2Plus1DTrunk(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm3d) and config.caffe2:
+                module.eps = 1e-3
 
     @staticmethod
-    def _block(inplanes: int, planes: int, stride: int) -> nn.Module:
+    def _block(inplanes: int, planes: int, stride: int, *, caffe2: bool) -> nn.Module:
         downsample = None
         if stride != 1 or inplanes != planes:
             conv = nn.Conv3d(inplanes, planes, kernel_size=1, stride=(stride, stride, stride), bias=False)
             downsample = nn.Sequential(conv, nn.BatchNorm3d(planes))
         block: nn.Module = BasicBlock(inplanes, planes, Conv2Plus1D, stride, downsample)
+        if caffe2 and inplanes != planes:
+            second = cast(nn.Sequential, block.get_submodule("conv2"))
+            second[0] = Conv2Plus1D(planes, planes, 9 * planes // 4)
         return block
 
     def forward(self, video: Tensor) -> Tensor:
