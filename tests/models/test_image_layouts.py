@@ -153,6 +153,18 @@ def test_the_temporal_encoder_may_start_as_the_first_spatial_blocks(tmp_path: Pa
     assert "temporal.blocks.0.mlp.fc1.weight" in load_pretrained(narrow_model(name, spatial_depth=4), path).fresh
 
 
+def test_joint_attention_starts_with_an_images_positions_in_every_frame(tmp_path: Path) -> None:
+    vit = image_vit(img_size=64)
+    model = narrow_model("vivit-joint", depth=3)
+    report = load_pretrained(model, saved(vit.state_dict(), tmp_path / "vit.pth"))
+    assert report.fresh == ("head.weight", "head.bias")
+    positions = resample_space(vit.pos_embed, (4, 4), num_prefix=1)
+    frames = model.encoder.pos_embed[:, 1:].unflatten(1, (2, 16))
+    assert torch.equal(frames, positions[:, None, 1:].expand_as(frames))
+    assert same(model, "encoder.blocks.2.mlp.fc2.weight", vit.blocks[2].mlp.fc2.weight)
+    assert same(model, "encoder.norm.weight", vit.norm.weight)
+
+
 def test_hugging_faces_resnet_gives_the_same_features(tmp_path: Path) -> None:
     config = transformers.ResNetConfig(depths=[1, 2, 1, 1])
     reference = shaken(transformers.ResNetForImageClassification(config))

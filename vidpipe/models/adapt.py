@@ -5,6 +5,7 @@ Each function takes a state with the model's names, and the model that is to be 
 
 from __future__ import annotations
 
+import math
 import re
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from vidpipe.models.base import VideoModel
 from vidpipe.models.mini_vivit import MiniViViTConfig
+from vidpipe.models.positions import resample_space
 from vidpipe.models.timesformer import TimeSformerConfig
 from vidpipe.models.vit_llama import ViTLlamaConfig
 from vidpipe.models.vivit import ViViTConfig
+from vidpipe.models.vivit_joint import ViViTJointConfig
 
 State = dict[str, Tensor]
 
@@ -64,6 +67,18 @@ def start_temporal_encoder(state: State, model: VideoModel) -> State:
         if found and int(found[1]) < config.temporal_depth:
             copies[key.replace("spatial", "temporal", 1)] = tensor
     return {**state, **copies}
+
+
+def repeat_positions(state: State, model: VideoModel) -> State:
+    """An image's positions for every tubelet-frame (Arnab et al., 2021, section 3.4)."""
+    config, name = model.config, "encoder.pos_embed"
+    assert isinstance(config, ViViTJointConfig)
+    frames, rows, columns = config.grid
+    given = state.get(name)
+    if given is None or math.isqrt(given.shape[1] - 1) ** 2 != given.shape[1] - 1:
+        return state
+    positions = resample_space(given, (rows, columns), num_prefix=1)
+    return {**state, name: torch.cat([positions[:, :1], positions[:, 1:].repeat(1, frames, 1)], dim=1)}
 
 
 def share_blocks(state: State, model: VideoModel) -> State:

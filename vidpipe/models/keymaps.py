@@ -16,6 +16,7 @@ from vidpipe.models.adapt import (
     drop_later_blocks,
     from_flax,
     fuse_qkv,
+    repeat_positions,
     share_blocks,
     start_temporal,
     start_temporal_encoder,
@@ -131,7 +132,7 @@ _SCENIC: Rename = (
 )
 _TO_ENCODER: Rename = ((r"^(patch_embed|blocks|norm)\.", r"encoder.\1."),)
 _TO_JOINT_ENCODER: Rename = ((r"^(blocks|norm|cls_token|pos_embed)\b", r"encoder.\1"),)
-FROM_IMAGES = frozenset({"vivit", "mini-vivit", "timesformer", "resnet-temporal"})
+FROM_IMAGES = frozenset({"vivit", "vivit-joint", "mini-vivit", "timesformer", "resnet-temporal"})
 """Families that are filled from image models too, in timm's names."""
 _VIDEOMAE = frozenset({"videomae", "vit-llama"})
 _LLAMA_PARTS = r"^(?:to_llama|from_llama|llama)\."
@@ -245,6 +246,15 @@ KEY_MAPS: tuple[KeyMap, ...] = (
         adapt=start_temporal_encoder,
         unused=_IMAGE_VIT_UNUSED,
         missing=r"^(?:temporal|head)\.|^spatial\.cls_token$",
+    ),
+    KeyMap(
+        "image ViT",
+        frozenset({"vivit-joint"}),
+        marker=_IMAGE_VIT_MARKER,
+        rename=_TO_JOINT_ENCODER,
+        adapt=repeat_positions,
+        unused=_IMAGE_VIT_UNUSED,
+        missing=r"^head\.|^encoder\.cls_token$",
     ),
     KeyMap(
         "image ViT",
