@@ -39,7 +39,7 @@ def test_rows_with_everything_that_spreadsheets_do_to_them(make_files: Make) -> 
     assert listing.splits == ("train", "val", "unseen_people")
     assert listing.counts == {
         **{"missing": 1, "duplicates": 1, "extra_videos": 1, "other_files": 1},
-        **{"byte_order_marks": 1, "crlf_lines": 9, "quoted_values": 3},
+        **{"byte_order_marks": 1, "crlf_lines": 9, "quoted_values": 3, "classes_without_train": 1},
     }
     assert any("gone.mp4" in note for note in listing.notes)
 
@@ -155,6 +155,25 @@ def test_an_absolute_path_inside_the_source_is_taken(make_files: Make) -> None:
     source = make_files("x/a.mp4")
     (source / "labels.csv").write_text(f"path,label\n{source}/x/a.mp4,run\n")
     assert Csv().scan(source).videos == (Video("x/a.mp4", "run", "train"),)
+
+
+@pytest.mark.parametrize("path", ["a", "A.AVI", "train/a.avi", "a.mp4"])
+def test_the_note_on_a_missing_video_names_one_of_nearly_that_path(make_files: Make, path: str) -> None:
+    source = make_files("x/a.avi", "x/a.txt", "b.avi")
+    (source / "labels.csv").write_text(f"path,label\n{path},run\n")
+    with pytest.raises(DatasetError, match=rf"the first is '{path}' \(there is 'x/a.avi'\), from labels.csv line 2"):
+        Csv().scan(source)
+    (source / "labels.csv").write_text(f"path,label\n{path},run\nb.avi,run\n")
+    assert (
+        f"1 annotated videos are not in the folder, the first is {path!r} (there is 'x/a.avi')"
+        in Csv().scan(source).notes
+    )
+
+
+def test_columns_that_are_not_read_are_named(make_files: Make) -> None:
+    source = make_files("a.mp4")
+    (source / "labels.csv").write_text("path,label,start,end\na.mp4,run,1,2\n")
+    assert Csv().scan(source).notes == ("columns other than path, label and split are not read: start, end",)
 
 
 def test_a_missing_table_is_refused(make_files: Make) -> None:

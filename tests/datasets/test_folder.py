@@ -63,6 +63,36 @@ def test_splits_without_class_folders_are_not_taken_for_classes(make_files: Make
     assert Folder(layout="class").scan(source).classes == ("train", "val")
 
 
+@pytest.mark.parametrize(
+    ("files", "advice"),
+    [
+        (("data/train/run/a.mp4", "data/val/run/b.mp4"), "'data/train'; .*: name .*/source/data with --source"),
+        (("run/train/a.mp4", "jump/test/b.mp4", "jump/c.mp4"), "'jump/test'; expected SPLIT/CLASS/video.mp4, or"),
+    ],
+)
+def test_splits_below_the_first_folders_are_not_mixed(make_files: Make, files: tuple[str, ...], advice: str) -> None:
+    source = make_files(*files)
+    with pytest.raises(DatasetError, match=f"{advice}.*--set layout=class"):
+        Folder().scan(source)
+    assert Folder(layout="class").scan(source).splits == ("train",)
+    assert Folder().scan(make_files("vehicles/train/d.mp4", "vehicles/bus/e.mp4")).classes  # one that is not all splits
+
+
+def test_class_folders_without_videos_are_named(make_files: Make) -> None:
+    source = make_files("train/run/deep/a.mp4", "train/jump/notes.txt", "val/run/b.mp4", "lists/x/splits.txt")
+    (source / "val" / "swim").mkdir()
+    listing = Folder().scan(source)
+    assert listing.classes == ("run",)
+    assert listing.counts["folders_without_videos"] == 2
+    assert "2 folders hold no video, so that they are no classes; the first is 'train/jump'" in listing.notes
+
+
+def test_classes_that_train_lacks_are_named(make_files: Make) -> None:
+    listing = Folder().scan(make_files("train/run/a.mp4", "val/run/b.mp4", "val/jump/c.mp4"))
+    assert listing.notes == ("1 classes have videos, but none in train to learn from; the first is 'jump'",)
+    assert Folder().scan(make_files("train/jump/d.mp4")).notes == ()
+
+
 def test_videos_outside_class_folders_are_counted_and_named(make_files: Make) -> None:
     listing = Folder().scan(make_files("run/a.mp4", "stray.mp4"))
     assert len(listing.videos) == 1

@@ -41,7 +41,9 @@ class Csv(DatasetFormat):
         builder = ListingBuilder(tree, classes=self.classes)
         builder.ignore_tables([annotations])
         table = read_csv(annotations, builder, required=("path", "label"), delimiter=self.delimiter)
+        unread: list[str] = []
         for where, row in table:
+            unread = [name for name in row if name not in {"path", "label", "split", ""}]
             path = row["path"] if row["path"] in tree else row["path"].strip()
             if not path:
                 builder.bad_row(where, "the path is empty")
@@ -52,6 +54,8 @@ class Csv(DatasetFormat):
                 split=split_name(row.get("split", ""), where=where),
                 where=where,
             )
+        if unread:
+            builder.note(f"columns other than path, label and split are not read: {', '.join(unread)}")
         labels = builder.labels
         if builder.class_list is not None or not all(_WHOLE_NUMBER.fullmatch(label) for label in labels):
             return builder.build()

@@ -60,6 +60,13 @@ def list_folders(tree: SourceTree, *, layout: Literal["auto", "split", "class"],
             continue
         split = split_name(parts[0], where=f"folder {parts[0]!r}") if depth == 2 else "train"
         builder.add(path, parts[depth - 1], split=split, where=f"folder {'/'.join(parts[:depth])!r}")
+    tops = {path.split("/")[0] for path in videos}
+    full = {"/".join(path.split("/")[:depth]) for path in videos}
+    beside = [folder for folder in tree.folders if folder.count("/") == depth - 1 and folder not in full]
+    empty = [folder for folder in beside if depth == 1 or folder.split("/")[0] in tops]
+    if empty:
+        builder.count("folders_without_videos", len(empty))
+        builder.note(f"{len(empty)} folders hold no video, so that they are no classes; the first is {empty[0]!r}")
     if len(stray) == len(videos):
         expected = "SPLIT/CLASS/video.mp4" if depth == 2 else "CLASS/video.mp4"
         raise DatasetError(
@@ -91,5 +98,13 @@ def _has_splits(tree: SourceTree, layout: str) -> bool:
         raise DatasetError(
             f"source {tree.root}: folders {', '.join(sorted(splits))} look like splits, "
             f"but {', '.join(sorted(tops - splits)[:3])} does not; set layout to split or class"
+        )
+    below = {tuple(parts[:2]) for parts in paths if len(parts) > 2}
+    if below and all(known_split(name) for _, name in below):
+        top, name = min(below)
+        raise DatasetError(
+            f"source {tree.root}: folders below the first ones look like splits, such as {f'{top}/{name}'!r}; expected "
+            f"SPLIT/CLASS/video.mp4{f' in it: name {tree.root / top} with --source' if len(tops) == 1 else ''}, or, if they belong "
+            "to classes, --set layout=class"
         )
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ class ListingBuilder:
         if not found:
             raise DatasetError(
                 f"source {self._tree.root}: none of the {len(videos)} annotated videos is there; the first is "
-                f"{videos[0].path!r}, from {self._rows[videos[0].path, videos[0].split][1]}"
+                f"{videos[0].path!r}{self._alike(videos[0].path)}, from {self._rows[videos[0].path, videos[0].split][1]}"
             )
         names = self._classes(classes, sort_key)
         if expected_classes not in {None, len(names)}:
@@ -137,6 +138,7 @@ class ListingBuilder:
         self._count_files(videos)
         self._counts["in_several_splits"] = self._num_in_several_splits()
         self._counts["missing"] = len(missing)
+        self._counts["classes_without_train"] = len(self._untrained())
         annotated = {video.path for video in missing}
         broken = [path for path in self._tree.broken_links if path not in annotated]
         self._counts["broken_links"] = len(broken)
@@ -172,6 +174,23 @@ class ListingBuilder:
             if path not in used:
                 self._counts["extra_videos" if is_video(path) else "other_files"] += 1
 
+    def _alike(self, missing: str) -> str:
+        """For people: a video whose name differs from a missing one's in folder, case or extension alone."""
+        name = posixpath.basename(missing).casefold()
+        stems = {name, posixpath.splitext(name)[0]}
+        alike = (
+            path
+            for path in self._tree.files
+            if is_video(path) and posixpath.splitext(posixpath.basename(path).casefold())[0] in stems
+        )
+        found = next(alike, None)
+        return f" (there is {found!r})" if found else ""
+
+    def _untrained(self) -> list[str]:
+        """Classes that have videos, but none in train, where train has any."""
+        trained = {label for (_, split), (label, _) in self._rows.items() if split == "train"}
+        return sorted(self.labels - trained) if trained else []
+
     def _num_in_several_splits(self) -> int:
         """Rows of a file, under this path or another that links to it, that an earlier row has in another split."""
         split_of: dict[str, str] = {}
@@ -179,7 +198,8 @@ class ListingBuilder:
 
     def _sentences(self, missing: Sequence[Video], broken: Sequence[str]) -> Iterable[str]:
         if missing:
-            yield f"{len(missing)} annotated videos are not in the folder, the first is {missing[0].path!r}"
+            first = missing[0].path
+            yield f"{len(missing)} annotated videos are not in the folder, the first is {first!r}{self._alike(first)}"
         if broken:
             yield f"{len(broken)} links lead nowhere and are left out, the first is {broken[0]!r}"
         if self._counts["bad_rows"]:
@@ -192,6 +212,8 @@ class ListingBuilder:
             yield f"{self._counts['extra_videos']} video files in the folder have no annotation and are left out"
         if self._counts["classes_without_videos"]:
             yield f"{self._counts['classes_without_videos']} classes have no annotated video"
+        if untrained := self._untrained():
+            yield f"{len(untrained)} classes have videos, but none in train to learn from; the first is {untrained[0]!r}"
 
 
 def read_classes(tree: SourceTree, value: str, findings: Findings) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ class SourceTree:
         self._outside: dict[str, str] = {}
         self._broken: dict[str, str] = {}
         self._links: dict[str, str] = {}
+        self._folders: list[str] = []
         self._files: set[str] = set(self._walk("", ancestors=(str(self.root),)))
 
     def __contains__(self, path: str) -> bool:
@@ -46,6 +47,11 @@ class SourceTree:
     def files(self) -> list[str]:
         """Relative paths of all files, sorted."""
         return sorted(self._files)
+
+    @property
+    def folders(self) -> list[str]:
+        """Relative paths of all folders, sorted."""
+        return sorted(self._folders)
 
     @property
     def broken_links(self) -> list[str]:
@@ -188,6 +194,7 @@ class SourceTree:
                 if entry.is_symlink():
                     self._links[path] = posixpath.relpath(real, self.root) if _is_below(real, str(self.root)) else real
                 if entry.is_dir():
+                    self._folders.append(path)
                     yield from self._walk(path, ancestors=(*ancestors, real))
                 elif entry.is_file():
                     yield path
