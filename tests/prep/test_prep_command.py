@@ -160,7 +160,7 @@ def test_a_finished_data_set_is_left_alone(motion_shards: Path, vidpipe: RunComm
     again = vidpipe(*command, "--json")
     assert again.code == 0 and json.loads(again.out)["made_shards"] == 0
     other = vidpipe(*command, "--frames", 3)
-    assert other.code == 1 and "made from other videos or other options" in other.err
+    assert other.code == 1 and "made from other videos or other options (frames was 16, is 3); choose" in other.err
     assert contents(motion_shards) == before
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import Listing, in_words
 from vidpipe.prep.estimate import VideoCost, estimate, schedule_seconds
+from vidpipe.prep.finish import resolved_recipe
 from vidpipe.prep.header_sample import HeaderSample, sample_headers
 from vidpipe.prep.plan import SplitPlan, make_plan, slice_of
 from vidpipe.prep.recipe import PrepRecipe
@@ -147,13 +148,14 @@ def forecast(job: PrepJob, listing: Listing) -> Forecast:
     """
     recipe = job.recipe
     plans = make_plan(recipe, listing, splits=job.splits or listing.splits, limit=job.limit)
+    resolved = resolved_recipe(recipe, job.options)
     paths = {plan.split: [video.path for shard in plan.shards for video in shard.videos] for plan in plans}
     sample = sample_headers(listing.root, paths)
     splits: dict[str, SplitForecast] = {}
     left: dict[tuple[str, str], VideoCost] = {}
     for plan in plans:
         costs = _Costs(sample, recipe, plan, paths[plan.split])
-        todo = [task.shard for task in SplitWork(plan, job.out / plan.split).refresh()]
+        todo = [task.shard for task in SplitWork(plan, job.out / plan.split, resolved).refresh()]
         left |= {(plan.split, shard.name): costs.together([video.path for video in shard.videos]) for shard in todo}
         splits[plan.split] = _split_forecast(plan, listing, costs.together(paths[plan.split]), len(todo))
     ours = [(shard.split, shard.name) for shard in slice_of(plans, job.task)]

@@ -92,8 +92,9 @@ def prepare(job: PrepJob, *, progress: Progress | None = None) -> PrepResult:
         progress.found(listing)
     check_splits(listing, job)
     plans = make_plan(job.recipe, listing, splits=listing.splits, limit=job.limit)
-    whole = output_hash(plans, name=job.name, recipe=resolved_recipe(job.recipe, job.options))
-    all_splits = [SplitWork(plan, job.out / plan.split) for plan in plans]
+    recipe = resolved_recipe(job.recipe, job.options)
+    whole = output_hash(plans, name=job.name, recipe=recipe)
+    all_splits = [SplitWork(plan, job.out / plan.split, recipe) for plan in plans]
     if not all((split.out / MANIFEST).is_file() for split in all_splits):
         _check_rows(listing, job.recipe.max_rejects)
     wanted = job.splits or listing.splits

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vidpipe.errors import ShardError
 from vidpipe.prep.finish import count, restated
@@ -17,6 +19,8 @@ from vidpipe.shards.manifest import Counts, Manifest, manifest_if_finished
 
 # What of a recipe decides which videos lie in which shard and how, besides what the manifest has in fields of its own.
 _PLAN_KEYS = ("seed", "shard_size_mb", "decoder", "strict")
+# What of a recipe decides nothing of a shard (but `normalize` of float16).
+_OTHER_KEYS = frozenset({"horizontal_flip", "max_rejects", "normalize", "timeout_seconds"})
 
 
 @dataclass(slots=True)
@@ -24,12 +28,14 @@ class SplitWork:
     """A split's plan and folder, and what was last seen there.
 
     Attributes:
+        recipe: as the manifest keeps it.
         manifest: set when it is complete.
         notes: sentences for people on what this run did to it beside making shards.
     """
 
     plan: SplitPlan
     out: Path
+    recipe: Mapping[str, Any]
     manifest: Manifest | None = None
     parts: dict[str, ShardPart] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -112,8 +118,12 @@ class SplitWork:
         manifest = manifest_if_finished(self.out)
         if manifest is None or self._is_of(manifest):
             return manifest
+        before, now = manifest.recipe, self.recipe
+        keys = [key for key in {**before, **now} if key not in _OTHER_KEYS and before.get(key) != now.get(key)]
+        others = "; ".join(f"{key} was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}" for key in keys)
         raise ShardError(
-            f"{self.out}: holds a finished data set that was made from other videos or other options; choose another --out, "
+            f"{self.out}: holds a finished data set that was made from other videos or other options"
+            f"{f' ({others})' if others else ''}; choose another --out, "
             "delete that folder first, or, if only rejected videos were mended or have arrived, use --retry-rejects"
         )
 
