@@ -28,7 +28,8 @@ def test_text_and_json_tell_what_became_of_a_mixed_data_set(tmp_path: Path, vidp
     (source / "labels.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
     prep = ("prep", "csv", "--source", source, "--out", out, "--frames", 4, "--fps", 10, "--crop", "80x64")
     how = ("--codec", "jpeg", "--quality", 80, "--set", "decoder=decord", "--max-rejects", "60%")
-    assert vidpipe(*prep, *how).code == 0
+    told = ("--set", "horizontal_flip=false", "--set", "normalize.mean=[0.5, 0.5, 0.5]")
+    assert vidpipe(*prep, *how, *told).code == 0
 
     shown = vidpipe("inspect", out, "--json")
     assert shown.code == 0
@@ -60,6 +61,7 @@ def test_text_and_json_tell_what_became_of_a_mixed_data_set(tmp_path: Path, vidp
         "  durations 1.0 to 3.0 s, median 2.0 s; 0.00 hours together",
         "  sources   96x64 (2), 128x64 (1); 25.00 (2), 10.00 (1) frames/s; h264 (2), mpeg2video (1)",
         f"  channels  mean {mean}, std {std} (measured)",
+        "  trainers  normalise by mean 0.500 0.500 0.500, std 0.229 0.224 0.225, and must not mirror clips",
         "  labels    3 classes: run (2), walk (1), swim (0)",
     ]
 

@@ -17,7 +17,7 @@ from vidpipe.report.contact_sheet import ClipRow, write_contact_sheet
 from vidpipe.shards.codecs import CodecSpec, stores_whole_videos
 from vidpipe.shards.descriptions import COLUMNS, read_descriptions
 from vidpipe.shards.index import SamplesFile
-from vidpipe.shards.manifest import Manifest, load_manifest, split_folders
+from vidpipe.shards.manifest import Manifest, Normalization, load_manifest, split_folders
 
 LABELS_SHOWN = 12
 MAX_FRAMES = 64  # of a clip that the contact sheet chooses from
@@ -72,10 +72,17 @@ def _describe(manifest: Manifest) -> Iterator[str]:
         yield f"  durations {least:.1f} to {most:.1f} s, median {middle:.1f} s; {sources.seconds / 3600:.2f} hours together"
         yield f"  sources   {_some(sources.sizes)}; {_some(sources.fps)} frames/s; {_some(sources.codecs)}"
     if manifest.measured:
-        mean, std = manifest.measured.mean, manifest.measured.std
-        yield f"  channels  mean {' '.join(f'{v:.3f}' for v in mean)}, std {' '.join(f'{v:.3f}' for v in std)} (measured)"
+        yield f"  channels  {_channels(manifest.measured)} (measured)"
+    if not manifest.features:
+        flips = "may" if manifest.horizontal_flip else "must not"
+        yield f"  trainers  normalise by {_channels(manifest.normalization)}, and {flips} mirror clips"
     labels = dict(sorted(manifest.labels.items(), key=lambda item: (-item[1], item[0])))
     yield f"  labels    {len(labels)} classes: {_some(labels, shown=LABELS_SHOWN)}"
+
+
+def _channels(normalization: Normalization) -> str:
+    mean, std = (" ".join(f"{value:.3f}" for value in values) for values in (normalization.mean, normalization.std))
+    return f"mean {mean}, std {std}"
 
 
 def _codec(spec: CodecSpec) -> str:
