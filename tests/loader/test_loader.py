@@ -121,6 +121,12 @@ def test_batches_can_be_moved_by_those_who_move_batches(motion_shards: Path) -> 
     assert {tensor.device.type for tensor in tensors} == {"meta"} and batch.video.device.type == "cpu"
 
 
+def test_batches_show_themselves_in_a_line(motion_shards: Path) -> None:
+    with vidpipe.Loader(motion_shards, batch_size=4, size=32) as loader:
+        assert repr(next(iter(loader))) == "<Batch of [4, 3, 16, 32, 32] torch.float32 on cpu>"
+        assert repr(next(iter(loader.read_batches()))) == "<RawBatch of 4 clips, [16, 64, 72, 3]>"
+
+
 def test_resume_is_exact_even_at_another_world_size(motion_shards: Path, backend: str) -> None:
     def loader(**options: object) -> vidpipe.Loader:
         return vidpipe.Loader(motion_shards, size=32, augment="train", backend=backend, seed=7, **options)

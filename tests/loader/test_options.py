@@ -111,6 +111,7 @@ def test_what_a_launcher_says_wrongly(
         ("size", 0, "at least 1"),
         ("seed", 2**63, "2^63 - 1"),
         ("rank", 1, "0 to 0 (world_size 1)"),
+        ("options", {"check": "off"}, "vidpipe.LoaderOptions(...)"),
     ],
 )
 def test_wrong_arguments(motion_shards: Path, name: str, value: Any, expected: str) -> None:

@@ -60,6 +60,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.key)
 
+    def __repr__(self) -> str:
+        return f"<Batch of {list(self.video.shape)} {self.video.dtype} on {self.video.device}>"
+
 
 def clip_names(keys: Iterable[str], *, datasets: Iterable[int], numbers: Iterable[int]) -> list[str]:
     """Names for clips: their samples' keys, in front of them, from the second data set on, its number, and behind them, from
@@ -91,6 +94,9 @@ class RawBatch:
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def __repr__(self) -> str:
+        return f"<RawBatch of {len(self)} clips, {', '.join(sorted({str(list(clip.shape)) for clip in self.clips}))}>"
 
     @property
     def video(self) -> NDArray[np.uint8]:

@@ -96,7 +96,9 @@ class Loader:
         options: LoaderOptions | None = None,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
-        self.options = options or LoaderOptions()
+        self.options = LoaderOptions() if options is None else options
+        if not isinstance(self.options, LoaderOptions):
+            raise UsageError(f"options: got {options!r}, expected vidpipe.LoaderOptions(...)")
         ours = rank_and_world_size() if rank is None or world_size is None else (rank, world_size)
         self.rank = ours[0] if rank is None else rank
         self.world_size = ours[1] if world_size is None else world_size
