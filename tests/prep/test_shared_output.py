@@ -138,5 +138,13 @@ def test_a_file_in_the_place_of_the_folder_of_locks_is_an_error(tmp_path: Path) 
         pass
 
 
+@pytest.mark.timeout(20)
+def test_an_output_folder_behind_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "disk").symlink_to(tmp_path / "unmounted")
+    refused = pytest.raises(ShardError, match="can't be used: No such file or directory; name a folder that can be")
+    with refused, present(tmp_path / "disk" / "out", "plan"):
+        pass
+
+
 def _unexpected(done: VideoDone) -> None:
     raise AssertionError(f"{done.path} was decoded again")

@@ -6,6 +6,7 @@ alone at the output folder (see `present`).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from vidpipe.shards.layout import PARTS_FOLDER
 
 _GUARD = "guard"
 _RUNS = "runs"
+_TRIES = (
+    1000  # to make a folder, which the last run may have removed just now; a link on the way that leads nowhere stays
+)
 
 
 @contextmanager
@@ -109,15 +113,20 @@ def _remove_locks(out: Path) -> None:
 def _lock(folder: Path, name: str, operation: int) -> LockedFile | None:
     """The lock's file, locked; None if another holds it and `operation` doesn't wait."""
     path = _path(folder, name)
+    tries = 0
     while True:
-        with suppress(FileNotFoundError):  # the last run has removed the folder just now: make it anew
+        try:
             _make_folder(path.parent)
-            try:
-                file = open_locked(path, os.O_RDWR | os.O_CREAT, operation)
-            except BlockingIOError:
-                return None
-            if file is not None:
-                return file
+            file = open_locked(path, os.O_RDWR | os.O_CREAT, operation)
+        except BlockingIOError:
+            return None
+        except FileNotFoundError:
+            tries += 1
+            if tries == _TRIES:
+                raise
+            continue
+        if file is not None:
+            return file
 
 
 def _make_folder(folder: Path) -> None:
@@ -127,7 +136,7 @@ def _make_folder(folder: Path) -> None:
     except FileExistsError:
         if folder.exists() and not folder.is_dir():
             raise
-        raise FileNotFoundError(folder) from None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder)) from None
 
 
 def _path(folder: Path, name: str) -> Path:
