@@ -138,3 +138,5 @@ def test_an_ffmpeg_that_knows_too_little_isnt_taken_for_damage() -> None:
     )
     assert type(failure(said.encode(), 234)) is VidpipeError and "too old" in str(failure(said.encode(), 234))
     assert isinstance(failure(b"[h264 @ 0x1] Invalid NAL unit size", 69), VideoError)
+    killed = failure(b"", -9)
+    assert isinstance(killed, VideoError) and killed.reason == "crash" and "SIGKILL" in str(killed)

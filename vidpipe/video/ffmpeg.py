@@ -96,11 +96,11 @@ def failure(stderr: bytes, returncode: int) -> Exception:
     its own threads come in any order.
 
     Returns:
-        VideoError: reason `damaged`, or `crashed` when a signal ended it.
+        VideoError: reason `damaged`, or `crash` when a signal ended it.
         VidpipeError: this ffmpeg lacks an option or filter that is used here.
     """
     if returncode < 0:
-        return VideoError("crashed", f"ffmpeg was ended by {signal.Signals(-returncode).name}", stage="decode")
+        return VideoError("crash", f"ffmpeg was ended by {signal.Signals(-returncode).name}", stage="decode")
     text = _ADDRESS.sub("", stderr.decode("utf-8", "replace"))
     lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     from_libraries = [line for line in lines if line.startswith("[") and not line.startswith(_PROGRAM_LINES)]

@@ -95,7 +95,7 @@ class FfmpegRun:
         """Wait for its end; what it still writes is thrown away.
 
         Raises:
-            VideoError: it failed: reason `damaged` or `crashed`, stage `decode`.
+            VideoError: it failed: reason `damaged` or `crash`, stage `decode`.
             VidpipeError: this ffmpeg can't do what is needed.
         """
         while self._stdout.read(_PIPE_BYTES):
