@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from isal import isal_zlib
@@ -13,21 +12,18 @@ from vidpipe.errors import ShardError
 Buffer = bytes | bytearray | memoryview
 
 
-def crc32(content: Buffer) -> int:
-    """CRC-32 as in zlib, gzip and PNG, 0 to 2^32 - 1."""
-    return isal_zlib.crc32(content)
+def crc32(content: Buffer, before: int = 0) -> int:
+    """CRC-32 as in zlib, gzip and PNG, 0 to 2^32 - 1; of what stands before it too, given the CRC-32 of that."""
+    return isal_zlib.crc32(content, before)
 
 
-def crc32_of_all(parts: Iterable[tuple[int, int]]) -> int:
-    """CRC-32 of parts that stand one behind the other, of which each one's own CRC-32 and size in bytes are known.
+def crc32_after(before: int, known: int, size: int) -> int:
+    """CRC-32 of something and what stands behind it, of which its own CRC-32 and size in bytes are known.
 
     So what was read at once is checked at once: each checksum of more than 5 KB that is computed lets go of Python's lock, and
     getting it back takes longer than computing it where many threads want it.
     """
-    whole = 0  # of nothing
-    for crc, size in parts:
-        whole = isal_zlib.crc32_combine(whole, crc, size)
-    return whole
+    return isal_zlib.crc32_combine(before, known, size)
 
 
 def file_sha256(path: Path) -> str:

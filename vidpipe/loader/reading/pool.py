@@ -127,9 +127,8 @@ class ReadPool:
         self._processes = processes
         self._buffers = BufferPool(processes.memory.allocate if processes else allocate, step=BUFFER_STEP)
         self._memory = ThreadMemory()
-        self._threads = threads
-        # So few that all batches under way together keep every process busy: each is sent and waited for by a thread of this one.
-        self._jobs = -(-threads // batches)
+        # So few tasks of a batch that all under way together keep every thread busy: each costs handing over and waiting.
+        self._tasks = -(-threads // batches)
         self._executor = _single_threaded_workers(threads)
 
     @property
@@ -158,14 +157,16 @@ class ReadPool:
                 return self._reader.read_stored(sample, frames)
             return self._reader.read(sample, frames, out)
 
-        def space(request: Request, size: int) -> int:
-            """Bytes of the buffer for a request, whose frames take `size`; what is stored the threads put elsewhere."""
-            if not stays_stored(request.sample):
-                return size
-            return self._reader.stored_bytes(request.sample, request.frames) if self._processes else 0
-
-        sizes = [self._size(request) for request in requests]
-        room = [aligned(space(request, size)) for request, size in zip(requests, sizes, strict=True)]
+        sizes = [
+            self._reader.stored_bytes(request.sample, request.frames)
+            if stays_stored(request.sample)
+            else self._size(request)
+            for request in requests
+        ]
+        room = [
+            0 if stays_stored(request.sample) and not self._processes else aligned(size)  # the threads put it elsewhere
+            for request, size in zip(requests, sizes, strict=True)
+        ]
         *starts, end = itertools.accumulate(room, initial=0)
         buffer = self._buffers.take(end)
 
@@ -185,7 +186,7 @@ class ReadPool:
 
         if self._processes is None:
             return Reading(buffer, starts, self._share_out(sizes, serve))
-        together = -(-len(requests) // self._jobs)
+        together = -(-len(requests) // self._tasks)
         return Reading(buffer, starts, self._submit(serve_by_process, len(requests), together))
 
     def process(
@@ -224,9 +225,9 @@ class ReadPool:
         """Call `serve` for each place in the pool's threads, for several small samples in one task.
 
         Args:
-            sizes: of each place's frames in bytes.
+            sizes: of what is read for each place, in bytes.
         """
-        together = max(1, min(TASK_BYTES // max(sizes), -(-len(sizes) // self._threads)))
+        together = max(1, min(TASK_BYTES // max(sizes), -(-len(sizes) // self._tasks)))
 
         def serve_all(group: range) -> list[R]:
             return [serve(place) for place in group]

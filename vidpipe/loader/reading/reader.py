@@ -17,7 +17,7 @@ from vidpipe.files import OpenFile
 from vidpipe.loader.reading.buffers import BufferPool
 from vidpipe.loader.reading.locations import SampleLocations
 from vidpipe.loader.reading.open_shards import MAX_OPEN_SHARDS, OpenShards, ShardOpener, read_error, shards_in
-from vidpipe.shards.checksum import crc32, crc32_of_all
+from vidpipe.shards.checksum import crc32, crc32_after
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part
 from vidpipe.shards.manifest import Manifest
@@ -199,14 +199,14 @@ class ClipReader:
 
     def _expected_crc32(self, location: _Location, run: _Run, content: memoryview) -> int:
         """Of a run whose parts are what was written; what lies between them may be anything."""
-        first, checksums = int(self._index.crc_start[location.sample]), self._index.crc32
-        known, end = [], 0
+        first = int(self._index.crc_start[location.sample])
+        whole, end = 0, 0
         for (_, _, size, number), start in run.parts:
             if start > end:
-                known.append((crc32(content[end:start]), start - end))
-            known.append((int(checksums[first + number]), size))
+                whole = crc32(content[end:start], whole)
+            whole = crc32_after(whole, int(self._index.crc32[first + number]), size)
             end = start + size
-        return crc32_of_all(known)
+        return whole
 
     def _fill(self, location: _Location, view: memoryview, offset: int) -> None:
         """Read as much as `view` holds."""
