@@ -112,7 +112,7 @@ def test_what_rows_gave_is_told_at_once_and_none_takes_much_longer_than_there_is
     with Course(deadline=time.monotonic() + 600, progress=told.append) as course:
         assert course.row("hangs", partial(time.sleep, 60)) is None
     (row,) = course.left_out
-    assert row.reason.startswith("no result within")
+    assert row.reason.startswith("no answer within")
 
 
 def test_nothing_that_rows_are_forked_from_looks_for_a_gpu() -> None:

@@ -1,4 +1,4 @@
-"""Nothing is left behind: ends all arms' processes when the benchmark's own is gone, however it went.
+"""Nothing is left behind: ends all processes of a benchmark when its own is gone, however it went.
 
 A frozen process would neither see that its pipe has closed nor end by itself.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.resource_tracker import ensure_running
 from typing import Self
 
 
@@ -22,7 +24,8 @@ class Guard:
         theirs: Connection[None, int]
         self._pipe, theirs = multiprocessing.Pipe()
         self._process = context.Process(target=_watch, args=(theirs,), daemon=True)
-        self._process.start()
+        with deaf_to_interrupts():  # what all others are forked from begins here, too
+            self._process.start()
         theirs.close()
 
     def add(self, group: int) -> None:
@@ -41,8 +44,18 @@ class Guard:
         self._process.join()
 
 
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """What is started within the block never hears of Ctrl-C, which is left to this process."""
+    ensure_running()  # multiprocessing's tracker: it would be started within, and then signals be let through again
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def _watch(pipe: Connection[None, int]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     groups: set[int] = set()
     with suppress(EOFError, ConnectionResetError):
         while True:

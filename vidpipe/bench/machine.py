@@ -14,9 +14,10 @@ from pathlib import Path
 import vidpipe
 from vidpipe.cores import usable_cores
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "simplejpeg", "decord2", "decord", "av")
-_PEERS = ("webdataset", "litdata", "mosaicml-streaming", "torchcodec")
-_DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
+_PACKAGES = (
+    *("torch", "torchvision", "timm", "numpy", "simplejpeg", "decord2", "decord", "av"),
+    *("nvidia-dali-cuda130", "nvidia-dali-cuda120", "webdataset", "litdata", "mosaicml-streaming", "torchcodec"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def describe_machine() -> Machine:
 def package_versions() -> dict[str, str]:
     """Versions of Python and of what the arms use; packages that aren't installed are left out."""
     versions = {"python": platform.python_version(), "vidpipe": vidpipe.__version__}
-    for name in (*PACKAGES, *_DALI, *_PEERS):
+    for name in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions

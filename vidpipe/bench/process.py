@@ -1,4 +1,4 @@
-"""A process that an arm lives in: with all that it starts it is one group, which is measured, frozen and ended as a whole.
+"""A process that works for a benchmark: with all that it starts it is one group, which is measured, frozen and ended as a whole.
 
 A frozen arm (SIGSTOP) neither takes time from the others nor prepares batches ahead that its next turn would get for nothing: each
 turn goes on where the last one stopped, in full flow.
@@ -19,25 +19,29 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from vidpipe.bench.guard import Guard
+from vidpipe.bench.guard import Guard, deaf_to_interrupts
 from vidpipe.bench.usage import Usage, group_usage
 from vidpipe.errors import VidpipeError
+
+MESSAGE_ENDS = (
+    160  # characters of both ends of a long message; DALI's and LitData's say last what happened, after a stack
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An error on its way out of an arm's process, other than a VidpipeError: in one line and in full."""
+    """An error on its way out of a process, other than a VidpipeError: in one line and in full."""
 
     message: str
     trace: str
 
 
-class ArmProcess:
-    """Runs `main(pipe, *arguments)`, which sends its answers by `outcome`, for instance `serve`. What it prints goes to a log.
+class GroupProcess:
+    """Runs `main(pipe, *arguments)`, `serve` or `answer`. What it prints goes to a log. A context manager, which kills it.
 
     Args:
         name: of the arm, for messages.
@@ -53,7 +57,7 @@ class ArmProcess:
         main: Callable[..., None],
         *arguments: object,
         guard: Guard,
-        start: Literal["spawn", "forkserver"],
+        start: Literal["spawn", "forkserver"] = "forkserver",
         patience_seconds: float | None = None,
     ) -> None:
         self.name, self._guard, self._patience_seconds = name, guard, patience_seconds
@@ -61,9 +65,16 @@ class ArmProcess:
         self._pipe, theirs = Pipe()
         context: Any = multiprocessing.get_context(start)
         self._process: BaseProcess = context.Process(target=_run, args=(main, theirs, self._log.name, *arguments))
-        self._process.start()
+        with deaf_to_interrupts():
+            self._process.start()
         theirs.close()
         guard.add(self.group)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     @property
     def group(self) -> int:
@@ -91,10 +102,10 @@ class ArmProcess:
         Raises:
             VidpipeError: the one that it sends, or it raised another error, died, or takes too long.
         """
-        where = f"{self.name}: {what}: " if what else f"{self.name}: "
+        where = "".join(f"{part}: " for part in (self.name, what) if part)
         try:
             if not self._pipe.poll(self._patience_seconds):
-                raise VidpipeError(f"{where}no answer within {self._patience_seconds:g} s")
+                raise VidpipeError(f"{where}no answer within {self._patience_seconds:.0f} s{self._last_words()}")
             answer = self._pipe.recv()
         except (EOFError, ConnectionResetError) as error:
             self._process.join()
@@ -107,9 +118,9 @@ class ArmProcess:
             raise VidpipeError(f"{where}{answer.message}") from RuntimeError(answer.trace)
         return answer
 
-    def join(self) -> None:
-        """Wait for its end."""
-        self._process.join()
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for its end, no longer than that."""
+        self._process.join(seconds)
 
     def freeze(self) -> None:
         """Stop the group where it is."""
@@ -142,14 +153,9 @@ class ArmProcess:
         return f": {said[-1].strip()[:300]}" if said else ""
 
 
-def outcome(work: Callable[[], object]) -> object:
-    """What an arm's process sends: what `work` gives, or the error that it raises."""
-    try:
-        return work()
-    except VidpipeError as error:
-        return error
-    except Exception as error:
-        return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}", traceback.format_exc())
+def answer(pipe: Connection[object, None], work: Callable[..., object], *arguments: object) -> None:
+    """Do one thing and end."""
+    pipe.send(_outcome(partial(work, *arguments)))
 
 
 def serve(
@@ -160,7 +166,20 @@ def serve(
     with suppress(EOFError, ConnectionResetError):
         while True:
             method, arguments = pipe.recv()
-            pipe.send(outcome(partial(method, host, *arguments)))
+            pipe.send(_outcome(partial(method, host, *arguments)))
+
+
+def _outcome(work: Callable[[], object]) -> object:
+    """What `work` gives, or the error that it raises."""
+    try:
+        return work()
+    except VidpipeError as error:
+        return error
+    except Exception as error:
+        message = " ".join(str(error).split())
+        if len(message) > 2 * MESSAGE_ENDS:
+            message = f"{message[:MESSAGE_ENDS]} ... {message[-MESSAGE_ENDS:]}"
+        return Failed(f"{type(error).__name__}: {message}", traceback.format_exc())
 
 
 def _run(main: Callable[..., None], pipe: Connection[Any, Any], log_path: str, *arguments: object) -> None:

@@ -13,7 +13,7 @@ class Usage:
     """What the processes of a group use together.
 
     Attributes:
-        cpu_seconds: since they began.
+        cpu_seconds: since they began, with those of their children that have ended.
         memory_bytes: of their own, without files and libraries that are mapped; None where the system doesn't tell.
         leader_bytes: what the group's first process has of that for itself alone.
     """
@@ -50,19 +50,22 @@ def group_cpu_seconds(group: int) -> float:
 
 
 def _cpu_seconds(folder: Path) -> float:
-    """Of a process."""
-    fields = (folder / "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Of a process, and of those of its children that have ended."""
+    return sum(map(int, _stat(folder)[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _group_members(group: int) -> list[Path]:
     members = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group:
+            if int(_stat(folder)[2]) == group:
                 members.append(folder)
     return members
+
+
+def _stat(folder: Path) -> list[str]:
+    """What the system says of a process, from its state on, which is the third field of proc(5)."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()
 
 
 def _own_bytes(folder: Path) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from vidpipe.bench.codecs.variants import Variant
 from vidpipe.bench.guard import Guard
 from vidpipe.bench.prep.arms import PREP
 from vidpipe.bench.prep.arms.base import PrepArmSetup
-from vidpipe.bench.prep.arms.vidpipe_prep import SHARDS, cut_into_shards
+from vidpipe.bench.prep.arms.vidpipe_prep import SHARDS
 from vidpipe.bench.prep.process import PrepRun, run_arm
 from vidpipe.bench.reports import LeftOut
 from vidpipe.bench.sources import lay_out
@@ -75,14 +75,12 @@ class Workshop:
             *(*variant.overrides, f"frames={frames or self.frames}", f"stride={stride or self.stride}", "clips=1"),
             *("crop=" + "x".join(map(str, CROP)), "layout=class", "max_rejects=1"),
         )
-        count = sum(1 for path in videos.rglob("*") if path.is_file())
-        _, size = cut_into_shards(overrides, videos=count, workers=self.workers)
         setup = PrepArmSetup(
             videos=videos,
             scratch=scratch,
             works=(),
             workers=self.workers,
-            overrides=(*overrides, size),
+            overrides=overrides,
         )
         run = run_arm(f"prep, {variant.name}", PREP, setup, guard=self._guard)
         return run, scratch / SHARDS / "train"

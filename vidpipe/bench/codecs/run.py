@@ -14,10 +14,8 @@ from vidpipe.bench.codecs.report import CodecReport
 from vidpipe.bench.codecs.variants import QUICK_VARIANTS, VARIANTS, find_variants
 from vidpipe.bench.guard import Guard
 from vidpipe.bench.machine import describe_machine, package_versions
-from vidpipe.bench.options import require_positive
-from vidpipe.bench.progress import Progress, to_stderr
+from vidpipe.bench.running import Progress, check_options, in_turn, to_stderr
 from vidpipe.bench.sources import choose_videos
-from vidpipe.bench.turns import in_turn
 from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError
 from vidpipe.recipes import nearest
@@ -63,7 +61,7 @@ class CodecBenchmark:
     variants: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        require_positive(
+        check_options(
             self, "codecs", "frames", "stride", "size", "workers", "rounds", "round_seconds", "limit", "min_videos"
         )
         if self.frames > MAX_FRAMES:

@@ -9,9 +9,8 @@ from pathlib import Path
 from vidpipe.bench.epoch.report import EpochReport
 from vidpipe.bench.epoch.session import EpochSession
 from vidpipe.bench.machine import describe_machine, package_versions
-from vidpipe.bench.options import require_positive
 from vidpipe.bench.prepared import prepare_again
-from vidpipe.bench.progress import Progress, to_stderr
+from vidpipe.bench.running import Progress, check_options, to_stderr
 from vidpipe.bench.selection import find_shards
 from vidpipe.bench.train_step import StandInStep, Step, TrainStep
 from vidpipe.cores import usable_cores
@@ -65,7 +64,7 @@ class EpochBenchmark:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        require_positive(self, "epoch", "gpu_rate", "videos", "batch_size", "size", "steps", "rounds", "workers")
+        check_options(self, "epoch", "gpu_rate", "videos", "batch_size", "size", "steps", "rounds", "workers")
 
 
 def run_epoch_benchmark(options: EpochBenchmark, *, progress: Progress = to_stderr) -> EpochReport:

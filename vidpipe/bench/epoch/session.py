@@ -16,9 +16,8 @@ from vidpipe.bench.epoch.report import EpochRow, EpochRun
 from vidpipe.bench.loader.arms.base import CENTER_CROP, RANDOM_CROP, Arm, ArmBatch, ArmSetup, Batches
 from vidpipe.bench.loader.arms.vidpipe_loader import VidpipeArm
 from vidpipe.bench.loader.proof import prove
-from vidpipe.bench.progress import Progress
+from vidpipe.bench.running import Progress, in_turn
 from vidpipe.bench.train_step import Step, cached_step_seconds, plain_batch
-from vidpipe.bench.turns import in_turn
 from vidpipe.errors import VidpipeError
 from vidpipe.loader import Batch
 from vidpipe.shards.index import read_samples

@@ -24,8 +24,8 @@ from vidpipe.bench.experiments.results import (
     finished_run,
     save_run,
 )
-from vidpipe.bench.progress import Progress, to_stderr
 from vidpipe.bench.reports import write_json
+from vidpipe.bench.running import Progress, to_stderr
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.recipes import nearest
 

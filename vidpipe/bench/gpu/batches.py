@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from vidpipe.bench.loader.arms.vidpipe_loader import long_epoch
 from vidpipe.errors import VidpipeError
 from vidpipe.loader import Loader, LoaderOptions
 from vidpipe.loader.options import Augment, Backend, Decode, Readers
+from vidpipe.shards.index import read_samples
 
 # Limits of the difference to the reference on the CPU, in normalised units: an 8-bit level is 0.0175, bfloat16 rounds by 0.008.
 MAX_DIFFERENCE = 0.045
@@ -174,7 +176,7 @@ def _loaded(
     folder: Path, device: Device, wanted: Wanted, backend: Backend, decode: Decode
 ) -> Iterator[Iterator[Tensor]]:
     with open_loader(long_epoch(folder, clips=EPOCH_CLIPS), device, wanted, backend, decode=decode) as loader:
-        yield (batch.video for _ in iter(int, 1) for batch in loader)
+        yield (batch.video for _ in itertools.count() for batch in loader)
 
 
 def _largest_difference(folder: Path, device: Device, wanted: Wanted, backend: Backend, decode: Decode) -> float:
@@ -230,7 +232,8 @@ def _video_reader(shards: Shards, device: Device, wanted: Wanted) -> Iterator[It
     from nvidia.dali import fn, pipeline_def, types
 
     assert shards.source is not None
-    names = sorted({str(shards.source / row) for row in _videos(shards)})
+    videos: list[str] = read_samples(shards.folder, ["video"]).column("video").to_pylist()
+    names = sorted({str(shards.source / video) for video in videos})
     normalization = shards.manifest.normalization
 
     @pipeline_def  # type: ignore[untyped-decorator]
@@ -270,11 +273,4 @@ def _video_reader(shards: Shards, device: Device, wanted: Wanted) -> Iterator[It
             torch.cuda.current_stream(device.torch).synchronize()  # then DALI uses the output's memory again
         return batch
 
-    yield iter(run, None)
-
-
-def _videos(shards: Shards) -> list[str]:
-    from vidpipe.shards.index import read_samples
-
-    videos: list[str] = read_samples(shards.folder, ["video"]).column("video").to_pylist()
-    return videos
+    yield (run() for _ in itertools.count())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidpipe.bench.options import require_positive
+from vidpipe.bench.running import check_options
 from vidpipe.loader.options import Readers
 from vidpipe.train.device import Device
 
@@ -51,7 +51,7 @@ class GpuBenchmark:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        require_positive(self, "gpu", "frames", "size", "batch_size", "seconds", "minutes", "workers")
+        check_options(self, "gpu", "frames", "size", "batch_size", "seconds", "minutes", "workers")
 
     @property
     def clips_per_batch(self) -> int:

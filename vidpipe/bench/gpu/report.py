@@ -9,6 +9,15 @@ from vidpipe.bench.gpu.rows import BatchRow, CopyRow, DecoderRow, ModelRow
 from vidpipe.bench.reports import LeftOut, Report
 from vidpipe.bench.tables import number, table
 
+_BATCH_HEADINGS = (
+    *("", "clips/s", "CPU/clip", "GPU/clip"),
+    *("GPU memory", "host memory", "page-locked", "first batch", "difference"),
+)
+_MODEL_HEADINGS = (
+    *("", "batch", "cached", "end to end", "of cached", "data wait"),
+    *("a step", "queued in", "beside the loader", "GPU memory"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReport(Report):
@@ -124,18 +133,7 @@ def _batches(rows: tuple[BatchRow, ...]) -> list[tuple[str, ...]]:
         )
         for row in rows
     ]
-    heads = (
-        "",
-        "clips/s",
-        "CPU/clip",
-        "GPU/clip",
-        "GPU memory",
-        "host memory",
-        "page-locked",
-        "first batch",
-        "difference",
-    )
-    return [heads, *cells]
+    return [_BATCH_HEADINGS, *cells]
 
 
 def _models(rows: tuple[ModelRow, ...]) -> list[tuple[str, ...]]:
@@ -154,19 +152,7 @@ def _models(rows: tuple[ModelRow, ...]) -> list[tuple[str, ...]]:
         )
         for row in rows
     ]
-    heads = (
-        "",
-        "batch",
-        "cached",
-        "end to end",
-        "of cached",
-        "data wait",
-        "a step",
-        "queued in",
-        "beside the loader",
-        "GPU memory",
-    )
-    return [heads, *cells]
+    return [_MODEL_HEADINGS, *cells]
 
 
 def _milliseconds(seconds: float, times: float) -> str:

@@ -19,7 +19,7 @@ from vidpipe.bench.gpu.models import measure_models
 from vidpipe.bench.gpu.options import GpuBenchmark
 from vidpipe.bench.gpu.report import GpuReport
 from vidpipe.bench.machine import describe_machine, package_versions
-from vidpipe.bench.progress import Progress, to_stderr
+from vidpipe.bench.running import Progress, to_stderr
 from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError
 from vidpipe.shards.codecs import stores_whole_videos

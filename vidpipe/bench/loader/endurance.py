@@ -5,18 +5,17 @@ from __future__ import annotations
 import gc
 import tempfile
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vidpipe.bench.guard import Guard
-from vidpipe.bench.loader.arm_process import ArmHost
+from vidpipe.bench.loader.arm_host import ArmHost
 from vidpipe.bench.loader.arms.base import ArmSetup
 from vidpipe.bench.loader.session import started_arms
 from vidpipe.bench.loader.table import EpochMemory, LargeIndex
-from vidpipe.bench.process import ArmProcess, outcome
+from vidpipe.bench.process import GroupProcess, answer
 from vidpipe.bench.selection import link_clips
 from vidpipe.memory import resident_bytes
 from vidpipe.shards.index import SCHEMA, read_samples, write_samples
@@ -48,14 +47,12 @@ def memory_over_epochs(setup: ArmSetup) -> EpochMemory | None:
     with tempfile.TemporaryDirectory(prefix="epochs-", dir=setup.scratch) as temporary:
         folder = Path(temporary)
         part = link_clips(setup.folder, load_manifest(setup.folder), folder, limit=MEMORY_CLIPS)
-        with Guard() as guard:
-            process = ArmProcess(
-                "memory over epochs", _iterate, replace(setup, folder=folder), guard=guard, start="forkserver"
-            )
-            try:
-                found: dict[int, int] = process.receive()
-            finally:
-                process.kill()
+        here = replace(setup, folder=folder)
+        with (
+            Guard() as guard,
+            GroupProcess("memory over epochs", answer, _resident_after_epochs, here, guard=guard) as process,
+        ):
+            found: dict[int, int] = process.receive()
     return EpochMemory(part.num_samples, found)
 
 
@@ -83,10 +80,6 @@ def simulate_shards(folder: Path, out: Path, *, shards: int) -> Manifest:
     simulated = manifest.model_copy(update={"samples_file": samples_file, "shards": tuple(entries)})
     simulated.write(out)
     return simulated
-
-
-def _iterate(pipe: Connection[object, None], setup: ArmSetup) -> None:
-    pipe.send(outcome(lambda: _resident_after_epochs(setup)))
 
 
 def _resident_after_epochs(setup: ArmSetup) -> dict[int, int]:

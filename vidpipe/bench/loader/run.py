@@ -17,12 +17,10 @@ from vidpipe.bench.loader.endurance import first_batch_of_large_index, memory_ov
 from vidpipe.bench.loader.report import LoaderReport
 from vidpipe.bench.loader.session import Pace, run_job, started_arms
 from vidpipe.bench.loader.sweep import run_sweep
-from vidpipe.bench.loader.sweep_result import SWEEPS, Sweep
-from vidpipe.bench.loader.table import ArmResult, ClipGeometry, LoaderTable
+from vidpipe.bench.loader.table import SWEEPS, ArmResult, ClipGeometry, LoaderTable, Sweep
 from vidpipe.bench.machine import describe_machine, package_versions
-from vidpipe.bench.options import require_positive
 from vidpipe.bench.prepared import prepare_again
-from vidpipe.bench.progress import Progress, to_stderr
+from vidpipe.bench.running import Progress, check_options, to_stderr
 from vidpipe.bench.selection import Selection, find_shards, first_shards, select_clips
 from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError
@@ -76,7 +74,7 @@ class LoaderBenchmark:
     max_megabytes: float | None = None
 
     def __post_init__(self) -> None:
-        require_positive(self, "loader", "batch_size", "size", "workers", "rounds", "round_seconds", "max_megabytes")
+        check_options(self, "loader", "batch_size", "size", "workers", "rounds", "round_seconds", "max_megabytes")
         for what, given, known in (("arm", self.arms, ARMS), ("codec", self.codecs, CODECS)):
             for name in given or ():
                 if name not in known:

@@ -10,19 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidpipe.bench.guard import Guard
-from vidpipe.bench.loader.arm_process import ArmHost, Introduction, Window
+from vidpipe.bench.loader.arm_host import ArmHost, Introduction, Window
 from vidpipe.bench.loader.arms import ARMS, CEILING
 from vidpipe.bench.loader.arms.base import ArmSetup, Job
 from vidpipe.bench.loader.proof import Proof
 from vidpipe.bench.loader.table import ArmResult
-from vidpipe.bench.process import ArmProcess, serve
-from vidpipe.bench.progress import Progress
+from vidpipe.bench.process import GroupProcess, serve
 from vidpipe.bench.reports import LeftOut
-from vidpipe.bench.turns import in_turn
+from vidpipe.bench.running import Progress, in_turn
 from vidpipe.shards.manifest import load_manifest
 
 # Once for all arms, which are forks.
-PRELOADED = ("torch", "torchvision.transforms.v2", "vidpipe.bench.loader.arm_process")
+PRELOADED = ("torch", "torchvision.transforms.v2", "vidpipe.bench.loader.arm_host")
 ANSWER_SECONDS = 300.0
 
 
@@ -45,7 +44,7 @@ class Pace:
 class RunningArm:
     """An arm that can run, and what was measured of the job at hand."""
 
-    process: ArmProcess
+    process: GroupProcess
     introduction: Introduction
     windows: list[Window] = field(default_factory=list)
     cpu_seconds: float = 0.0
@@ -81,7 +80,7 @@ def started_arms(names: Sequence[str], setup: ArmSetup) -> Iterator[tuple[list[R
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     spec = load_manifest(setup.folder).codec
-    processes: list[ArmProcess] = []
+    processes: list[GroupProcess] = []
     arms: list[RunningArm] = []
     skipped: list[LeftOut] = []
     with ExitStack() as stack:
@@ -90,10 +89,9 @@ def started_arms(names: Sequence[str], setup: ArmSetup) -> Iterator[tuple[list[R
         for name in (name for name in ARMS if name in names):
             if ARMS[name].reads(spec):
                 (scratch / name).mkdir()
-                process = ArmProcess(
-                    name, serve, ArmHost, guard=guard, start="forkserver", patience_seconds=ANSWER_SECONDS
+                process = stack.enter_context(
+                    GroupProcess(name, serve, ArmHost, guard=guard, patience_seconds=ANSWER_SECONDS)
                 )
-                stack.callback(process.kill)
                 process.send(ArmHost.start, ARMS[name].target, replace(setup, scratch=scratch / name))
                 processes.append(process)
             else:

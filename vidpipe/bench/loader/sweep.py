@@ -8,9 +8,8 @@ from dataclasses import replace
 from vidpipe.bench.loader.arms import NO_LOADERS
 from vidpipe.bench.loader.arms.base import ArmSetup, Job
 from vidpipe.bench.loader.session import Pace, run_job, started_arms
-from vidpipe.bench.loader.sweep_result import Sweep, SweepPoint, SweepResult
-from vidpipe.bench.loader.table import ArmResult
-from vidpipe.bench.progress import Progress
+from vidpipe.bench.loader.table import ArmResult, Sweep, SweepPoint, SweepResult
+from vidpipe.bench.running import Progress
 from vidpipe.cores import usable_cores
 
 LARGEST_BATCH = 64

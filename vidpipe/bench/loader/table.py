@@ -1,17 +1,19 @@
-"""One table of the loader benchmark: what was measured on the shards of one codec."""
+"""One table of the loader benchmark: what was measured on the shards of one codec, with its sweeps."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from vidpipe.bench.loader.arms import CEILING, ON_THE_FLY
 from vidpipe.bench.loader.arms.base import JOBS, Job
 from vidpipe.bench.loader.proof import Proof
-from vidpipe.bench.loader.sweep_result import SweepResult
 from vidpipe.bench.reports import LeftOut
 from vidpipe.bench.tables import number, spread, table
+
+Sweep = Literal["batch-size", "frames", "workers"]
+SWEEPS: tuple[Sweep, ...] = ("batch-size", "frames", "workers")
 
 _HEADINGS = ("clips/s", "min-max", "to on the fly", "to memcpy", "CPU/clip", "first batch", "memory", "same clips")
 QUICK_COLUMNS = 4  # of the table, with that of the names
@@ -71,6 +73,52 @@ class ClipGeometry:
         where = f"codec {self.codec}: {self.clips} clips of {self.dataset}/{self.split} in {self.shards} shards"
         stored = f"{self.stored_bytes / self.clips / 1e6:.2f} MB a clip ({self.clip_bytes / 1e6:.2f} decoded)"
         return f"{where}: {self.frames} frames of {', '.join(self.sizes)}, {stored}"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPoint:
+    """One arm at one value; `rounds` has the clips per second of each round."""
+
+    arm: str
+    title: str
+    value: int
+    rounds: tuple[float, ...]
+
+    @property
+    def clips_per_second(self) -> float:
+        """The median of the rounds."""
+        return median(self.rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """Clips per second of some arms at one job, for some values of one setting; all others are those of the table."""
+
+    sweep: Sweep
+    job: Job
+    points: tuple[SweepPoint, ...]
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The arms' titles, in order."""
+        return tuple(dict.fromkeys(point.title for point in self.points))
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The setting's values, ascending."""
+        return tuple(sorted({point.value for point in self.points}))
+
+    def rates(self, title: str) -> dict[int, float]:
+        """An arm's clips per second by value."""
+        return {point.value: point.clips_per_second for point in self.points if point.title == title}
+
+    def lines(self) -> list[str]:
+        """A table with a column for each value."""
+        rows = [("", *map(str, self.values))]
+        for title in self.titles:
+            rates = self.rates(title)
+            rows.append((title, *(number(rates[value]) if value in rates else "" for value in self.values)))
+        return [f"{self.job}: clips/s against {self.sweep}", *table(rows)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ import pkgutil
 import resource
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from typing import Self
 
 from vidpipe.bench.guard import Guard
 from vidpipe.bench.prep.arms.base import Done, PrepArm, PrepArmSetup
-from vidpipe.bench.process import ArmProcess, outcome
+from vidpipe.bench.process import GroupProcess, answer
 from vidpipe.bench.usage import group_usage
 from vidpipe.errors import VidpipeError
 
@@ -51,7 +52,7 @@ class PrepRun:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Found:
     """What an arm's process sends at its end; `first` is time.monotonic() of its first video."""
 
     done: tuple[Done, ...]
@@ -72,27 +73,19 @@ def run_arm(name: str, target: str, setup: PrepArmSetup, *, guard: Guard, watch:
         VidpipeError: it failed or did nothing.
     """
     begin = time.monotonic()
-    process = ArmProcess(name, _serve, name, target, setup, guard=guard, start="spawn")
-    watcher = _Watcher(process.group) if watch else None
-    try:
-        answer: _Answer = process.receive()
+    with ExitStack() as stack:
+        process = stack.enter_context(GroupProcess(name, answer, _run, name, target, setup, guard=guard, start="spawn"))
+        watcher = stack.enter_context(_Watcher(process.group)) if watch else None
+        found: _Found = process.receive()
         process.join()
         seconds = time.monotonic() - begin
-    finally:
-        if watcher:
-            watcher.stop()
-        process.kill()
-    if answer.first is None:
+    if found.first is None:
         raise VidpipeError(f"{name}: it ended without having done any video")
     memory = watcher.memory(setup.workers) if watcher else None
-    return PrepRun(seconds, answer.first - begin, answer.cpu_seconds, answer.done, memory)
+    return PrepRun(seconds, found.first - begin, found.cpu_seconds, found.done, memory)
 
 
-def _serve(pipe: Connection[object, None], name: str, target: str, setup: PrepArmSetup) -> None:
-    pipe.send(outcome(lambda: _run(name, target, setup)))
-
-
-def _run(name: str, target: str, setup: PrepArmSetup) -> _Answer:
+def _run(name: str, target: str, setup: PrepArmSetup) -> _Found:
     done: list[Done] = []
     first: list[float] = []
 
@@ -106,7 +99,7 @@ def _run(name: str, target: str, setup: PrepArmSetup) -> _Answer:
         kind(setup).run(report)
     except VidpipeError as error:
         raise VidpipeError(f"{name}: {error}") from error
-    return _Answer(tuple(done), first[0] if first else None, _cpu_seconds())
+    return _Found(tuple(done), first[0] if first else None, _cpu_seconds())
 
 
 def _cpu_seconds() -> float:
@@ -116,7 +109,7 @@ def _cpu_seconds() -> float:
 
 
 class _Watcher:
-    """Samples the memory of a process group in a thread, until it is stopped."""
+    """Samples the memory of a process group in a thread; a context manager, which ends that."""
 
     def __init__(self, group: int) -> None:
         self._group = group
@@ -125,8 +118,10 @@ class _Watcher:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from vidpipe.bench.guard import Guard
 from vidpipe.bench.machine import describe_machine, package_versions
-from vidpipe.bench.options import require_positive
 from vidpipe.bench.prep.arms import BARE, DECORD, OURS, REFERENCES, own_arms
 from vidpipe.bench.prep.arms.base import PrepArm
 from vidpipe.bench.prep.arms.vidpipe_prep import RECIPE
 from vidpipe.bench.prep.report import PrepReport
 from vidpipe.bench.prep.session import ArmEntry, PrepSession
-from vidpipe.bench.progress import Progress, to_stderr
 from vidpipe.bench.reports import LeftOut
+from vidpipe.bench.running import Progress, check_options, to_stderr
 from vidpipe.bench.sources import choose_videos
 from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError
@@ -61,7 +60,7 @@ class PrepBenchmark:
     arms: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        require_positive(self, "prep", "frames", "stride", "workers", "rounds", "limit", "min_videos")
+        check_options(self, "prep", "frames", "stride", "workers", "rounds", "limit", "min_videos")
         names = (*own_arms(), *REFERENCES)
         for arm in self.arms or ():
             if arm not in names:
@@ -106,7 +105,7 @@ def run_prep_benchmark(options: PrepBenchmark, *, progress: Progress = to_stderr
             frames=options.frames,
             stride=options.stride,
             workers=session.workers,
-            shards=session.shards,
+            shards=session.num_shards,
             worst_psnr_db=worst,
             results=tuple(session.result(name) for name in arms),
             skipped=skipped,

@@ -16,14 +16,15 @@ from vidpipe.bench.guard import Guard
 from vidpipe.bench.prep.arms import OURS
 from vidpipe.bench.prep.arms.base import Done, PrepArm, PrepArmSetup, Work
 from vidpipe.bench.prep.arms.decord_frames import read_frames
-from vidpipe.bench.prep.arms.vidpipe_prep import SHARDS, cut_into_shards
+from vidpipe.bench.prep.arms.vidpipe_prep import SHARDS
 from vidpipe.bench.prep.process import Memory, PrepRun, run_arm
 from vidpipe.bench.prep.report import PrepArmResult
 from vidpipe.bench.psnr import psnr_db
 from vidpipe.bench.reports import LeftOut
+from vidpipe.bench.running import in_turn
 from vidpipe.bench.sources import lay_out
-from vidpipe.bench.turns import in_turn
 from vidpipe.errors import VidpipeError
+from vidpipe.shards.manifest import load_manifest
 from vidpipe.video.probe import probe
 
 MIN_PSNR_DB = 40.0
@@ -51,7 +52,6 @@ class PrepSession:
         videos: paths of those that are used, relative to the source.
         works: all files laid out, each with what prep takes of it.
         left_out: videos that some arm can't deal with, and why.
-        shards: that prep writes in a run.
     """
 
     def __init__(self, folder: Path, source: Path, arms: dict[str, ArmEntry], *, workers: int, guard: Guard) -> None:
@@ -59,7 +59,6 @@ class PrepSession:
         self.works: tuple[Work, ...] = ()
         self.left_out: list[LeftOut] = []
         self.workers = workers
-        self.shards = 0
         self._folder = folder
         self._source = source
         self._arms = arms
@@ -138,6 +137,11 @@ class PrepSession:
         )
 
     @property
+    def num_shards(self) -> int:
+        """How many prep writes in a run."""
+        return len(load_manifest(self._tensor_split).shards)
+
+    @property
     def _videos(self) -> Path:
         return self._folder / "videos"
 
@@ -160,16 +164,12 @@ class PrepSession:
         scratch = self._folder / name
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        overrides = entry.overrides
-        if overrides:
-            self.shards, size = cut_into_shards(overrides, videos=len(self._placed), workers=self.workers)
-            overrides = (*overrides, size)
         setup = PrepArmSetup(
             videos=self._videos,
             scratch=scratch,
             works=self.works,
             workers=self.workers,
-            overrides=overrides,
+            overrides=entry.overrides,
         )
         run = run_arm(name, entry.target, setup, guard=self._guard, watch=watch)
         if name != OURS:

@@ -130,13 +130,9 @@ def _pipeline(*, arm: DaliReaderArm, stored: StoredClips, job: Job) -> Any:
         antialias=True,
     )
     mirror = fn.random.coin_flip(probability=0.5) if setup.crop.flip else 0
-    mean, std = ([255 * value for value in values] for values in _mean_and_std(stored))
-    return fn.crop_mirror_normalize(resized, dtype=types.FLOAT, output_layout="CFHW", mean=mean, std=std, mirror=mirror)
-
-
-def _mean_and_std(stored: StoredClips) -> tuple[tuple[float, ...], tuple[float, ...]]:
     normalization = stored.manifest.normalization
-    return normalization.mean, normalization.std
+    mean, std = ([255 * value for value in values] for values in (normalization.mean, normalization.std))
+    return fn.crop_mirror_normalize(resized, dtype=types.FLOAT, output_layout="CFHW", mean=mean, std=std, mirror=mirror)
 
 
 def _centred_square(video: Any) -> Any:

@@ -9,8 +9,7 @@ from torch.utils.data import DataLoader
 
 from vidpipe.bench.clips import StoredClips
 from vidpipe.bench.loader.arms.base import Arm, Batches, Job
-from vidpipe.bench.loader.arms.own_format import CHUNK_BYTES, repeats
-from vidpipe.bench.loader.arms.torch_dataset import ClipTransform, Item, batches_of, collate
+from vidpipe.bench.loader.arms.torch_dataset import CHUNK_BYTES, ClipTransform, Item, batches_of, collate, repeats
 
 
 class MosaicmlStreamingArm(Arm):

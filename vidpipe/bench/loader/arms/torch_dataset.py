@@ -1,7 +1,8 @@
-"""What arms on torch's DataLoader share: stock torchvision augmentation, collation, the loop over batches."""
+"""What arms on torch's DataLoader share: stock torchvision augmentation, collation, the loop over batches, long epochs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -14,6 +15,11 @@ from torchvision.transforms import v2
 
 from vidpipe.bench.loader.arms.base import ArmBatch, ArmSetup, Job
 from vidpipe.shards.manifest import Normalization, load_manifest
+
+# Of those with a storage format of their own: the size of chunk that both LitData and MosaicML Streaming take by default, and
+# the least length of an epoch, since beginning a new one costs these arms much.
+CHUNK_BYTES = 64 << 20
+EPOCH_CLIPS = 50_000
 
 Item = tuple[str, Tensor]
 Collated = tuple[list[str], Tensor | list[Tensor]]
@@ -53,6 +59,11 @@ def random_crops(
             v2.Normalize(normalization.mean, normalization.std),
         ]
     )
+
+
+def repeats(num_clips: int) -> int:
+    """How often each clip occurs in an epoch of at least `EPOCH_CLIPS`."""
+    return math.ceil(EPOCH_CLIPS / num_clips)
 
 
 def collate(items: Sequence[Item]) -> Collated:

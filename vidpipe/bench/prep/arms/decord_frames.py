@@ -37,11 +37,6 @@ class DecordFrames(PrepArm):
         """The clip's frames, repeated ones too."""
         return len(work.frame_indices)
 
-    @staticmethod
-    def decoded(work: Work) -> None:
-        """It seeks to the key frame before the clip, so that is unknown."""
-        del work
-
 
 def read_frames(videos: Path, work: Work) -> NDArray[np.uint8]:
     """The clip: uint8 [T, H, W, 3].

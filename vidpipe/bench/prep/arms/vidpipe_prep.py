@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 from vidpipe.bench.prep.arms.base import Done, PrepArm, Work
@@ -27,8 +27,12 @@ class VidpipePrep(PrepArm):
     )
 
     def run(self, report: Callable[[Done], None]) -> None:
-        """The shards go to `SHARDS` in the scratch folder."""
-        recipe, options = load_prep_recipe(RECIPE, self.setup.overrides)
+        """The shards go to `SHARDS` in the scratch folder, `SHARDS_A_WORKER` for each worker."""
+        recipe, _ = load_prep_recipe(RECIPE, self.setup.overrides)
+        videos = sum(1 for path in self.setup.videos.rglob("*") if path.is_file())
+        per_shard = math.ceil(videos / (self.setup.workers * SHARDS_A_WORKER))
+        size = per_shard * nominal_video_bytes(recipe, recipe.clip_spec("train")) / 1e6
+        recipe, options = load_prep_recipe(RECIPE, (*self.setup.overrides, f"shard_size_mb={size}"))
         job = PrepJob(
             name=RECIPE,
             recipe=recipe,
@@ -44,12 +48,6 @@ class VidpipePrep(PrepArm):
         """One clip."""
         del work
         return 1
-
-    @staticmethod
-    def decoded(work: Work) -> int | None:
-        """It leaves out what the clip doesn't need, so that is unknown."""
-        del work
-        return None
 
     @classmethod
     def given(cls, work: Work) -> int:
@@ -69,18 +67,6 @@ class VidpipePrepWhole(VidpipePrep):
     def given(cls, work: Work) -> int:
         """All frames."""
         return work.num_frames
-
-
-def cut_into_shards(overrides: Sequence[str], *, videos: int, workers: int) -> tuple[int, str]:
-    """How many shards so many videos become, `SHARDS_A_WORKER` for each worker, and the override that makes them so.
-
-    Args:
-        overrides: the other ones of the recipe `RECIPE`.
-    """
-    recipe, _ = load_prep_recipe(RECIPE, overrides)
-    per_shard = math.ceil(videos / (workers * SHARDS_A_WORKER))
-    size = per_shard * nominal_video_bytes(recipe, recipe.clip_spec("train"))
-    return math.ceil(videos / per_shard), f"shard_size_mb={size / 1e6}"
 
 
 class _Told:
