@@ -41,7 +41,7 @@ def test_every_way_in_front_of_a_stand_in_and_of_a_true_step(
             "--size",
             64,
             "--steps",
-            2,
+            1,  # of two workers, whole bursts are taken
             "--workers",
             2,
             "--gpu-rate",

@@ -16,7 +16,10 @@ from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from torch import Tensor
 
 import vidpipe
+from vidpipe.bench.clips import StoredClips
+from vidpipe.bench.epoch.session import EpochSession
 from vidpipe.bench.gpu.models import MODELS
+from vidpipe.bench.loader.arms.base import ArmBatch
 from vidpipe.loader import Batch
 from vidpipe.loader.assemble import make_batch
 from vidpipe.loader.augmentation.randaugment import OPERATIONS
@@ -117,6 +120,16 @@ def test_labels_and_marks_are_copied_without_waiting(motion_shards: Path) -> Non
         batch = make_batch(source, requests, torch.empty(CLIPS, 3, 16, 32, 32, device=META))
     source.close()
     assert all(tensor.device == META for tensor in (batch.label, batch.is_padding, batch.view, batch.dataset))
+    assert not waits.found, "\n".join(waits.found)
+
+
+def test_batches_of_the_epoch_benchmark_are_copied_without_waiting(motion_shards: Path, tmp_path: Path) -> None:
+    folders, setup = {"tensor": motion_shards / "train"}, {"batch_size": CLIPS, "size": 32, "workers": 1}
+    session = EpochSession(folders, tmp_path, device="meta", scratch=tmp_path, **setup)
+    keys = [clip.key for clip in StoredClips(folders["tensor"]).clips[:CLIPS]]
+    with HostWaits() as waits:
+        batch = session._labelled(ArmBatch(keys, torch.empty(CLIPS, 3, 16, 32, 32)))
+    assert batch.video.device == batch.label.device == META
     assert not waits.found, "\n".join(waits.found)
 
 

@@ -12,6 +12,7 @@ from gpu.host_syncs import host_syncs
 from models.narrow import NARROW, narrow_model, output_of, random_clips
 
 import vidpipe
+from vidpipe.bench.epoch.run import EpochBenchmark, run_epoch_benchmark
 from vidpipe.bench.gpu.models import MODELS
 from vidpipe.bench.gpu.options import GpuBenchmark
 from vidpipe.bench.gpu.run import run_gpu_benchmark
@@ -118,6 +119,15 @@ def test_a_steps_numbers_dont_wait_for_the_next_step(true_cuda: torch.device) ->
     waited = time.perf_counter() - begin
     torch.cuda.synchronize(true_cuda)
     assert waited < (time.perf_counter() - begin) / 2
+
+
+@pytest.mark.timeout(900)
+def test_the_epoch_benchmark_trains_there(motion_shards: Path, true_cuda: torch.device, tmp_path: Path) -> None:
+    size = {"videos": 16, "size": 64, "batch_size": 4, "steps": 4, "workers": 2}
+    where = {"shards": motion_shards, "source": motion_shards / "videos", "out": tmp_path}
+    report = run_epoch_benchmark(EpochBenchmark(quick=True, recipe="vivit-tiny", **size, **where))
+    assert report.device == "cuda" and report.kinds == ("vivit-tiny on cuda",) and len(report.rows) == 4
+    assert all(row.clips_per_second > 0 and 0 <= row.data_share < 1 for row in report.rows)
 
 
 @pytest.mark.timeout(900)

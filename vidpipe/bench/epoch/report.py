@@ -37,7 +37,7 @@ class EpochRow:
 
     Attributes:
         loader_rounds: clips per second of the batches alone, round by round.
-        cached_step_seconds: of a step on a batch that is there already.
+        cached_step_seconds: of a step on a batch that is there already; median of the rounds.
         runs: end to end, round by round.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from vidpipe.bench.epoch.session import EpochSession
 from vidpipe.bench.machine import describe_machine, package_versions
 from vidpipe.bench.prepared import prepare_again
 from vidpipe.bench.running import Progress, check_options, to_stderr
-from vidpipe.bench.selection import find_shards
+from vidpipe.bench.selection import clips_manifest, find_shards
 from vidpipe.bench.train_step import StandInStep, Step, TrainStep
 from vidpipe.cores import usable_cores
 from vidpipe.errors import UsageError
-from vidpipe.shards.manifest import Manifest, find_split, load_manifest
+from vidpipe.shards.manifest import Manifest, find_split
 from vidpipe.train.device import Device, pick_device
 
 # What ViViT-B/16x2 takes at 40 to 50 % of the peak of an H100 or H200 in bf16 training (six times its multiply-adds): 230 to 290.
@@ -38,7 +39,8 @@ class EpochBenchmark:
         videos: at most so many are prepared and trained on.
         batch_size: clips a batch.
         size: side of the model's input in pixels.
-        steps: of each run; 6, or 3 if quick.
+        steps: of each run, at least; 6, or 3 if quick. Workers give their batches in bursts of one each, and whole bursts are
+            taken.
         rounds: turns of each arm; 2, or 1 if quick.
         workers: of DataLoader and loader; by default one a core.
         out: folder that the JSON and the plot go to, as `epoch.*`, or `epoch-quick.*`.
@@ -77,13 +79,14 @@ def run_epoch_benchmark(options: EpochBenchmark, *, progress: Progress = to_stde
         UsageError: there are no shards, or no videos, where they should be.
         VidpipeError: the videos can't be prepared, or an arm gives other clips than the shards.
     """
-    num_steps, rounds = options.steps or (3 if options.quick else 6), options.rounds or (1 if options.quick else 2)
+    workers, rounds = options.workers or usable_cores(), options.rounds or (1 if options.quick else 2)
+    num_steps = workers * math.ceil((options.steps or (3 if options.quick else 6)) / workers)
     machine = describe_machine()
     device = pick_device(options.device)
     shards, source = find_shards(options.shards, options.source)
     if source is None:
         raise UsageError("bench epoch: decoding on the fly needs the videos; name their folder with --source")
-    manifest = load_manifest(find_split(shards, options.split))
+    manifest = clips_manifest(find_split(shards, options.split))
     with tempfile.TemporaryDirectory(prefix="vidpipe-bench-") as temporary:
         folders = {}
         for codec in ("tensor", "jpeg"):
@@ -92,14 +95,14 @@ def run_epoch_benchmark(options: EpochBenchmark, *, progress: Progress = to_stde
             folders[codec] = prepare_again(
                 manifest, source, codec=codec, folder=Path(temporary) / codec, limit=options.videos
             )
-        steps = _steps(options, load_manifest(folders["tensor"]), device=device)
+        steps = _steps(options, clips_manifest(folders["tensor"]), device=device)
         session = EpochSession(
             folders,
             source,
             device=device,
             batch_size=options.batch_size,
             size=options.size,
-            workers=options.workers or usable_cores(),
+            workers=workers,
             scratch=Path(temporary),
         )
         rows = session.measure(steps, num_steps=num_steps, rounds=rounds, progress=progress)
@@ -110,7 +113,7 @@ def run_epoch_benchmark(options: EpochBenchmark, *, progress: Progress = to_stde
             device=device,
             geometry=session.geometry,
             batch_size=options.batch_size,
-            workers=options.workers or usable_cores(),
+            workers=workers,
             size=options.size,
             steps=num_steps,
             rounds=rounds,

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from vidpipe.bench.running import Progress, in_turn
 from vidpipe.bench.train_step import Step, cached_step_seconds, plain_batch
 from vidpipe.errors import VidpipeError
 from vidpipe.loader import Batch
+from vidpipe.loader.transfer import to_device
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import load_manifest
 from vidpipe.train.meter import Clock
@@ -103,10 +105,12 @@ class EpochSession:
         progress("all ways give the same clips")
         with self._batches(WAYS[-1]) as batches:
             cached = self._labelled(next(batches))
-        cached_seconds = {step.title: cached_step_seconds(step, cached, steps=CACHED_STEPS) for step in steps}
+        cached_seconds: dict[str, list[float]] = {step.title: [] for step in steps}
         alone: dict[str, list[float]] = {way.title: [] for way in WAYS}
         runs: dict[tuple[str, str], list[EpochRun]] = {(w.title, s.title): [] for w in WAYS for s in steps}
         for number in range(rounds):
+            for step in steps:
+                cached_seconds[step.title].append(cached_step_seconds(step, cached, steps=CACHED_STEPS))
             for way in in_turn(WAYS, number):
                 progress(f"round {number + 1} of {rounds}: {way.title}")
                 alone[way.title].append(self._run(way, None, num_steps=num_steps).clips_per_second)
@@ -118,7 +122,7 @@ class EpochSession:
                 about=way.kind.about,
                 step=step.title,
                 loader_rounds=tuple(alone[way.title]),
-                cached_step_seconds=cached_seconds[step.title],
+                cached_step_seconds=median(cached_seconds[step.title]),
                 runs=tuple(runs[way.title, step.title]),
             )
             for step in steps
@@ -155,10 +159,10 @@ class EpochSession:
         return closing(way.kind(self._setups[way.codec]).batches("train"))
 
     def _labelled(self, batch: ArmBatch) -> Batch:
-        """A batch as the step takes it."""
+        """A batch as the step takes it, on the device without any wait for what is queued there."""
         video: Any = batch.video
         label = torch.tensor([self._labels[key] for key in batch.keys])
-        return plain_batch(video.to(self._device, non_blocking=True), label.to(self._device), list(batch.keys))
+        return plain_batch(to_device(video, self._device), to_device(label, self._device), list(batch.keys))
 
 
 def _wait(step: Step | None) -> None:

@@ -72,9 +72,9 @@ def measure(
     """
     work()
     device.wait()
+    clips, used, cpu = 0, device.bytes_in_use(), cpu_seconds()
     warm()
-    clips, cpu, begin = 0, cpu_seconds(), time.perf_counter()
-    used = device.bytes_in_use()
+    begin = time.perf_counter()
     while time.perf_counter() - begin < seconds or not clips:
         clips += work()
     device.wait()

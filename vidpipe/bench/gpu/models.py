@@ -179,8 +179,8 @@ def _end_to_end(step: TrainStep, batches: Iterator[Batch], device: Device, *, se
 
     work()
     rate = measure(work, device, seconds=seconds, warm=clock.skip)
-    wait_seconds, elapsed = clock.lap()
-    return rate, wait_seconds / elapsed
+    wait_seconds, _ = clock.lap()
+    return rate, wait_seconds / rate.seconds
 
 
 def _seconds_to_queue(step: TrainStep, batches: Iterator[Batch], device: Device) -> float:
