@@ -142,6 +142,14 @@ def test_an_arm_that_cant_run_is_left_out_with_the_reason(
     assert all(f"left out: {arm}: " in report.as_text() for arm in reasons)
 
 
+def test_without_any_arm_there_is_no_report(tiny: LoaderBenchmark) -> None:
+    with pytest.raises(VidpipeError, match=r"no arm is left; decord: needs the videos: .* --source"):
+        _run(replace(tiny, source=None, arms=("decord",)))
+    with pytest.raises(VidpipeError, match="no arm is left; none of them does such a job"):
+        _run(replace(tiny, arms=("preadv",), jobs=("train",)))
+    assert not tiny.out.exists()
+
+
 def test_of_a_large_split_the_first_shards_are_taken(tiny: LoaderBenchmark) -> None:
     arms = ("memcpy", "vidpipe", "webdataset", "decord")
     report = _run(replace(tiny, arms=arms, jobs=("read",), max_megabytes=4.1))
@@ -172,12 +180,14 @@ def test_without_shards_it_says_where_to_get_some(tmp_path: Path, monkeypatch: p
 
 
 def test_bad_values_are_refused(tiny: LoaderBenchmark, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     for changes, message in (
         ({"arms": ("dali",)}, r"no arm 'dali'.*dali-reader"),
         ({"codecs": ("jpg",)}, r"no codec 'jpg'.*jpeg"),
         ({"jobs": ("write",)}, "jobs: got write, expected some of read, train"),
         ({"jobs": ()}, "jobs: got"),
         ({"rounds": 0}, "rounds: got 0"),
+        ({"out": tmp_path / "file" / "out"}, "file is no folder that can be written to"),
     ):
         with pytest.raises(UsageError, match=message):
             replace(tiny, **changes)

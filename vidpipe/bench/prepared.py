@@ -31,8 +31,8 @@ def prepare_again(manifest: Manifest, source: Path, *, codec: str, folder: Path,
     """
     name = folder / f"{manifest.dataset}.yaml"
     name.write_text(yaml.safe_dump(manifest.recipe))
-    # What only goes with the codec that the recipe was for.
-    overrides = ["quality=null", "crf=null", "dtype=uint8", f"codec={codec}"]
+    # But for what only goes with the codec that it was for; and of a few of the videos, more may be rejected than of all.
+    overrides = ["quality=null", "crf=null", "dtype=uint8", f"codec={codec}", "max_rejects=1"]
     recipe, _ = load_prep_recipe(str(name), overrides)
     per_shard = -(-min(manifest.counts.videos, limit or manifest.counts.videos) // SHARDS)
     size = per_shard * nominal_video_bytes(recipe, recipe.clip_spec(manifest.split)) / 1e6

@@ -47,8 +47,7 @@ def find_shards(shards: Path | None, source: Path | None) -> tuple[Path, Path | 
         if not shards.is_dir() or not source.is_dir():
             raise UsageError(
                 f"no {shards if not shards.is_dir() else source} here: run `make demo` first, or name shards and the "
-                "videos that they were made from: `make benchmark-loader SHARDS=DIR SOURCE=DIR`, "
-                "`vidpipe bench loader DIR --source DIR`"
+                "videos that they were made from: `vidpipe bench ... DIR --source DIR`, `make ... SHARDS=DIR SOURCE=DIR`"
             )
     if source is not None and not source.is_dir():
         raise UsageError(f"--source {source}: no such folder; expected the one that the shards' videos are in")
@@ -66,12 +65,10 @@ def select_clips(shards: Path, source: Path | None, *, split: str, max_bytes: in
         ShardError: they are unfinished or damaged.
     """
     folder = find_split(shards, split)
-    manifest = load_manifest(folder)
+    manifest = clips_manifest(folder)
     source = source.absolute() if source else None
     taken = first_shards(manifest, max_bytes)
-    if not manifest.num_samples:
-        raise UsageError(f"{folder}: holds no clips; all its videos were rejected, see rejects.jsonl")
-    if len(taken) == len(manifest.shards):
+    if sum(entry.samples for entry in taken) == manifest.num_samples:
         _warm_up(folder, taken)
         yield Selection(folder.absolute(), source, manifest, ())
         return
@@ -83,10 +80,25 @@ def select_clips(shards: Path, source: Path | None, *, split: str, max_bytes: in
         yield Selection(view, source, part, (f"the first {len(taken)} of {len(manifest.shards)} shards: {clips}",))
 
 
+def clips_manifest(folder: Path) -> Manifest:
+    """The manifest of a split's folder that holds clips.
+
+    Raises:
+        UsageError: it holds none, or features of them.
+        ShardError: the shards are unfinished or damaged.
+    """
+    manifest = load_manifest(folder)
+    if manifest.features is not None:
+        raise UsageError(f"{folder}: holds features, expected clips: name the shards that these were made from")
+    if not manifest.num_samples:
+        raise UsageError(f"{folder}: holds no clips; all its videos were rejected, see rejects.jsonl")
+    return manifest
+
+
 def first_shards(manifest: Manifest, max_bytes: int) -> tuple[ShardEntry, ...]:
-    """As many of the first shards as have no more bytes together, but at least one."""
+    """As many of the first shards that hold clips as have no more bytes together, but at least one."""
     taken: list[ShardEntry] = []
-    for entry in manifest.shards:
+    for entry in (entry for entry in manifest.shards if entry.samples):
         if taken and sum(shard.bytes for shard in taken) + entry.bytes > max_bytes:
             break
         taken.append(entry)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidpipe.bench.gpu.options import GpuBenchmark
-from vidpipe.bench.selection import find_shards
+from vidpipe.bench.selection import clips_manifest, find_shards
 from vidpipe.errors import UsageError
 from vidpipe.prep.command import RunOptions, run_prep
 from vidpipe.prep.plan import NOMINAL_FRAMES
 from vidpipe.shards.codecs import CODECS, make_codec
 from vidpipe.shards.codecs.base import CodecSpec
-from vidpipe.shards.manifest import Manifest, find_split, load_manifest
+from vidpipe.shards.manifest import Manifest, find_split
 
 # Like Kinetics: ten seconds, short side 256, and about as many bytes a frame as real videos have. Four clips of each are stored, long enough for every model here.
 _GENERATED = ("video_size=340x256", "video_frames=300", "train_videos=4")
@@ -49,17 +49,14 @@ def find_or_make_shards(options: GpuBenchmark, scratch: Path) -> dict[str, Shard
         those whose rows matter most first.
 
     Raises:
-        UsageError: there are none where they should be, or two with one codec.
+        UsageError: there are none where they should be, they hold no clips, or two have one codec.
         ShardError: they are unfinished or damaged.
     """
     found: dict[str, Shards] = {}
     for folder, source in _named(options) if options.shards else _generated(options, scratch):
-        manifest = load_manifest(folder)
-        shards = Shards(folder, source.absolute() if source else None, manifest)
+        shards = Shards(folder, source.absolute() if source else None, clips_manifest(folder))
         if shards.codec in found:
             raise UsageError(f"{folder}: the second folder with codec {shards.codec}; expected one of each codec")
-        if not manifest.num_samples:
-            raise UsageError(f"{folder}: holds no clips; all its videos were rejected, see rejects.jsonl")
         found[shards.codec] = shards
     return dict(sorted(found.items(), key=lambda item: [item[0] != name for name in _ORDER]))
 

@@ -21,12 +21,12 @@ from vidpipe.bench.loader.table import SWEEPS, ArmResult, ClipGeometry, LoaderTa
 from vidpipe.bench.machine import describe_machine, package_versions
 from vidpipe.bench.prepared import prepare_again
 from vidpipe.bench.running import Progress, check_options, to_stderr
-from vidpipe.bench.selection import Selection, find_shards, first_shards, select_clips
+from vidpipe.bench.selection import Selection, clips_manifest, find_shards, first_shards, select_clips
 from vidpipe.cores import usable_cores
-from vidpipe.errors import UsageError
+from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.recipes import nearest
 from vidpipe.shards.codecs import CODECS
-from vidpipe.shards.manifest import Manifest, find_split, load_manifest
+from vidpipe.shards.manifest import Manifest, find_split
 
 QUICK_ARMS = ("vidpipe", "vidpipe-torch", "vidpipe-dali", "decord")
 
@@ -99,7 +99,7 @@ def run_loader_benchmark(options: LoaderBenchmark, *, progress: Progress = to_st
     Raises:
         UsageError: there are no shards where they should be.
         ShardError: they are unfinished or damaged.
-        VidpipeError: an arm doesn't give the stored clips, or failed. Nothing is reported then.
+        VidpipeError: an arm doesn't give the stored clips, or failed, or there is none. Nothing is reported then.
     """
     machine = describe_machine()
     with tempfile.TemporaryDirectory(prefix="vidpipe-bench-") as temporary:
@@ -108,6 +108,9 @@ def run_loader_benchmark(options: LoaderBenchmark, *, progress: Progress = to_st
         for folder, source in _folders(options, scratch, progress):
             with select_clips(folder, source, split=options.split, max_bytes=_max_bytes(options)) as selection:
                 tables.append(_measure(options, selection, scratch, progress))
+    if not any(table.results for table in tables):
+        reasons = [f"{arm.name}: {arm.reason}" for table in tables for arm in table.skipped]
+        raise VidpipeError(f"bench loader: no arm is left; {'; '.join(reasons) or 'none of them does such a job'}")
     report = LoaderReport(
         quick=options.quick,
         machine=machine,
@@ -126,7 +129,7 @@ def _folders(options: LoaderBenchmark, scratch: Path, progress: Progress) -> Ite
     """The folders of shards, each with that of its videos: those named, then those that are prepared here."""
     found = [find_shards(shards, options.source) for shards in options.shards or (None,)]
     first, source = found[0]
-    manifest = load_manifest(find_split(first, options.split))
+    manifest = clips_manifest(find_split(first, options.split))
     others = tuple(name for name in CODECS if name != manifest.codec.name)
     default = others if not options.shards and not options.quick else ()
     codecs = default if options.codecs is None else options.codecs

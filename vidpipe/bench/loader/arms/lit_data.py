@@ -13,6 +13,8 @@ from vidpipe.bench.clips import StoredClips
 from vidpipe.bench.loader.arms.base import Arm, Batches, Job
 from vidpipe.bench.loader.arms.torch_dataset import CHUNK_BYTES, ClipTransform, Item, batches_of, collate, repeats
 
+_CACHES = {"DATA_OPTIMIZER_CACHE_FOLDER": "chunks", "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "data"}
+
 
 class LitDataArm(Arm):
     """litdata.StreamingDataset and StreamingDataLoader on local chunks."""
@@ -26,10 +28,12 @@ class LitDataArm(Arm):
     def prepare(self) -> None:
         """Write the chunks."""
         stored = StoredClips(self.setup.folder, frames=self.setup.frames)
+        for variable, name in _CACHES.items():  # or it leaves them in the system's temporary folder
+            os.environ[variable] = str(self.setup.scratch / name)
         litdata.optimize(
             partial(_item, stored),
             list(range(len(stored))),
-            output_dir=str(self.setup.scratch),
+            output_dir=self._folder,
             chunk_bytes=CHUNK_BYTES,
             num_workers=1,
             mode="overwrite",
@@ -40,7 +44,7 @@ class LitDataArm(Arm):
     def batches(self, job: Job) -> Batches:
         """In its shuffled order."""
         dataset = _Dataset(
-            str(self.setup.scratch),
+            self._folder,
             shuffle=True,
             seed=self.setup.seed,
             subsample=float(repeats(len(StoredClips(self.setup.folder)))),
@@ -51,6 +55,10 @@ class LitDataArm(Arm):
         )
         while True:
             yield from batches_of(loader, job)
+
+    @property
+    def _folder(self) -> str:
+        return str(self.setup.scratch / "clips")
 
 
 class _Dataset(litdata.StreamingDataset):  # type: ignore[misc]
