@@ -15,6 +15,9 @@ from vidpipe.bench.codecs.quality import Quality
 from vidpipe.bench.codecs.report import CodecReport
 from vidpipe.bench.codecs.run import CodecBenchmark, run_codec_benchmark
 from vidpipe.bench.codecs.variants import VARIANTS, find_variants
+from vidpipe.bench.guard import Guard
+from vidpipe.bench.prep.arms.base import PrepArmSetup
+from vidpipe.bench.prep.process import PrepRun, run_arm
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.shards.codecs import CODECS
 
@@ -84,6 +87,20 @@ def test_all_variants_keep_their_promises(tiny: CodecBenchmark) -> None:
     for worse, better in (("jpeg 75", "jpeg 90"), ("jpeg 90", "jpeg 95"), ("mp4 crf 28", "mp4 crf 20")):
         assert results[worse].sample_bytes < results[better].sample_bytes
         assert results[worse].quality.mean_db < results[better].quality.mean_db
+
+
+def test_a_video_that_is_rejected_later_is_not_counted_as_prepared(
+    tiny: CodecBenchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rejecting(name: str, target: str, setup: PrepArmSetup, *, guard: Guard) -> PrepRun:
+        run = run_arm(name, target, setup, guard=guard)
+        late = tuple(replace(video, error="damaged: a late frame") for video in run.done)
+        return replace(run, done=late) if setup.scratch.name.startswith("short") else run
+
+    monkeypatch.setattr("vidpipe.bench.codecs.contest.run_arm", rejecting)
+    with pytest.raises(VidpipeError, match=r"tensor: [ab]\.mp4: damaged: a late frame; .* leave it out"):
+        _run(tiny)
+    assert not tiny.out.exists()
 
 
 @pytest.mark.slow

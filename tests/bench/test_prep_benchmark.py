@@ -14,6 +14,7 @@ from vidpipe.bench.prep.arms import REFERENCES
 from vidpipe.bench.prep.report import PrepReport
 from vidpipe.bench.prep.run import PrepBenchmark, run_prep_benchmark
 from vidpipe.errors import UsageError, VidpipeError
+from vidpipe.video.decord_library import load_decord
 
 
 @pytest.fixture
@@ -104,6 +105,22 @@ def test_clips_that_differ_from_decords_are_not_timed(tiny: PrepBenchmark, monke
     black = np.zeros((4, 240, 320, 3), np.uint8)
     monkeypatch.setattr("vidpipe.bench.prep.session.read_frames", lambda _videos, _work: black)
     with pytest.raises(VidpipeError, match=r"no video is left .* get_batch gives other frames than prep \(PSNR \d"):
+        _run(replace(tiny, limit=2))
+
+
+@pytest.mark.slow
+def test_what_decord_cant_read_is_left_out_without_its_arm_too(
+    tiny: PrepBenchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decord = load_decord()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise decord.DECORDError("no decoder\nfor it")
+
+    monkeypatch.setattr(decord, "VideoReader", refuse)
+    with pytest.raises(
+        VidpipeError, match=r"no video is left that all arms can decode; [ab]\.mp4: decord: no decoder for it"
+    ):
         _run(replace(tiny, limit=2))
 
 

@@ -42,6 +42,7 @@ class Workshop:
         self.frames, self.stride, self.workers = frames, stride, workers
         self.single, self.repeated = folder / "single", folder / "repeated"
         self._folder, self._source = folder, source
+        self._placed: dict[str, str] = {}
         self._guard = guard
 
     def choose(self, variant: Variant, videos: Sequence[str]) -> tuple[list[str], list[LeftOut]]:
@@ -51,7 +52,7 @@ class Workshop:
             VidpipeError: it can decode none.
         """
         placed = lay_out(self._source, videos, self._folder / "all", copies=1)
-        run, _ = self.prepare(variant, self._folder / "all", "trial")
+        run, _ = self._run(variant, self._folder / "all", "trial", frames=self.frames, stride=self.stride)
         left_out = [LeftOut(placed[done.path], done.error) for done in run.done if done.error]
         bad = {video.name for video in left_out}
         kept = [video for video in videos if video not in bad]
@@ -62,17 +63,31 @@ class Workshop:
     def place(self, videos: Sequence[str], *, copies: int) -> None:
         """Make both folders."""
         lay_out(self._source, videos, self.single, copies=1)
-        lay_out(self._source, videos, self.repeated, copies=copies)
+        self._placed = lay_out(self._source, videos, self.repeated, copies=copies)
 
     def prepare(
         self, variant: Variant, videos: Path, name: str, *, frames: int | None = None, stride: int | None = None
     ) -> tuple[PrepRun, Path]:
-        """Store one clip of each video; the split's folder, which is written anew each time."""
+        """Store one clip of each video; the split's folder, which is written anew each time.
+
+        Raises:
+            VidpipeError: one that could be decoded before can't.
+        """
+        run, folder = self._run(variant, videos, name, frames=frames or self.frames, stride=stride or self.stride)
+        for done in run.done:
+            if done.error:
+                video = f"{self._placed[done.path]}: {done.error}"
+                raise VidpipeError(
+                    f"bench codecs: {variant.name}: {video}; a clip of it was decoded before: leave it out"
+                )
+        return run, folder
+
+    def _run(self, variant: Variant, videos: Path, name: str, *, frames: int, stride: int) -> tuple[PrepRun, Path]:
         scratch = self._folder / f"{name} {variant.name}"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         overrides = (
-            *(*variant.overrides, f"frames={frames or self.frames}", f"stride={stride or self.stride}", "clips=1"),
+            *(*variant.overrides, f"frames={frames}", f"stride={stride}", "clips=1"),
             *("crop=" + "x".join(map(str, CROP)), "layout=class", "max_rejects=1"),
         )
         setup = PrepArmSetup(

@@ -79,7 +79,7 @@ def run_codec_benchmark(options: CodecBenchmark, *, progress: Progress = to_stde
 
     Raises:
         DatasetError: there are no videos.
-        VidpipeError: a lossless codec changes a frame, prep fails, or no video can be decoded.
+        VidpipeError: a lossless codec changes a frame, prep fails, or a video, or all, can't be decoded.
     """
     quick = options.quick
     rounds, seconds = options.rounds or (1 if quick else 3), options.round_seconds or (0.2 if quick else 1.0)

@@ -23,7 +23,7 @@ from vidpipe.bench.psnr import psnr_db
 from vidpipe.bench.reports import LeftOut
 from vidpipe.bench.running import in_turn
 from vidpipe.bench.sources import lay_out
-from vidpipe.errors import VidpipeError
+from vidpipe.errors import VideoError, VidpipeError
 from vidpipe.shards.manifest import load_manifest
 from vidpipe.video.probe import probe
 
@@ -97,12 +97,15 @@ class PrepSession:
         clips = {clip.video: clip for clip in stored.clips}
         faults, worst = {}, math.inf
         for work in self.works:
-            difference = np.subtract(read_frames(self._videos, work), stored.frames(clips[work.path]), dtype=np.float32)
-            psnr = psnr_db(difference)
+            video = self._placed[work.path]
+            try:
+                frames = read_frames(self._videos, work)
+            except VideoError as error:
+                faults[video] = error.message
+                continue
+            psnr = psnr_db(np.subtract(frames, stored.frames(clips[work.path]), dtype=np.float32))
             if psnr < MIN_PSNR_DB:
-                faults[self._placed[work.path]] = (
-                    f"decord's get_batch gives other frames than prep (PSNR {psnr:.1f} dB)"
-                )
+                faults[video] = f"decord's get_batch gives other frames than prep (PSNR {psnr:.1f} dB)"
             else:
                 worst = min(worst, psnr)
         self._leave_out(faults)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.bench.prep.arms.base import Done, PrepArm, Work
+from vidpipe.errors import VideoError, one_line
 from vidpipe.video.decord_library import load_decord
 from vidpipe.video.files import library_path
 
@@ -42,17 +43,20 @@ def read_frames(videos: Path, work: Work) -> NDArray[np.uint8]:
     """The clip: uint8 [T, H, W, 3].
 
     Raises:
-        decord.DECORDError: it can't be decoded.
+        VideoError: it can't be decoded.
     """
-    with library_path(videos / work.path) as name:
-        reader: Any = load_decord().VideoReader(name, width=work.width, height=work.height, num_threads=1)
-        video: NDArray[np.uint8] = reader.get_batch(list(work.frame_indices)).asnumpy()
-        return video
+    decord = load_decord()
+    try:
+        with library_path(videos / work.path) as name:
+            reader: Any = decord.VideoReader(name, width=work.width, height=work.height, num_threads=1)
+            video: NDArray[np.uint8] = reader.get_batch(list(work.frame_indices)).asnumpy()
+            return video
+    except (decord.DECORDError, RuntimeError, IndexError) as error:
+        raise VideoError("decord", f"decord: {one_line(error)}", stage="decode") from error
 
 
 def _count(videos: Path, work: Work) -> Done:
-    decord = load_decord()
     try:
         return Done(work.path, len(read_frames(videos, work)))
-    except (decord.DECORDError, RuntimeError, IndexError) as error:
-        return Done(work.path, 0, f"decord: {' '.join(str(error).split())[:300]}")
+    except VideoError as error:
+        return Done(work.path, 0, error.message)
