@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,23 @@ def test_the_best_link_moves_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         writer.save({"step": 1}, best=True)
     assert (tmp_path / "best.ckpt").resolve().name == "step-000001.ckpt"
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_before_the_next_is_due(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    sections = {
+        "checkpoint": {"every_steps": 20, "every_epochs": 0},
+        "eval": {"every_epochs": 0},
+        "schedule": {"steps": 40},
+    }
+    with pytest.raises(CheckpointError, match=r"step 20 can.t be saved: .*No space left .* --resume"):
+        train(toy_recipe(**sections), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+    assert 20 <= read_metrics(tmp_path)[-1]["step"] < 40
 
 
 def test_a_run_goes_on_though_its_recipe_lacks_a_key_that_is_new(

@@ -37,6 +37,7 @@ from vidpipe.train.recipe import TrainRecipe
 from vidpipe.train.reconstructions import CLIPS, Reconstructions
 from vidpipe.train.result import TrainResult
 from vidpipe.train.run import Run
+from vidpipe.train.run_lock import only_run
 from vidpipe.train.run_pictures import RunPictures
 from vidpipe.train.runlog import RunLog
 from vidpipe.train.setup import build_learner, build_model, other_normalizations
@@ -69,7 +70,8 @@ def train(
         open_loader: opens what is trained from, given what `open_train_loader` is given.
 
     Raises:
-        UsageError: `out` already holds a run and `resume` is False, or the recipe doesn't fit the data or the run.
+        UsageError: `out` already holds a run and `resume` is False, another run is at work there, or the recipe doesn't fit the
+            data or the run.
         CheckpointError: last.ckpt can't be used.
         TrainingError: the loss is not finite, or memory doesn't suffice.
     """
@@ -78,10 +80,13 @@ def train(
         recipe = recipe.model_copy(update={"precision": resolve_precision(recipe.precision, device)})
         fabric = make_fabric(device=device, precision=recipe.precision, strategy=recipe.strategy)
         check_parts(recipe, world_size=fabric.world_size)
+        progress = Progress(quiet=quiet or not fabric.is_global_zero)
+        if fabric.is_global_zero:
+            stack.enter_context(only_run(out, stop=stop, say=progress.say))
+        fabric.barrier()  # what is found in the folder before may not be the last of a run that is ending
         if recipe.strategy == "fsdp" and fabric.world_size > 1:
             check_shared(out, fabric)
         point = read_resume_point(out, recipe, resume=resume, world_size=fabric.world_size)
-        progress = Progress(quiet=quiet or not fabric.is_global_zero)
         stack.enter_context(memory_advice("training", fabric.device, step_advice(recipe, world_size=fabric.world_size)))
         loader = stack.enter_context(
             open_loader(

@@ -113,6 +113,7 @@ class Run:
             if not parts or (self.recipe.data.drop_last and len(parts) < self.recipe.optim.accumulate):
                 return True
             self._step(parts, epoch=epoch)
+            self.writer.check()  # else all until the next checkpoint would be computed in vain
             if self._stopped():
                 return False
         return False

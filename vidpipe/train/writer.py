@@ -1,4 +1,4 @@
-"""Writing checkpoints while training goes on: one at a time, in a thread, errors reported at the next call.
+"""Writing checkpoints while training goes on: one at a time, in a thread, errors reported at the next call of any kind.
 
 A checkpoint is `step-000123.ckpt`; `last.ckpt` and `best.ckpt` are links to such. Whatever is interrupted, the links lead
 to whole checkpoints: a new one gets its name when all of it is on disk, then the links follow, then old ones are removed.
@@ -60,6 +60,11 @@ class CheckpointWriter:
         self.wait()
         self._pending = self._pool.submit(self._write, copied, best)
 
+    def check(self) -> None:
+        """Return at once; raises as `wait` where what was to be written has failed by now."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     def wait(self) -> None:
         """Return when all is on disk.
 
@@ -91,7 +96,9 @@ class CheckpointWriter:
             sync_folder(self._folder)
             _remove_old(self._folder, keep_last=self._keep_last)
         except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"{self._folder}: step {step} can't be saved: {one_line(error)}") from error
+            raise CheckpointError(
+                f"{self._folder}: step {step} can't be saved: {one_line(error)}; see to that, and go on with --resume"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
