@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import shutil
@@ -186,6 +187,24 @@ def test_a_shard_that_other_options_have_replaced_is_made_again(
             with pytest.raises(KeyboardInterrupt):
                 make_features(replace(job(real_shards, tmp_path / "out", weights), size=size))
     make_features(job(real_shards, tmp_path / "out", weights))
+    assert contents(tmp_path / "out") == contents(made)
+
+
+def test_a_run_holds_no_rows_of_finished_shards_and_keeps_out_one_with_other_weights(
+    real_shards: Path, weights: Path, made: Path, tmp_path: Path
+) -> None:
+    save_weights(tmp_path / "other.safetensors", seed=1)
+    held: list[int] = []
+
+    def meanwhile(split: str, done: int, shards: int) -> None:
+        gc.collect()
+        held.append(sum(type(thing) is dict and "payload_crc32" in thing for thing in gc.get_objects()))
+        if len(held) == 1:
+            with pytest.raises(ShardError, match="another run is at work there, with other videos, weights or options"):
+                make_features(job(real_shards, tmp_path / "out", tmp_path / "other.safetensors"))
+
+    make_features(job(real_shards, tmp_path / "out", weights), on_shard=meanwhile)
+    assert len(held) > 2 and len(set(held)) == 1
     assert contents(tmp_path / "out") == contents(made)
 
 

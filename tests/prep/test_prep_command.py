@@ -175,7 +175,7 @@ def test_a_finished_data_set_on_a_read_only_file_system_counts_as_done(
     assert vidpipe(*command).code == 0
     before = contents(tmp_path)
     monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
-    monkeypatch.setattr("vidpipe.prep.locks._make_folder", refuse)
+    monkeypatch.setattr("vidpipe.shards.locks._make_folder", refuse)
     again = vidpipe(*command, "--json")
     report = json.loads(again.out)
     assert again.code == 0 and report["made_shards"] == 0 and report["splits"]["train"]["written"] == 16

@@ -15,12 +15,12 @@ from prep.interrupted_runs import command, files, run
 
 from vidpipe.errors import ShardError
 from vidpipe.prep.decoder import Decoder
-from vidpipe.prep.locks import present
 from vidpipe.prep.plan import make_plan
 from vidpipe.prep.recipe import load_prep_recipe
 from vidpipe.prep.run import PrepJob, prepare
 from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
 from vidpipe.shards.layout import PARTS_FOLDER
+from vidpipe.shards.locks import present
 
 
 @dataclass
@@ -56,7 +56,7 @@ def test_a_run_with_other_options_is_refused_while_one_is_at_work(motion_shards:
         for options in (("--stride", "3"), ("--split", "val", "--limit", "3")):
             refused = run(command(source, out, *options, shard_size_mb=2))
             assert refused.returncode == 1 and "Traceback" not in refused.stderr
-            assert f"{out}: another run is at work there, with other videos or other options" in refused.stderr
+            assert f"{out}: another run is at work there, with other videos, weights or options" in refused.stderr
         helper = run(command(source, out, "--split", "val", "--task", "1/2", "--workers", "2", shard_size_mb=2))
         assert helper.returncode == 0 and "left to other tasks" in helper.stdout, helper.stderr
 

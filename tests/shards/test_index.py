@@ -20,6 +20,9 @@ def test_rows_are_written_in_groups_and_read_back_in_order(
     assert index.read_samples(tmp_path).to_pylist() == rows == index.read_samples(motion_shards / "val").to_pylist()
     with pq.ParquetFile(tmp_path / "samples.parquet") as file:
         assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [6, 6, 4]
+    samples = index.SamplesFile(tmp_path)
+    for first, number in ((0, 1), (4, 5), (5, 8), (6, 6), (12, 4), (0, 16), (6, 0)):
+        assert samples.rows(first, number) == rows[first : first + number]
     table = index.read_samples(motion_shards / "val")
     assert index.write_samples(tmp_path, table) == written, "a table gives the same file"
     assert index.read_samples(tmp_path).equals(table)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,24 @@ from vidpipe import __version__
 from vidpipe.errors import ShardError, UsageError
 from vidpipe.features.backbone import Backbone, open_backbone, save_backbone
 from vidpipe.features.shard import ShardMaker, ShardPart
-from vidpipe.files import TEMPORARY_SUFFIX, folder_lock, sync_folder, whole_file
+from vidpipe.files import whole_file
 from vidpipe.loader.reading.pool import default_threads
 from vidpipe.models.backbone import own_normalization
 from vidpipe.shards.features import FeatureDtype, FeatureSpec
 from vidpipe.shards.index import write_samples
-from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS
+from vidpipe.shards.layout import MANIFEST, REJECTS
+from vidpipe.shards.locks import locked, present
 from vidpipe.shards.manifest import (
     Manifest,
-    ShardEntry,
     content_fingerprint,
     find_split,
     load_manifest,
     manifest_if_finished,
     split_folders,
 )
+from vidpipe.shards.parts import drop_leftovers, drop_part, read_about, read_rows, write_part
+
+_BACKBONE_LOCK, _SPLIT_LOCK = "backbone", "split"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,8 @@ def make_features(job: FeatureJob, *, on_shard: Callable[[str, int, int], None] 
     Raises:
         UsageError: an argument is not allowed, or a split isn't there.
         CheckpointError: the backbone's weights can't be had or don't fit.
-        ShardError: the clips can't be used, or `out` holds features that were made otherwise.
+        ShardError: the clips can't be used, or `out` holds features that were made otherwise, or is made with
+            another backbone by another run just now.
     """
     for name, value, allowed in (("size", job.size, range(16, 4097)), ("crops", job.crops, range(1, 100))):
         if value not in allowed:
@@ -119,11 +122,19 @@ def make_features(job: FeatureJob, *, on_shard: Callable[[str, int, int], None] 
     if job.out.resolve() in {path.resolve() for folder in folders.values() for path in (folder, folder.parent)}:
         raise UsageError(f"--out {job.out}: holds the clips; choose another folder")
     backbone = open_backbone(job.backbone, job.weights, size=job.size)
-    _check_finished(job.out, backbone)
-    job.out.mkdir(parents=True, exist_ok=True)
-    save_backbone(backbone, job.out)
-    backbone.module.to(job.device)
-    results = {name: _make_split(job, backbone, folder, job.out / name, on_shard) for name, folder in folders.items()}
+
+    def clean() -> None:
+        for name in folders:
+            drop_leftovers(job.out / name)
+
+    with present(job.out, backbone.weights, clean=clean):
+        with locked(job.out, _BACKBONE_LOCK, wait=True):
+            _check_finished(job.out, backbone)
+            save_backbone(backbone, job.out)
+        backbone.module.to(job.device)
+        results = {
+            name: _make_split(job, backbone, folder, job.out / name, on_shard) for name, folder in folders.items()
+        }
     note = _normalization_note(backbone, load_manifest(next(iter(folders.values()))))
     return FeatureResult(job.out, backbone.name, backbone.weights, backbone.width, results, note)
 
@@ -166,8 +177,7 @@ def _make_split(
         crops=job.crops,
         source=content_fingerprint([manifest]),
     )
-    out.mkdir(exist_ok=True)
-    with folder_lock(out):
+    with locked(out, _SPLIT_LOCK, wait=True):
         device = torch.device(job.device)
         maker = ShardMaker(
             folder,
@@ -186,7 +196,7 @@ def _make_split(
             for number, entry in enumerate(manifest.shards, start=1):
                 part = _load_part(out, entry.name, maker.plan(entry))
                 reused += part is not None
-                parts.append(part or _make_part(out, maker, entry))
+                parts.append(part or _make_part(out, maker, number - 1))
                 if on_shard is not None:
                     on_shard(manifest.split, number, len(manifest.shards))
         finally:
@@ -213,41 +223,31 @@ def _finished(out: Path, maker: ShardMaker) -> Manifest | None:
     return manifest
 
 
-def _make_part(out: Path, maker: ShardMaker, entry: ShardEntry) -> ShardPart:
-    (out / PARTS_FOLDER).mkdir(exist_ok=True)
-    _part_path(out, entry.name).unlink(missing_ok=True)  # of other options: it isn't this shard's
-    sync_folder(out / PARTS_FOLDER)
-    part = maker.make(entry)
-    with whole_file(_part_path(out, entry.name)) as stream:
-        stream.write(json.dumps(asdict(part)).encode())
+def _make_part(out: Path, maker: ShardMaker, number: int) -> ShardPart:
+    drop_part(out, maker.manifest.shards[number].name)  # of other options: it isn't this shard's
+    part, rows = maker.make(number)
+    write_part(out, part.name, asdict(part), rows)
     return part
 
 
 def _load_part(out: Path, name: str, plan: str) -> ShardPart | None:
     """The part of a shard that was finished from this very plan, or None if it has to be made."""
-    try:
-        part = ShardPart(**json.loads(_part_path(out, name).read_bytes()))
-        size = (out / name).stat().st_size
-    except (OSError, ValueError, TypeError):
+    about = read_about(out, name)
+    if about is None or about.get("plan") != plan:
         return None
-    return part if part.plan == plan and part.bytes == size else None
-
-
-def _part_path(out: Path, name: str) -> Path:
-    return out / PARTS_FOLDER / f"{name}.json"
+    with suppress(TypeError):  # as an older vidpipe wrote it
+        return ShardPart(**about)
+    return None
 
 
 def _finish(folder: Path, out: Path, source: Manifest, spec: FeatureSpec, parts: Sequence[ShardPart]) -> Manifest:
-    """Write index, rejects and, last of all, the manifest; then drop what only an unfinished run needs."""
-    for path in out.glob(f"*{TEMPORARY_SUFFIX}"):
-        path.unlink()
-    rows = [row for part in parts for row in part.rows]
-    samples_file = write_samples(out, rows)
+    """Write index, rejects and, last of all, the manifest."""
+    samples_file = write_samples(out, (row for part in parts for row in read_rows(out, part.name)))
     with whole_file(out / REJECTS) as stream:
         stream.write((folder / REJECTS).read_bytes() if (folder / REJECTS).is_file() else b"")
     entries = tuple(
         entry.model_copy(
-            update={"samples": len(part.rows), "bytes": part.bytes, "sha256": part.sha256, "plan": part.plan}
+            update={"samples": part.samples, "bytes": part.bytes, "sha256": part.sha256, "plan": part.plan}
         )
         for entry, part in zip(source.shards, parts, strict=True)
     )
@@ -256,7 +256,7 @@ def _finish(folder: Path, out: Path, source: Manifest, spec: FeatureSpec, parts:
             "features": spec,
             "samples_file": samples_file,
             "shards": entries,
-            "counts": source.counts.model_copy(update={"clips": len(rows)}),
+            "counts": source.counts.model_copy(update={"clips": sum(part.samples for part in parts)}),
             "versions": {
                 **source.versions,
                 "vidpipe": __version__,
@@ -266,5 +266,4 @@ def _finish(folder: Path, out: Path, source: Manifest, spec: FeatureSpec, parts:
         }
     )
     manifest.write(out)
-    shutil.rmtree(out / PARTS_FOLDER, ignore_errors=True)
     return manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,12 +37,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ShardPart:
-    """What a finished shard contributes to its split; `plan` is the fingerprint of all that decides its content."""
+    """What a finished shard contributes to its split, besides its rows; `plan` is the fingerprint of all that decides its content."""
 
+    name: str
     plan: str
     bytes: int
     sha256: str
-    rows: list[Row]
+    samples: int
 
 
 class ShardMaker:
@@ -70,8 +72,9 @@ class ShardMaker:
         self.manifest = load_manifest(folder)
         self._folder, self._out = folder, out
         self._backbone, self._spec, self._batch_size, self._device = backbone, spec, batch_size, device
-        samples = SamplesFile(folder, self.manifest.samples_file)
-        self._table, self._index = samples.read(), make_index(samples, self.manifest)
+        self._samples = SamplesFile(folder, self.manifest.samples_file)
+        self._index = make_index(self._samples, self.manifest)
+        self._first = [*itertools.accumulate((entry.samples for entry in self.manifest.shards), initial=0)]
         self._reader = ClipReader(folder, self.manifest, self._index)
         self._transform = ClipTransform(size=spec.size, normalization=self.manifest.normalization)
         self._format = FeatureFormat(spec)
@@ -92,14 +95,14 @@ class ShardMaker:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def make(self, entry: ShardEntry) -> ShardPart:
-        """Write the shard of features and its index, each whole or not at all.
+    def make(self, number: int) -> tuple[ShardPart, list[Row]]:
+        """Write a shard of features, by its number, and its index, each whole or not at all; its rows are for samples.parquet.
 
         Raises:
             ShardError: it can't be written, a clip can't be read, or its features are not finite numbers.
         """
-        first = sum(other.samples for other in self.manifest.shards[: self.manifest.shards.index(entry)])
-        rows = self._table.slice(first, entry.samples).to_pylist()
+        entry, first = self.manifest.shards[number], self._first[number]
+        rows = self._samples.rows(first, entry.samples)
         descriptions = list(read_descriptions(self._folder, rows))
         clips = self._clips(range(first, first + entry.samples))
         features = in_batches(clips, self._batch_size, self._run)
@@ -108,7 +111,8 @@ class ShardMaker:
             for row, description in zip(rows, descriptions, strict=True):
                 for crop in range(self._spec.crops):
                     made.append(self._write(writer, row, description, crop=crop, features=next(features)))
-        return ShardPart(self.plan(entry), writer.summary.bytes, writer.summary.sha256, made)
+        summary = writer.summary
+        return ShardPart(entry.name, self.plan(entry), summary.bytes, summary.sha256, len(made)), made
 
     def _write(
         self, writer: TarWriter, row: Row, description: dict[str, Any], *, crop: int, features: NDArray[np.float32]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,14 +12,15 @@ from typing import Any
 
 from vidpipe.datasets.base import DatasetFormat
 from vidpipe.errors import ShardError
-from vidpipe.files import TEMPORARY_SUFFIX, whole_file
-from vidpipe.prep.parts import ShardPart, read_rows
+from vidpipe.files import whole_file
+from vidpipe.prep.parts import ShardPart
 from vidpipe.prep.plan import SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.tally import Tally
 from vidpipe.shards.index import write_samples
-from vidpipe.shards.layout import PARTS_FOLDER, REJECTS
+from vidpipe.shards.layout import REJECTS
 from vidpipe.shards.manifest import VERSION_SEPARATOR, ChannelSums, Counts, Manifest, ShardEntry
+from vidpipe.shards.parts import read_rows
 
 
 def finish_split(
@@ -41,7 +41,7 @@ def finish_split(
             f"{out}: {counts.videos} videos, but {counts.written} written and {counts.rejected} rejected: the counts differ"
         )
     tally = Tally()
-    samples_file = write_samples(out, (row for part in parts for row in tally.counted(part, read_rows(out, part))))
+    samples_file = write_samples(out, (row for part in parts for row in tally.counted(part, read_rows(out, part.name))))
     write_rejects(out, parts)
     _drop_surplus(out, split)
     manifest = Manifest(
@@ -123,17 +123,6 @@ def _drop_surplus(out: Path, split: SplitPlan) -> None:
         is_shard = path.suffix in (".tar", ".idx") and path.stem.isdecimal()
         if is_shard and path.with_suffix(".tar").name not in names:
             path.unlink()
-
-
-def drop_leftovers(out: Path) -> None:
-    """Remove from a complete split's folder what only an unfinished run needs, and temporary files of killed runs.
-
-    Only for a run that is alone there.
-    """
-    for path in out.glob(f"*{TEMPORARY_SUFFIX}"):
-        path.unlink()
-    if (out / PARTS_FOLDER).is_dir():
-        shutil.rmtree(out / PARTS_FOLDER)
 
 
 def write_rejects(out: Path, parts: Iterable[ShardPart]) -> None:

@@ -1,25 +1,20 @@
-"""Part files: what each finished shard contributes to its split. They exist until the split is complete.
-
-`.parts/NAME.json` appears after its shard and marks it as done: a line of JSON about the shard, then one for each sample.
-`.parts/NAME.lock` is held by whoever makes the shard.
-"""
+"""What each finished shard contributes to its split, kept in part files (`vidpipe.shards.parts`)."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from vidpipe.errors import ShardError
-from vidpipe.files import sync_folder, whole_file
 from vidpipe.prep.plan import ShardPlan
 from vidpipe.shards.index import SamplesFile
 from vidpipe.shards.layout import MANIFEST, PARTS_FOLDER, REJECTS
 from vidpipe.shards.manifest import ChannelSums, Manifest
+from vidpipe.shards.parts import read_about, write_part
 
 
 @dataclass(slots=True)
@@ -36,7 +31,7 @@ class Reject:
 
 @dataclass(slots=True)
 class ShardPart:
-    """A finished shard, without the rows of its samples (see `read_rows`): there may be millions of these in a split.
+    """A finished shard, without the rows of its samples: there may be millions of these in a split.
 
     Attributes:
         plan: fingerprint of the plan that it was made from.
@@ -75,53 +70,21 @@ def printable(path: str) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def part_path(out: Path, shard: str) -> Path:
-    """Where a shard's part lies."""
-    return out / PARTS_FOLDER / f"{shard}.json"
-
-
 def save_part(out: Path, part: ShardPart, rows: Iterable[dict[str, Any]]) -> None:
     """Mark a shard as done."""
-    with whole_file(part_path(out, part.name)) as stream:
-        about = {**asdict(part), "channels": part.channels.model_dump()}
-        stream.write(b"".join(json.dumps(line).encode() + b"\n" for line in (about, *rows)))
-
-
-def drop_part(out: Path, shard: str) -> None:
-    """Have a shard count as not done, if it did; so it does after a crash, too."""
-    path = part_path(out, shard)
-    path.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    write_part(out, part.name, {**asdict(part), "channels": part.channels.model_dump()}, rows)
 
 
 def load_part(out: Path, plan: ShardPlan) -> ShardPart | None:
     """The part of a shard that was finished from this very plan, or None if it has to be made."""
-    try:
-        with part_path(out, plan.name).open("rb") as stream:
-            raw = json.loads(stream.readline())
-        raw["rejects"] = [Reject(**reject) for reject in raw["rejects"]]
-        raw["channels"] = ChannelSums.model_validate(raw["channels"])
-        part = ShardPart(**raw)
-        size = (out / plan.name).stat().st_size
-    except (OSError, ValueError, TypeError, KeyError):
+    about = read_about(out, plan.name)
+    if about is None or about.get("plan") != plan.fingerprint:
         return None
-    return part if part.plan == plan.fingerprint and part.bytes == size else None
-
-
-def read_rows(out: Path, part: ShardPart) -> Iterator[dict[str, Any]]:
-    """The rows of samples.parquet for a shard, one after the other.
-
-    Raises:
-        ShardError: the part is gone or damaged.
-    """
-    path = part_path(out, part.name)
     try:
-        with path.open("rb") as stream:
-            stream.readline()
-            for line in stream:
-                yield json.loads(line)
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path}: can't be read: {error}; delete it and run the same command again") from error
+        rejects = [Reject(**reject) for reject in about["rejects"]]
+        return ShardPart(**{**about, "rejects": rejects, "channels": ChannelSums.model_validate(about["channels"])})
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def restore_parts(out: Path, manifest: Manifest) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from vidpipe.errors import MissingExtraError, ShardError, VidpipeError, one_line
 from vidpipe.prep.decoder import Decoder
-from vidpipe.prep.locks import present
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
+from vidpipe.shards.locks import present
 
 
 def run_ray(

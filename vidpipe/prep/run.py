@@ -16,9 +16,8 @@ from typing import Literal, Protocol
 from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import DatasetFormat, Listing, known_split
 from vidpipe.errors import DatasetError, RejectBudgetError, UsageError
-from vidpipe.prep.finish import drop_leftovers, finish_split, resolved_recipe, write_rejects
+from vidpipe.prep.finish import finish_split, resolved_recipe, write_rejects
 from vidpipe.prep.local import run_local
-from vidpipe.prep.locks import locked, present
 from vidpipe.prep.plan import ShardPlan, make_plan, output_hash, slice_of
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.result import OverBudgetError, PrepResult, SplitResult
@@ -26,7 +25,9 @@ from vidpipe.prep.shard_job import ShardTask, VideoDone
 from vidpipe.prep.split_work import SplitWork
 from vidpipe.recipes import nearest
 from vidpipe.shards.layout import MANIFEST, write_errors
+from vidpipe.shards.locks import locked, present
 from vidpipe.shards.manifest import VERSION_SEPARATOR, Manifest
+from vidpipe.shards.parts import drop_leftovers
 
 FINISH_LOCK = "finish"
 
@@ -136,8 +137,7 @@ def _check_rows(listing: Listing, allowed: float) -> None:
 
 def _drop_leftovers(splits: Sequence[SplitWork]) -> None:
     for split in splits:
-        if (split.out / MANIFEST).is_file():
-            drop_leftovers(split.out)
+        drop_leftovers(split.out)
 
 
 @dataclass(slots=True)

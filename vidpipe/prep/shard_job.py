@@ -15,14 +15,15 @@ from vidpipe import __version__
 from vidpipe.errors import VideoError
 from vidpipe.prep.decoder import NUM_BUFFERS, Decoder
 from vidpipe.prep.decoder_process import ClipResult, Job
-from vidpipe.prep.locks import locked
-from vidpipe.prep.parts import Reject, ShardPart, drop_part, load_part, printable, save_part
+from vidpipe.prep.parts import Reject, ShardPart, load_part, printable, save_part
 from vidpipe.prep.plan import PlannedVideo, ShardPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.index import SampleRow
 from vidpipe.shards.layout import label_bytes, sample_key, write_errors
+from vidpipe.shards.locks import locked
 from vidpipe.shards.manifest import ChannelSums, manifest_if_finished
+from vidpipe.shards.parts import drop_part
 from vidpipe.shards.tar import Member, TarWriter, open_shard
 from vidpipe.video.decode import decoder_versions
 from vidpipe.video.spec import ClipSpec

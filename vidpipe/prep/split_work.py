@@ -10,12 +10,13 @@ from typing import Any
 
 from vidpipe.errors import ShardError
 from vidpipe.prep.finish import count, restated
-from vidpipe.prep.parts import ShardPart, drop_part, load_part, printable, restore_parts
+from vidpipe.prep.parts import ShardPart, load_part, printable, restore_parts
 from vidpipe.prep.plan import SplitPlan
 from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.prep.shard_job import ShardTask
 from vidpipe.shards.index import read_samples
 from vidpipe.shards.manifest import Counts, Manifest, manifest_if_finished
+from vidpipe.shards.parts import drop_part
 
 # What of a recipe decides which videos lie in which shard and how, besides what the manifest has in fields of its own.
 _PLAN_KEYS = ("seed", "shard_size_mb", "decoder", "strict")

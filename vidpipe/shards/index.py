@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def write_samples(folder: Path, rows: Iterable[dict[str, Any]] | pa.Table) -> Fi
 
 def _row_groups(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
     tables: list[pa.Table] = []
-    while batch := list(islice(rows, ROWS_AT_ONCE)):
+    while batch := list(itertools.islice(rows, ROWS_AT_ONCE)):
         tables.append(pa.Table.from_pylist(batch, schema=SCHEMA))
         if len(tables) * ROWS_AT_ONCE >= ROWS_A_GROUP:
             yield pa.concat_tables(tables).combine_chunks()
@@ -150,6 +150,19 @@ class SamplesFile:
         """
         with self._opened() as file:
             return file.read(list(columns) if columns else None)
+
+    def rows(self, first: int, number: int) -> list[dict[str, Any]]:
+        """So many rows from one on, for which only those are decoded that are stored together with them; raises as `read`."""
+        with self._opened() as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            starts = [*itertools.accumulate(sizes, initial=0)]
+            groups = [group for group, size in enumerate(sizes) if first - size < starts[group] < first + number]
+            if not groups:
+                return []
+            rows: list[dict[str, Any]] = (
+                file.read_row_groups(groups).slice(first - starts[groups[0]], number).to_pylist()
+            )
+            return rows
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The same rows one by one, of which few are held at a time; raises as `read`."""

@@ -84,7 +84,7 @@ def _enter(out: Path, plan: str) -> LockedFile:
             fcntl.flock(place.descriptor, fcntl.LOCK_SH)
         elif os.pread(place.descriptor, len(plan) + 1, 0) != plan.encode("ascii"):
             raise ShardError(
-                f"{out}: another run is at work there, with other videos or other options; wait for its end or stop it, "
+                f"{out}: another run is at work there, with other videos, weights or options; wait for its end or stop it, "
                 "choose another --out, or give the options that it was given"
             )
         stack.pop_all()
