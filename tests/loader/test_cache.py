@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -68,6 +69,25 @@ def test_a_shard_is_fetched_once_and_the_longest_unused_leaves(
         assert read(cache, number, fetch) == b"x" * SIZE
     assert fetch.count == 4
     assert whole_files(tmp_path) == {entry(number).sha256 for number in (0, 2, 3)}
+
+
+def test_room_is_made_where_only_what_may_be_written_can_be_locked_for_oneself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where flock(2) has the file open for writing; folders are locked by each machine for itself."""
+    flock = fcntl.flock
+
+    def flock_of_nfs(descriptor: int, operation: int) -> None:
+        is_readonly = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        if operation & fcntl.LOCK_EX and is_readonly and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    cache, fetch = ShardCache(tmp_path, max_bytes=2 * SIZE), Fetches()
+    for number in (0, 1, 2):
+        assert read(cache, number, fetch) == b"x" * SIZE
+    assert whole_files(tmp_path) == {entry(number).sha256 for number in (1, 2)}
 
 
 def test_a_shard_gets_its_name_while_nobody_counts_what_is_there(

@@ -16,6 +16,7 @@ import pytest
 
 import vidpipe
 from vidpipe.loader.reading.index import Strings, load_index
+from vidpipe.memory import resident_bytes
 from vidpipe.shards.index import SCHEMA, write_samples
 from vidpipe.shards.manifest import load_manifest
 
@@ -55,11 +56,16 @@ def many_shards(motion_shards: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_the_index_takes_so_many_bytes_a_sample(many_shards: Path) -> None:
-    index = load_index(many_shards, load_manifest(many_shards))
+    manifest = load_manifest(many_shards)
+    pa.default_memory_pool().release_unused()
+    before = resident_bytes()
+    index = load_index(many_shards, manifest)
+    after = resident_bytes()
     values = [getattr(index, field.name) for field in fields(index)]
     taken = sum(v.nbytes for v in values if isinstance(v, np.ndarray))
     taken += sum(v.column.nbytes for v in values if isinstance(v, Strings))
     assert 100 < taken / len(index) < 220
+    assert before is None or after is None or after - before < 1.5 * taken, "what it took to read it is given back"
 
 
 @pytest.mark.parametrize("options", [{}, {"shuffle": "windowed"}, {"balance": "class"}, {"where": "label in (1, 2)"}])

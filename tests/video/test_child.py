@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 from threading import Event
 
 import pytest
 
 from vidpipe.errors import VideoError
+from vidpipe.spawn import spawn
 from vidpipe.video.child import Child, serve
 
 
@@ -51,6 +53,17 @@ def test_a_job_that_does_not_end_is_killed(tmp_path: Path) -> None:
                 os.kill(int(job[0].read_text()), 0)
     finally:
         child.close()
+
+
+def test_a_child_whose_parent_is_gone_before_it_is_ready_ends_without_a_word(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    ours, theirs = Pipe()
+    process = spawn(main, [theirs.fileno()])
+    ours.close()
+    theirs.close()
+    assert process.wait(60) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_a_child_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None:

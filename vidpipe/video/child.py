@@ -174,7 +174,8 @@ def serve(pipe_fd: int, work: Callable[[Job], Result]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, whatever the parent dies of
     pipe: Connection[Result | VidpipeError, Job] = Connection(pipe_fd)
-    pipe.send_bytes(_READY)
+    with suppress(ConnectionError):  # of a parent that is gone already, as below
+        pipe.send_bytes(_READY)
     while True:
         try:
             job = pipe.recv()

@@ -87,9 +87,12 @@ def make_index(samples: SamplesFile, manifest: Manifest) -> SampleIndex:
     if table.num_rows != manifest.num_samples:
         raise ShardError(f"{samples.path}: {table.num_rows} rows, but the manifest says {manifest.num_samples}")
     try:
-        return _index(table, tuple(entry.name for entry in manifest.shards))
+        index = _index(table, tuple(entry.name for entry in manifest.shards))
     except (pa.ArrowException, ValueError) as error:
         raise ShardError(f"{samples.path}: damaged: {one_line(error)}; prepare the shards again") from error
+    del table
+    pa.default_memory_pool().release_unused()  # which keeps what columns were decoded in: nearly as much as the index
+    return index
 
 
 def _index(table: pa.Table, shards: tuple[str, ...]) -> SampleIndex:

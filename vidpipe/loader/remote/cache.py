@@ -257,7 +257,7 @@ def _sha256(descriptor: int) -> str | None:
 def _remove_unused(path: Path) -> bool:
     """Remove a file that nobody holds."""
     try:
-        file = open_locked(path, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = open_locked(path, os.O_RDWR, fcntl.LOCK_EX | fcntl.LOCK_NB)  # NFS locks only what may be written
     except BlockingIOError:
         return False
     if file is None:
