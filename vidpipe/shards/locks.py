@@ -19,9 +19,8 @@ from vidpipe.shards.layout import PARTS_FOLDER
 
 _GUARD = "guard"
 _RUNS = "runs"
-_TRIES = (
-    1000  # to make a folder, which the last run may have removed just now; a link on the way that leads nowhere stays
-)
+# To make a folder, which the last run may have removed just now; a link on the way that leads nowhere stays.
+_TRIES = 1000
 
 
 @contextmanager
