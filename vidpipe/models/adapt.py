@@ -9,33 +9,21 @@ import math
 import re
 
 import torch
-from torch import Tensor
 
 from vidpipe.models.base import VideoModel
 from vidpipe.models.mini_vivit import MiniViViTConfig
 from vidpipe.models.positions import resample_space
+from vidpipe.models.state import State, joined_qkv
 from vidpipe.models.timesformer import TimeSformerConfig
 from vidpipe.models.vit_llama import ViTLlamaConfig
 from vidpipe.models.vivit import ViViTConfig
 from vidpipe.models.vivit_joint import ViViTJointConfig
 
-State = dict[str, Tensor]
-
 
 def fuse_qkv(state: State, model: VideoModel) -> State:
-    """Queries, keys and values as one projection; without key biases, VideoMAE's two separate ones."""
+    """`joined_qkv`, for whatever model."""
     del model
-    result = {key: tensor for key, tensor in state.items() if not re.search(r"\.attn\.(query|key|value)\.", key)}
-    for key, query in state.items():
-        base, dot, kind = key.rpartition("query.")
-        if not dot:
-            continue
-        parts = [state.get(f"{base}{part}.{kind}") for part in ("key", "value")]
-        if kind == "bias" and parts[0] is None and parts[1] is not None:
-            result[f"{base}q_bias"], result[f"{base}v_bias"] = query, parts[1]
-        else:
-            result[f"{base}qkv.{kind}"] = torch.cat([query, *(part for part in parts if part is not None)])
-    return result
+    return joined_qkv(state)
 
 
 def from_flax(state: State, model: VideoModel) -> State:
@@ -52,7 +40,8 @@ def from_flax(state: State, model: VideoModel) -> State:
             result[name] = tensor.permute(4, 3, 0, 1, 2)
         else:
             result[name] = tensor.T if tensor.ndim == 2 else tensor
-    return fuse_qkv(result, model)
+    del model
+    return joined_qkv(result)
 
 
 def start_temporal_encoder(state: State, model: VideoModel) -> State:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vidpipe.models.positions import sine_positions
+from vidpipe.models.state import Rename, State, joined_qkv, renamed
 
-_State = dict[str, Tensor]
 _IMAGE_SIDE = 224  # pixels, for which the masked autoencoder without positions in its file was published
 
 
@@ -21,50 +21,29 @@ class ImageLayout:
 
     Args:
         marker: regular expression that some key must match.
-        rename: (pattern, replacement) pairs, applied in order to every key.
+        rename: how its keys become timm's.
         unused: pattern of keys, before renaming, that timm's model has no place for.
         adapt: further changes to the renamed state.
     """
 
     marker: str
-    rename: tuple[tuple[str, str], ...]
+    rename: Rename
     unused: str = r"(?!)"
-    adapt: Callable[[_State], _State] | None = None
+    adapt: Callable[[State], State] | None = None
 
 
-def in_timms_names(state: _State) -> _State:
+def in_timms_names(state: State) -> State:
     """The state of an image model in timm's names; one of no known layout, timm's among them, and a video model's as they are."""
     if any(tensor.ndim == 5 for tensor in state.values()):
         return state
     for layout in _LAYOUTS:
         if any(re.search(layout.marker, key) for key in state):
-            return _renamed(state, layout)
+            result = renamed(state, layout.rename, unused=layout.unused)
+            return layout.adapt(result) if layout.adapt else result
     return state
 
 
-def _renamed(state: _State, layout: ImageLayout) -> _State:
-    result: _State = {}
-    for key, tensor in state.items():
-        if re.search(layout.unused, key):
-            continue
-        name = key
-        for pattern, replacement in layout.rename:
-            name = re.sub(pattern, replacement, name)
-        result[name] = tensor
-    return layout.adapt(result) if layout.adapt else result
-
-
-def _joined_qkv(state: _State) -> _State:
-    """Queries, keys and values as one projection."""
-    result = {key: tensor for key, tensor in state.items() if not re.search(r"\.attn\.(?:query|key|value)\.", key)}
-    for key in state:
-        if ".attn.query." in key:
-            parts = [state[key.replace("query", part)] for part in ("query", "key", "value")]
-            result[key.replace("query", "qkv")] = torch.cat(parts)
-    return result
-
-
-def _with_sine_positions(state: _State) -> _State:
+def _with_sine_positions(state: State) -> State:
     """Key biases of zero, and the fixed positions with which the patches were learned; the class token's is drawn.
 
     Without a class token in the file, its sum with its position starts from a truncated normal.
@@ -99,7 +78,7 @@ _LAYOUTS = (
             (r"^classifier\.", "head."),
         ),
         unused=r"^(?:vit\.)?pooler\.|^decoder\.",
-        adapt=_joined_qkv,
+        adapt=joined_qkv,
     ),
     ImageLayout(  # the masked autoencoder of pengzhiliang/MAE-pytorch
         marker=r"^encoder\.blocks\.0\.attn\.q_bias$",

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vidpipe.errors import CheckpointError
-from vidpipe.models.adapt import State
 from vidpipe.models.base import VideoModel
 from vidpipe.models.image_layouts import in_timms_names
 from vidpipe.models.keymaps import FROM_IMAGES, KeyMap, find_key_map, layouts_of, translate
 from vidpipe.models.misfit import differences, listed, other_shape
 from vidpipe.models.positions import PositionAxis, resample_space, resample_space_time, resample_time
+from vidpipe.models.state import State
 from vidpipe.models.weights import read_weights
 
 _HEAD = re.compile(r"(?:head|fc)\.(?:weight|bias)")

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vidpipe.models.adapt import (
-    State,
     drop_later_blocks,
     from_flax,
     fuse_qkv,
@@ -23,8 +22,7 @@ from vidpipe.models.adapt import (
     take_llama_block,
 )
 from vidpipe.models.base import VideoModel
-
-Rename = tuple[tuple[str, str], ...]
+from vidpipe.models.state import Rename, State, renamed
 
 
 @dataclass(frozen=True)
@@ -72,14 +70,7 @@ def layouts_of(model: VideoModel) -> list[str]:
 
 def translate(state: State, key_map: KeyMap, model: VideoModel) -> State:
     """`state` in the model's own names, without what the map lists as unused."""
-    result: State = {}
-    for key, tensor in state.items():
-        if re.search(key_map.unused, key):
-            continue
-        name = key
-        for pattern, replacement in key_map.rename:
-            name = re.sub(pattern, replacement, name)
-        result[name] = tensor
+    result = renamed(state, key_map.rename, unused=key_map.unused)
     return key_map.adapt(result, model) if key_map.adapt else result
 
 
