@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import simplejpeg
 from command_line import RunCommand
 
 from vidpipe.shards import verify
+from vidpipe.shards.checksum import crc32
+from vidpipe.shards.codecs import CodecSpec
 from vidpipe.shards.index import SamplesFile, read_samples, write_samples
 from vidpipe.shards.manifest import FileEntry, load_manifest
+from vidpipe.shards.tar import open_shard
 from vidpipe.shards.verify import verify_split
 
 
@@ -42,7 +47,7 @@ def test_sound_shards_pass_deeply(real_shards: Path, vidpipe: RunCommand) -> Non
 
 
 @pytest.mark.parametrize(
-    ("member", "delta"), [("payload", 5000), ("payload", 3), ("json", 10), ("cls", 0), ("cls", -500)]
+    ("member", "delta"), [("payload", 5000), ("payload", 3), ("json", 10), ("cls", 0), ("cls", 5), ("cls", -500)]
 )
 def test_a_flipped_byte_names_shard_and_sample(shards: Path, vidpipe: RunCommand, member: str, delta: int) -> None:
     row = read_samples(shards).to_pylist()[-1]
@@ -65,6 +70,7 @@ def test_a_flipped_byte_in_the_archives_end_names_the_shard(shards: Path, vidpip
         (lambda folder: (folder / "00000.tar").unlink(), "00000.tar: missing"),
         (lambda folder: _truncate(folder / "00000.tar"), "truncated"),
         (lambda folder: (folder / "00000.idx").write_text("v1.2 0\n"), "00000.idx: differs"),
+        (lambda folder: (folder / "00000.idx").unlink(), "00000.idx: missing"),
         (lambda folder: (folder / "samples.parquet").unlink(), "samples.parquet: missing"),
         (
             lambda folder: (folder / "samples.parquet").write_bytes(b"PAR1"),
@@ -125,6 +131,81 @@ def test_a_row_of_no_shard_or_away_from_its_others_is_found(shards: Path, vidpip
     assert result.out.count("sample ") == 1
 
 
+@pytest.mark.parametrize(
+    ("counts", "samples", "expected"),
+    [
+        ({"videos": 17}, 0, "manifest.json: the counts don't add up: 17 videos, but 16 written and 0 rejected"),
+        ({"videos": 17, "written": 17}, 0, "manifest.json: 17 videos written, but samples.parquet has 16"),
+        ({"videos": 17, "rejected": 1}, 0, "rejects.jsonl: 0 lines, but the manifest says 1 rejected"),
+        ({"clips": 17}, 0, "manifest.json: 17 clips, but samples.parquet has 16"),
+        ({}, 1, "00000.tar: 8 rows in samples.parquet, but the manifest says 9 samples"),
+    ],
+)
+def test_counts_that_are_not_the_shards_are_faults(
+    shards: Path, vidpipe: RunCommand, counts: dict[str, int], samples: int, expected: str
+) -> None:
+    manifest = load_manifest(shards)
+    first, *others = manifest.shards
+    entries = (first.model_copy(update={"samples": first.samples + samples}), *others)
+    changed = manifest.counts.model_copy(update=counts)
+    manifest.model_copy(update={"counts": changed, "shards": entries}).write(shards)
+    result = vidpipe("verify", shards)
+    assert result.code == 1 and "1 faults" in result.out and expected in result.out
+
+
+def test_keys_that_occur_twice_are_a_fault(shards: Path, vidpipe: RunCommand) -> None:
+    first = read_samples(shards).to_pylist()[0]
+    samples_file = _rewrite(shards, lambda row: {"key": first["key"]})
+    load_manifest(shards).model_copy(update={"samples_file": samples_file}).write(shards)
+    result = vidpipe("verify", shards)
+    assert result.code == 1 and "samples.parquet: keys occur more than once" in result.out
+
+
+@pytest.mark.parametrize(
+    ("frame", "description", "expected"),
+    [
+        (lambda jpeg: jpeg, lambda told: told, None),
+        (lambda jpeg: b"garbage", lambda told: told, "can't be decoded: "),
+        (lambda jpeg: _jpeg(16, 24), lambda told: told, "decodes to [2, 16, 24, 3], but the index says [2, 24, 32, 3]"),
+        (lambda jpeg: jpeg, lambda told: b"{}", "its JSON can't be read: 'times_seconds'"),
+    ],
+)
+def test_what_was_written_as_it_is_but_is_no_such_clip_is_found_deeply(
+    shards: Path,
+    vidpipe: RunCommand,
+    frame: Callable[[bytes], bytes],
+    description: Callable[[bytes], bytes],
+    expected: str | None,
+) -> None:
+    """One sample without a label, whose checksums are all true."""
+    row, manifest = {**read_samples(shards).to_pylist()[0], "label": -1, "label_name": ""}, load_manifest(shards)
+    with (shards / row["shard"]).open("rb") as stream:
+        stream.seek(row["json_offset"])
+        told = description(json.dumps({**json.loads(stream.read(row["json_size"])), "label": ""}).encode())
+    frames = {"0000.jpg": frame(_jpeg(24, 32)), "0001.jpg": frame(_jpeg(24, 32))}
+    files = {"cls": b"-1", "json": told, **frames}
+    with open_shard(shards / row["shard"]) as writer:
+        members = writer.add(row["key"], {name: (content,) for name, content in files.items()})
+    assert [member.extension for member in members] == ["0000.jpg", "0001.jpg", "cls", "json"]
+    placed = {f"{m.extension}_{what}": getattr(m, what) for m in members[2:] for what in ("offset", "size")}
+    crcs = {"json_crc32": crc32(told), "payload_crc32": [crc32(content) for content in frames.values()]}
+    payload = {"payload_offset": members[0].offset, "payload_sizes": [len(content) for content in frames.values()]}
+    samples_file = write_samples(shards, [{**row, **placed, **crcs, **payload, "frames": 2, "height": 24, "width": 32}])
+    written = {"samples": 1, "bytes": writer.summary.bytes, "sha256": writer.summary.sha256}
+    manifest.model_copy(
+        update={
+            "codec": CodecSpec(name="jpeg", quality=90),
+            "shards": (manifest.shards[0].model_copy(update=written),),
+            "counts": manifest.counts.model_copy(update={"videos": 1, "written": 1, "clips": 1}),
+            "samples_file": samples_file,
+        }
+    ).write(shards)
+    assert vidpipe("verify", shards).code == 0
+    result = vidpipe("verify", shards, "--deep")
+    assert result.code == (expected is not None)
+    assert expected is None or f"00000.tar: sample {row['key']}: {expected}" in result.out
+
+
 def test_rows_are_read_no_further_than_the_shard_that_is_checked(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +255,10 @@ def test_a_folder_of_data_sets_names_them(shards: Path, vidpipe: RunCommand) -> 
         shutil.copytree(shards, shards.parent / "sets" / name / "val")
     result = vidpipe("verify", shards.parent / "sets")
     assert result.code == 1 and "sets: holds data sets, no splits: one, two; name one of them" in result.err
+
+
+def _jpeg(height: int, width: int) -> bytes:
+    return bytes(simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8)))
 
 
 def _truncate(path: Path) -> None:
