@@ -125,6 +125,7 @@ def test_other_delimiters_and_a_table_elsewhere(make_files: Make, tmp_path: Path
         ("path,label,split\na.mp4,run,train\na.mp4,walk,val\n", "two labels"),
         ("path,label\na.mp4,\n", "line 2: 'a.mp4' has no label"),
         ("path,label\n,run\n", "line 2: the path is empty"),
+        ("path,label\na\0.mp4,run\n", r"line 2: the path is 'a\\x00\.mp4'"),
         ("path,label\n../a.mp4,run\n", "line 2: path '../a.mp4' is not inside"),
         ("path,label\nx/../../a.mp4,run\n", "is not inside"),
         ("path,label\n/etc/passwd,run\n", "is not inside"),

@@ -37,6 +37,7 @@ def test_cvdf_layout_with_replacements(make_files: Make) -> None:
         "test/ggggggggggg_000007_000017.mp4",
         "train/hhhhhhhhhhh_000000_000010.mp4",
         "train/short.mp4",
+        "all/eeeeeeeeeee_000001_000011.mp4",
         "replacement/replacement_for_corrupted_k400/ccccccccccc_000000_000010.mp4",
     )
     annotate(source / "annotations", train=TRAIN, val=VAL, test=TEST)
@@ -53,7 +54,7 @@ def test_cvdf_layout_with_replacements(make_files: Make) -> None:
     assert listing.classes == ("abseiling", "petting animal (not cat)", "zumba")
     assert listing.counts["replaced"] == 1
     assert listing.counts["missing"] == 1
-    assert listing.counts["extra_videos"] == 2
+    assert listing.counts["extra_videos"] == 3
     assert listing.counts["other_files"] == 0
 
 
@@ -73,6 +74,7 @@ def test_flat_or_class_folders_and_other_times(make_files: Make) -> None:
         "x/y/eeeeeeeeeee_000001_000011.mp4": "val",
     }
     assert listing.counts["other_times"] == 2
+    assert any(note.startswith("2 clips were found by their id alone") for note in listing.notes)
     assert listing.counts["missing"] == 2
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,9 +50,9 @@ def test_they_decode_to_what_was_drawn(videos: Path) -> None:
 
 def test_a_second_run_adds_what_lacks_and_is_the_same_bytes(videos: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    generate(again, Motion(train_videos=2, val_videos=1, video_frames=6))
+    shutil.copytree(videos, again)
     before = (again / "val/up/0000.mp4").stat().st_mtime_ns
-    (again / "train/grow/0000.mp4").unlink()
+    (again / "train/grow/0000.mp4").rename(again / "train/grow/0001.mp4")  # of a larger number of them
     (again / "train/up/0001.mp4.tmp").touch()
     calls: list[tuple[int, int]] = []
     generate(again, SMALL, progress=lambda done, total: calls.append((done, total)))
@@ -60,7 +61,7 @@ def test_a_second_run_adds_what_lacks_and_is_the_same_bytes(videos: Path, tmp_pa
     assert names == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert all((videos / name).read_bytes() == (again / name).read_bytes() for name in names)
     assert (again / "val/up/0000.mp4").stat().st_mtime_ns == before
-    generate(again, SMALL.model_copy(update={"video_seed": 1}))
+    generate(again, SMALL.model_copy(update={"video_seed": 1, "val_videos": 0}))
     assert (videos / names[1]).read_bytes() != (again / names[1]).read_bytes()
 
 
@@ -74,9 +75,12 @@ def test_several_that_generate_at_once_share_the_videos(videos: Path, tmp_path: 
     assert all((videos / name).read_bytes() == (folder / name).read_bytes() for name in names)
 
 
-def test_scenery_drifts_behind_the_sprite_and_is_harder_to_compress(tmp_path: Path) -> None:
+def test_scenery_drifts_behind_the_sprite_and_is_harder_to_compress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import decord
 
+    monkeypatch.setattr("vidpipe.datasets.motion.MOTIONS", {"left": MOTIONS["left"]})
     size = {"train_videos": 1, "val_videos": 0, "video_frames": 24, "video_size": (160, 120)}
     seen = {}
     for scenery in (False, True):

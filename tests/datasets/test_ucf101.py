@@ -45,10 +45,13 @@ def test_official_layout_and_its_three_splits(make_files: Make, fold: int) -> No
     assert any("3 classes, but 101" in note for note in listing.notes)
 
 
-def test_videos_in_one_folder(make_files: Make) -> None:
-    source = make_files(*(f"videos/{name.split('/')[1]}" for name in FILES))
-    annotate(source)
-    assert len(UCF101().scan(source).videos) == 3
+def test_videos_in_one_folder_and_classes_in_any_order(make_files: Make) -> None:
+    """Of several copies, the same one is taken every time."""
+    source = make_files(*(f"{copy}/{name.split('/')[1]}" for copy in "hgfedcba" for name in FILES))
+    annotate(source, classInd="3 YoYo\n1 ApplyEyeMakeup\n2 HandstandPushups\n")
+    listing = UCF101().scan(source)
+    assert {video.path for video in listing.videos} == {f"a/{name.split('/')[1]}" for name in FILES}
+    assert listing.classes == ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
 
 
 @pytest.mark.parametrize(

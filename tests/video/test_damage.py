@@ -291,6 +291,7 @@ def steady(num_packets: int, *, ticks: int = 1) -> list[Packet]:
         (steady(98), 100, 100, 98, 0),  # within tolerance
         (steady(30), 0, 100, 100, 70),
         (steady(30), 0, None, None, 0),
+        (steady(1, ticks=0), 0, 100, None, 0),
         (steady(3), 0, 5, 3, 0),
         (steady(3), 8, 8, 8, 5),
         (steady(50, ticks=2), 100, 100, 50, 0),  # an AVI whose every second frame was dropped in recording
