@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -121,22 +122,30 @@ def test_what_is_in_use_stays_and_a_full_cache_is_an_error(tmp_path: Path) -> No
     held[1].close()
 
 
-def test_patience_for_room_begins_when_nobody_else_fetches_the_shard(tmp_path: Path) -> None:
-    cache = ShardCache(tmp_path, max_bytes=SIZE)
-    held = cache.open(entry(0), Fetches())
-    fetching = LockedFile(tmp_path / f"{entry(1).sha256}.part", os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+def test_patience_for_room_begins_when_nobody_else_fetches_the_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one's fetch fails after ten minutes; a second later, there is room."""
+    held = ShardCache(tmp_path, max_bytes=SIZE).open(entry(0), Fetches())
+    part, now = tmp_path / f"{entry(1).sha256}.part", [0.0]
+    fetching = LockedFile(part, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+    monkeypatch.setattr(
+        "vidpipe.loader.remote.cache.time", SimpleNamespace(monotonic=lambda: now[0], time_ns=time.time_ns)
+    )
 
-    def end_and_make_room() -> None:
-        time.sleep(0.6)
-        (tmp_path / f"{entry(1).sha256}.part").unlink()  # as where a fetch has failed
-        fetching.close()
-        time.sleep(0.1)
-        held.close()
+    class Waiting(Stop):
+        def wait(self, seconds: float) -> bool:
+            if part.exists() and now[0] == 0:
+                part.unlink()
+                fetching.close()
+                now[0] += 600
+            else:
+                held.close()
+                now[0] += 1
+            return False
 
-    other = threading.Thread(target=end_and_make_room)
-    other.start()
-    cache.open(entry(1), Fetches(), patience_seconds=0.5).close()
-    other.join()
+    ShardCache(tmp_path, max_bytes=SIZE, stop=Waiting()).open(entry(1), Fetches(), patience_seconds=2).close()
+    assert now == [601]
 
 
 def test_what_left_the_cache_is_brought_again_and_nothing_twice_at_once() -> None:
@@ -149,11 +158,11 @@ def test_what_left_the_cache_is_brought_again_and_nothing_twice_at_once() -> Non
 
     prefetcher = Prefetcher(bring, threads=1)
     prefetcher.want([0, 1])
-    assert begun.acquire(timeout=5)
+    assert begun.acquire(timeout=60)
     for following in ([1, 0], [0, 2, 2, 1], [0, 2, 2, 1]):  # asked for while 0, 1 and 0 are being brought
         prefetcher.want(following)
         going_on.release()
-        assert begun.acquire(timeout=5), brought
+        assert begun.acquire(timeout=60), brought
     prefetcher.stop()
     going_on.release()
     prefetcher.join(60)

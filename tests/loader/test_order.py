@@ -43,8 +43,10 @@ def test_a_hundred_million_samples_need_no_table() -> None:
     ("size", "world_size", "batch_size"), [(103, 3, 4), (10, 4, 4), (5, 8, 2), (64, 2, 8), (1, 3, 1)]
 )
 def test_ranks_cover_an_epoch_in_equal_steps(size: int, world_size: int, batch_size: int) -> None:
+    """Only the last step has padding, and repeats its own beginning."""
     seen: list[int] = []
-    padding = 0
+    padding: list[int] = []
+    last = (size - 1) // (batch_size * world_size) * batch_size * world_size
     for rank in range(world_size):
         share = Share(size, 0, rank, world_size)
         while share.num_batches(batch_size, drop_last=False):
@@ -52,9 +54,9 @@ def test_ranks_cover_an_epoch_in_equal_steps(size: int, world_size: int, batch_s
             share = replace(share, consumed=share.after(batch_size))
             assert 0 < len(positions) <= batch_size
             seen += positions[~is_padding].tolist()
-            padding += int(is_padding.sum())
+            padding += positions[is_padding].tolist()
     assert sorted(seen) == list(range(size))
-    assert padding < world_size
+    assert len(padding) < world_size and padding == [last + n % (size - last) for n in range(len(padding))]
 
 
 def test_drop_last_gives_whole_batches_only() -> None:
@@ -100,6 +102,9 @@ def test_the_shards_ahead_are_those_of_the_next_window_and_epoch() -> None:
     assert [set(window) for window in order.shards_ahead(0, 0)] == [set(first[:30]), set(first[30:60])]
     assert [set(window) for window in order.shards_ahead(35, 0)] == [set(first[30:60]), {first[69]}]
     assert [set(window) for window in order.shards_ahead(69, 0)] == [{first[69]}, set(second[:30])]
+    even = WindowedOrder(np.full(6, 10), window=3, seed=0)
+    first, second = (shard_of[even.units(np.arange(60), epoch)] for epoch in (0, 1))
+    assert [set(window) for window in even.shards_ahead(59, 0)] == [set(first[30:]), set(second[:30])]
 
 
 def test_shuffle_quality_tells_orders_apart() -> None:

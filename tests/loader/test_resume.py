@@ -20,6 +20,7 @@ from vidpipe.errors import UsageError
 from vidpipe.loader.augmentation.augment import Augmentation, keyed_rng, sample_rng
 from vidpipe.loader.augmentation.region import Region
 from vidpipe.loader.sampling.order import keyed_integers, permute
+from vidpipe.loader.sampling.place import Place, Spot
 
 LOADER = {"batch_size": 3, "size": 32, "augment": "train", "backend": "torch", "seed": 11}
 
@@ -299,6 +300,27 @@ def test_an_iterator_that_was_left_behind_says_so(motion_shards: Path, move: str
         if move == "iterate":
             keys += [batch.key for batch in new]
             assert len({key for batch in keys for key in batch}) == 32
+
+
+def test_a_place_that_is_left_stays_left() -> None:
+    """While a batch is waited for, by another thread, and behind the last one."""
+    place = Place(8, batch_size=2, rank=0, world_size=1, drop_last=False, whole_passes=False)
+
+    def made(spot: Spot, batches: int) -> Iterator[int]:
+        yield 0
+        place.set_epoch(5)
+        yield 1
+
+    iterator = place.run(made)
+    next(iterator)
+    with pytest.raises(UsageError, match="left behind"):
+        next(iterator)
+    over = place.run(lambda spot, batches: iter([0]))
+    next(over)
+    place.set_epoch(7)
+    with pytest.raises(UsageError, match="left behind"):
+        next(over)
+    assert place.next == Spot(7, 0)
 
 
 def test_a_pickled_loader_goes_on_where_it_was(motion_shards: Path) -> None:

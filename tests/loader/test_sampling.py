@@ -20,7 +20,7 @@ from loader.damage import rewrite_samples
 import vidpipe
 from vidpipe.errors import UsageError
 from vidpipe.loader.reading.index import load_index
-from vidpipe.loader.sampling.sampler import DrawnUnits, Groups, Units
+from vidpipe.loader.sampling.sampler import DrawnUnits, Groups, Sampler, Units
 from vidpipe.shards.manifest import load_manifest
 
 
@@ -79,13 +79,13 @@ def test_a_condition_without_samples_is_refused(motion_shards: Path) -> None:
 
 def test_each_clip_of_an_epoch_has_a_name_of_its_own_whatever_the_batches(motion_shards: Path) -> None:
     sets = {motion_shards / "train": 1, motion_shards / "val": 9}  # the same keys in both, and val's several times
+    options = vidpipe.LoaderOptions(clips_per_sample=2)
     names = []
     for batch_size, world_size in ((8, 1), (2, 1), (4, 2)):
         clips: dict[str, tuple[str, ...]] = {}
         for rank in range(world_size):
-            with vidpipe.Loader(
-                sets, batch_size=batch_size, size=32, frames=2, augment="train", rank=rank, world_size=world_size
-            ) as loader:
+            settings = {"batch_size": batch_size, "rank": rank, "world_size": world_size, "options": options}
+            with vidpipe.Loader(sets, size=32, frames=2, augment="train", **settings) as loader:
                 for batch in loader:
                     pixels = [hashlib.sha256(clip.numpy().tobytes()).hexdigest() for clip in batch.video]
                     for name, *clip, padding in zip(
@@ -93,7 +93,8 @@ def test_each_clip_of_an_epoch_has_a_name_of_its_own_whatever_the_batches(motion
                     ):
                         assert padding or clips.setdefault(name, tuple(clip)) == tuple(clip)
         names.append(clips)
-    assert len(names[0]) == loader.num_samples and names[0] == names[1] == names[2]
+    assert len(set(names[0].values())) == len(names[0]) == 2 * loader.num_samples
+    assert names[0] == names[1] == names[2]
 
 
 def test_data_sets_without_weights_are_taken_whole(motion_shards: Path) -> None:
@@ -169,6 +170,22 @@ def test_classes_are_balanced_within_weighted_data_sets(motion_shards: Path, oth
     assert {n for (d, _), n in pairs.items() if d == 0} == {4} and {n for (d, _), n in pairs.items() if d == 1} == {2}
 
 
+def test_the_shards_ahead_are_those_of_what_is_drawn(motion_shards: Path) -> None:
+    """Of any epoch, in whatever order they are asked for."""
+    index = load_index(motion_shards / "train", load_manifest(motion_shards / "train"))
+    units = Units(index, matching=None, by_video=False)
+    groups = Groups(index.label.astype(np.int64), np.full(8, 1 / 8), seed=0)
+    sampler = Sampler(units, index, groups=groups, shard_window=1, seed=0)
+    for epoch in (2, 0, 1):
+        position = 0
+        while position < sampler.size:
+            ((shard,), _) = sampler.shards_ahead(position, epoch)
+            drawn = index.shard[sampler.draw(np.arange(sampler.size), epoch).units]
+            count = int((drawn == shard).sum())
+            assert count and (drawn[position : position + count] == shard).all()
+            position += count
+
+
 @pytest.mark.parametrize("sizes", [[1, 5, 50], [3, 3], [7]])
 def test_groups_go_through_all_their_units_before_any_comes_again(sizes: list[int]) -> None:
     group = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -183,6 +200,7 @@ def test_groups_go_through_all_their_units_before_any_comes_again(sizes: list[in
         assert len(set(pairs)) == len(pairs) and result.repeats.min() >= 0
         np.add.at(total, result.units, 1)
         for number, size in enumerate(sizes):
+            assert result.repeats[group[result.units] == number].max() <= -(-each // size)
             counts = total[group == number]
             assert counts.max() - counts.min() <= 1 and counts.sum() == (epoch + 1) * each and len(counts) == size
 

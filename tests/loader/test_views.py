@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -143,18 +144,21 @@ def test_ranks_read_no_more_than_one_process_does(four_clips: Path) -> None:
     assert read == [read[0]] * 3
 
 
-def test_views_that_dont_fit_are_refused(four_clips: Path) -> None:
-    def refused(message: str, **settings: object) -> None:
+def test_views_that_dont_fit_are_refused(four_clips: Path, tmp_path: Path) -> None:
+    def refused(message: str, *, shards: Path = four_clips, **settings: object) -> None:
         options = vidpipe.LoaderOptions(**{"views": (2, 3), **settings.pop("options", {})})  # type: ignore[call-overload]
         with pytest.raises(UsageError, match=message):
-            vidpipe.Loader(
-                four_clips, split="val", size=32, backend="torch", options=options, **{"frames": 4, **settings}
-            )
+            vidpipe.Loader(shards, split="val", size=32, backend="torch", options=options, **{"frames": 4, **settings})
 
     refused(
         r"20 windows, but 4 frames have 9 places in each of the 2 stored clips of 12.*18", options={"views": (20, 1)}
     )
     refused(r"4 windows, but 12 frames have 1 places", frames=12, options={"views": (4, 1)})
     refused("augment='train'", augment="train")
+    even = Path(shutil.copytree(four_clips / "val", tmp_path / "val"))
+    manifest = load_manifest(even)
+    clip = manifest.clip.model_copy(update={"sampling": "uniform", "stride": 1})
+    manifest.model_copy(update={"clip": clip}).write(even)
+    refused("5 windows, but 6 frames have 2 places in each of the 2", shards=even, frames=6, options={"views": (5, 1)})
     refused("window='center'", options={"window": "center"})
     refused("epoch_unit='clip'", options={"epoch_unit": "clip"})

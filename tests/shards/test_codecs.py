@@ -77,6 +77,15 @@ def test_damage_is_noticed(codec: Codec, video: NDArray[np.uint8]) -> None:
         codec.decode([member[: len(member) // 2] for member in members])
 
 
+@pytest.mark.parametrize(("name", "usual"), [("jpeg", {"quality": 90}), ("mp4", {"crf": 20})])
+def test_quality_is_what_was_asked_for(name: str, usual: dict[str, int], video: NDArray[np.uint8]) -> None:
+    def size(**options: int) -> int:
+        return sum(map(len, _members(make_codec(CodecSpec(name=name, **options)), video)[0]))
+
+    coarse = {"quality": 30} if name == "jpeg" else {"crf": 40}
+    assert size(**coarse) < 0.8 * size() and size() == size(**usual)
+
+
 def test_float16_holds_the_normalised_clip_and_loses_no_level() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     codec = make_codec(SPECS["float16"])

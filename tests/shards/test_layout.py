@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from vidpipe.files import whole_file
 from vidpipe.shards.tar import open_shard
 
 ROOM = 1 << 20
+SHA256 = "1e4cbe79cddbcce64a05431f55b19640bb0560bec625f297139fdb8fe4fcaab4"
 
 
 @pytest.fixture
@@ -38,6 +40,15 @@ def test_a_file_that_there_is_no_room_for_leaves_the_old_one(tmp_path: Path, pie
         for _ in range(pieces):
             stream.write(bytes((ROOM + 1000) // pieces))
     assert path.read_bytes() == b"old" and [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_shards_bytes_are_the_same_for_ever(tmp_path: Path) -> None:
+    with open_shard(tmp_path / "00000.tar") as writer:
+        writer.add("000000000-000", {"json": (b"{", b"}"), "cls": (b"07",)})
+    content = (tmp_path / "00000.tar").read_bytes()
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (3072, SHA256)
+    index = "v1.2 1\ncls 512 2 000000000-000.cls json 1536 2 000000000-000.json\n"
+    assert (tmp_path / "00000.idx").read_text() == index
 
 
 def test_a_shard_that_the_disk_has_no_room_for_leaves_the_old_one_and_its_index(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import RunCommand
+from forked import Forked, command
 
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import UsageError
@@ -225,16 +225,20 @@ def test_ending_early_leaves_no_process(run: Path, videos_dir: Path) -> None:
     assert not children() - before
 
 
-def test_ctrl_c_while_the_list_is_still_open_ends_at_once(run: Path, videos_dir: Path) -> None:
-    command = [sys.executable, "-m", "vidpipe", "predict", str(run), "-", "--device", "cpu", "--workers", "1"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-        process.stdin.write(os.fsencode(videos_dir / "xvid.avi") + b"\n")
-        process.stdin.flush()
-        assert process.stdout.readline().decode().strip().endswith("xvid.avi")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=240) == 130
-        assert process.stderr.read().decode().startswith("error: interrupted")
+def predict_of_a_list(listed: Path, *arguments: object) -> None:
+    """`vidpipe predict ARGUMENTS...` with a named pipe as its input."""
+    with listed.open() as sys.stdin:
+        command("predict", *arguments)
+
+
+def test_ctrl_c_while_the_list_is_still_open_ends_at_once(run: Path, videos_dir: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list")
+    process = Forked(predict_of_a_list, tmp_path / "list", run, "-", "--device", "cpu", "--workers", 1)
+    with (tmp_path / "list").open("wb", buffering=0) as listed:
+        listed.write(os.fsencode(videos_dir / "xvid.avi") + b"\n")
+        process.wait_until(lambda: "xvid.avi\n" in process.output and process.output.endswith("\n"))
+        process.send(signal.SIGINT)
+        assert "\nerror: interrupted" in process.finish(130)
 
 
 def children() -> set[str]:

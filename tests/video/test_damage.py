@@ -110,16 +110,24 @@ def test_damaged_in_the_middle(
     assert first.message == second.message
 
 
+@pytest.mark.parametrize("damage", ["several frames", "the last frame"])
 def test_damage_after_the_last_needed_frame_matters_only_when_strict(
-    encoded: Callable[[str], bytes], tmp_path: Path
+    damage: str, encoded: Callable[[str], bytes], tmp_path: Path
 ) -> None:
+    """Which decoder gave the frames doesn't depend on how far it went on."""
     data, path = bytearray(encoded("h264-index-first.mp4")), tmp_path / "x.mp4"
-    data[-9000:-1000] = random.Random(1).randbytes(8000)
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        shown = [(p.pts or 0, p.pos or 0, p.size) for p in container.demux(video=0) if p.size]
+    _, begin, size = max(shown)
+    begin, end = (begin + 8, begin + size) if damage == "the last frame" else (len(data) - 9000, len(data) - 1000)
+    data[begin:end] = random.Random(1).randbytes(end - begin)
     path.write_bytes(data)
     spec = ClipSpec(frames=4, height=64)
     for decoder in ALL:
-        clip = extract_clips(path, spec, key="k", decoder=decoder).clips[0]
-        assert read_numbers(clip.video) == clip.frame_indices.tolist()
+        extraction = extract_clips(path, spec, key="k", decoder=decoder)
+        (clip,) = extraction.clips
+        assert extraction.decoder == decoder and read_numbers(clip.video) == clip.frame_indices.tolist()
         assert rejection(path, decoder=decoder, strict=True).reason == "damaged"
 
 
@@ -289,6 +297,8 @@ def steady(num_packets: int, *, ticks: int = 1) -> list[Packet]:
         (steady(100), 100, 100, 100, 0),
         (steady(30), 100, 100, 100, 70),
         (steady(98), 100, 100, 98, 0),  # within tolerance
+        (steady(98), 100, None, 100, 0),
+        (steady(97), 100, None, 100, 3),
         (steady(30), 0, 100, 100, 70),
         (steady(30), 0, None, None, 0),
         (steady(1, ticks=0), 0, 100, None, 0),

@@ -115,6 +115,18 @@ def test_an_angle_is_right_where_ffmpeg_takes_it_for_right(degrees: float, ffmpe
         np.testing.assert_array_equal(extraction.clips[0].video, reference)
 
 
+@pytest.mark.parametrize("columns", [(0, 3), (0, 1, 3, 4)], ids=["no width", "nothing"])
+def test_a_matrix_that_leaves_no_picture_is_none(columns: tuple[int, ...], ffmpeg_video: MakeVideo) -> None:
+    path = ffmpeg_video("x.mp4", *H264, "-pix_fmt", "yuv420p", frames=4)
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # (a b u; c d v; x y w), 4 bytes each (ISO/IEC 14496-12, 8.3.2)
+    for place in columns:
+        data[matrix + 4 * place : matrix + 4 * place + 4] = bytes(4)
+    path.write_bytes(data)
+    info = probe(path)
+    assert (info.width, info.height, info.rotation, info.mirrored) == (WIDTH, HEIGHT, 0, False)
+
+
 def test_a_tagged_angle_that_is_no_number_is_none(ffmpeg_video: MakeVideo) -> None:
     path = ffmpeg_video("x.mkv", *H264, "-metadata:s:v:0", "rotate=inf", frames=4)
     assert probe(path).ignored_angle == 0
