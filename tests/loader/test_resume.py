@@ -21,6 +21,7 @@ from vidpipe.loader.augmentation.augment import Augmentation, keyed_rng, sample_
 from vidpipe.loader.augmentation.region import Region
 from vidpipe.loader.sampling.order import keyed_integers, permute
 from vidpipe.loader.sampling.place import Place, Spot
+from vidpipe.loader.state import fingerprint
 
 LOADER = {"batch_size": 3, "size": 32, "augment": "train", "backend": "torch", "seed": 11}
 
@@ -345,3 +346,4 @@ def test_a_state_means_the_same_place_and_clips_to_every_release() -> None:
     drawn = crops.draw(sample_rng(seed=1, epoch=2, sample=0), height=240, width=320, size=224)
     assert drawn.region == Region(top=3, left=135, height=235, width=180, flip=True)
     assert keyed_rng("mixing/0/0/a").random() == 0.3575769360391582
+    assert fingerprint(["run", "jump"]) == "777a6c1149770499"

@@ -170,20 +170,29 @@ def test_classes_are_balanced_within_weighted_data_sets(motion_shards: Path, oth
     assert {n for (d, _), n in pairs.items() if d == 0} == {4} and {n for (d, _), n in pairs.items() if d == 1} == {2}
 
 
-def test_the_shards_ahead_are_those_of_what_is_drawn(motion_shards: Path) -> None:
-    """Of any epoch, in whatever order they are asked for."""
+def test_what_is_drawn_and_the_shards_ahead_go_by_epoch_and_position_alone(motion_shards: Path) -> None:
+    """In whatever order they are asked for."""
     index = load_index(motion_shards / "train", load_manifest(motion_shards / "train"))
     units = Units(index, matching=None, by_video=False)
     groups = Groups(index.label.astype(np.int64), np.full(8, 1 / 8), seed=0)
-    sampler = Sampler(units, index, groups=groups, shard_window=1, seed=0)
-    for epoch in (2, 0, 1):
-        position = 0
-        while position < sampler.size:
-            ((shard,), _) = sampler.shards_ahead(position, epoch)
-            drawn = index.shard[sampler.draw(np.arange(sampler.size), epoch).units]
-            count = int((drawn == shard).sum())
-            assert count and (drawn[position : position + count] == shard).all()
-            position += count
+
+    def made(**options: Any) -> Sampler:
+        return Sampler(units, index, **{"groups": None, "shard_window": None, "seed": 0, **options})
+
+    for options in ({}, {"shard_window": 1}, {"groups": groups}, {"groups": groups, "shard_window": 1}):
+        sampler = made(**options)
+        for positions, epoch in (([4, 5], 0), ([4, 5], 1), ([30, 0], 1), ([4, 5], 0)):
+            found = sampler.draw(np.array(positions), epoch)
+            whole = made(**options).draw(np.arange(32), epoch)
+            assert (found.units == whole.units[positions]).all() and (found.repeats == whole.repeats[positions]).all()
+        sampler = made(**options)
+        for epoch in (2, 0, 1) if "shard_window" in options else ():
+            position, drawn = 0, index.shard[made(**options).draw(np.arange(32), epoch).units]
+            while position < 32:
+                ((shard,), _) = sampler.shards_ahead(position, epoch)
+                count = int((drawn == shard).sum())
+                assert count and (drawn[position : position + count] == shard).all()
+                position += count
 
 
 @pytest.mark.parametrize("sizes", [[1, 5, 50], [3, 3], [7]])
