@@ -91,11 +91,6 @@ def test_attention_of_the_ablations_has_the_size_of_the_original_table(recipe: s
     assert attention / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-def test_frozen_backbone() -> None:
-    model = on_meta("resnet-temporal", 16)
-    assert count(model.get_submodule("backbone")) == count(model) - count(model, trainable=True) == 23_508_032
-
-
 @pytest.mark.parametrize(
     ("name", "gmac"),
     [

@@ -14,7 +14,10 @@ import pytest
 from command_line import CommandResult, RunCommand
 from file_tree import contents
 
+from vidpipe.datasets import Listing, Video
 from vidpipe.prep.parts import ShardPart, save_part
+from vidpipe.prep.plan import make_plan
+from vidpipe.prep.recipe import PrepRecipe
 from vidpipe.shards.manifest import load_manifest
 
 Prep = Callable[..., CommandResult]
@@ -94,3 +97,26 @@ def test_the_manifest_names_the_versions_of_all_that_made_its_shards(
     part.write_bytes(json.dumps(older).encode() + b"\n" + rows)
     assert '"reused_shards": 1' in prep("out", "--json").out
     assert load_manifest(tmp_path / "out/train").versions["av"] == f"{ours}, unknown"
+
+
+def test_a_plan_means_the_same_to_every_release(tmp_path: Path) -> None:
+    """It is pinned, as prepared data sets are found by it: where it changes, users have to prepare them anew."""
+    videos = tuple(Video(f"{label}/{n}.mp4", label, "train") for label in "ab" for n in range(3))
+    for number, video in enumerate(videos):
+        (tmp_path / video.path).parent.mkdir(exist_ok=True)
+        (tmp_path / video.path).write_bytes(bytes(number))
+    gone = Video("a/gone.mp4", "a", "train")
+    recipe = PrepRecipe(dataset="folder", frames=4, clips=1, height=64, shard_size_mb=0.2, seed=3)
+    (plan,) = make_plan(recipe, Listing(tmp_path, videos, ("a", "b"), missing=(gone,)))
+    assert [[(video.number, video.path) for video in shard.videos] for shard in plan.shards] == [
+        [(0, "b/1.mp4"), (1, "a/2.mp4"), (2, "a/1.mp4")],
+        [(3, "b/2.mp4"), (5, "a/0.mp4")],
+        [(6, "b/0.mp4")],
+    ]
+    assert [[(video.number, video.path) for video in shard.missing] for shard in plan.shards] == [
+        [],
+        [(4, gone.path)],
+        [],
+    ]
+    fingerprints = [shard.fingerprint[:16] for shard in plan.shards]
+    assert fingerprints == ["35e90dd1bc5c33fa", "569e53f102762530", "d447b5c34e415cf0"]

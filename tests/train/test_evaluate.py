@@ -138,19 +138,26 @@ def test_a_videos_views_are_averaged_and_it_counts_once(untrained: Path, toy_sha
 
 
 def test_accuracies_are_by_video_and_by_class() -> None:
+    """Of four videos, the right class of one is the fifth, and that of another one the sixth."""
+    falling = torch.tensor([0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.05])
     result = summarize(
         split="val",
-        class_names=["a", "b", "c"],
-        videos=["x", "y"],
-        labels=[0, 1],
-        probabilities=torch.tensor([[0.6, 0.4, 0.0], [0.8, 0.2, 0.0]]),
-        clips=3,
+        class_names=list("abcdefg"),
+        videos=["w", "x", "y", "z"],
+        labels=[4, 0, 5, 0],
+        probabilities=torch.stack([falling, falling, falling, falling.flip(0)]),
+        clips=5,
         mean_loss=1.0,
     )
-    assert (result.videos, result.clips, result.top1, result.top5) == (2, 3, 0.5, 1.0)
-    assert result.scores[0].probability == pytest.approx(0.6)
-    assert result.confusion().tolist() == result.to_json()["confusion"] == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
-    assert [(score.videos, score.top1) for score in result.classes] == [(1, 1.0), (1, 0.0), (0, None)]
+    assert (result.videos, result.clips, result.top1, result.top5) == (4, 5, 0.25, 0.5)
+    assert [(score.predicted, score.probability) for score in result.scores] == [
+        *((0, pytest.approx(0.3)),) * 3,
+        (6, pytest.approx(0.3)),
+    ]
+    taken_for = [[1, 0, 0, 0, 0, 0, 1], [0] * 7, [0] * 7, [0] * 7, [1, *[0] * 6], [1, *[0] * 6], [0] * 7]
+    assert result.confusion().tolist() == result.to_json()["confusion"] == taken_for
+    found = [(score.videos, score.top1) for score in result.classes]
+    assert found == [(2, 0.5), *[(0, None)] * 3, (1, 0.0), (1, 0.0), (0, None)]
 
 
 def test_of_thousands_of_classes_no_matrix_of_all_their_pairs_is_made(tmp_path: Path) -> None:

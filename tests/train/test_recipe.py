@@ -123,6 +123,14 @@ def test_augmentation_of_the_recipe_reaches_the_loader(motion_shards: Path) -> N
         assert loader.options.crop_scale == (0.08, 1.0)
 
 
+def test_selection_and_balance_of_the_recipe_reach_the_loader(motion_shards: Path) -> None:
+    changes = ["data.where=label == 1 or label == 2 and clip == 0", "data.balance=class"]
+    section = load_train_recipe("vivit-tiny", changes, batch_size=4).data
+    with open_train_loader(motion_shards, section, accumulate=1, device="cpu", seed=0) as loader:
+        assert loader.num_samples == 8
+        assert {label for batch in loader for label in batch.label.tolist()} == {1, 2}
+
+
 def test_a_recipe_can_extend_another(tmp_path: Path) -> None:
     path = tmp_path / "short.yaml"
     path.write_text("extends: vivit\nsummary: short\nschedule: {epochs: 3}\n")
