@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,21 @@ def test_a_run_that_comes_late_redoes_nothing_and_clears_up(motion_shards: Path,
     assert not told.videos and result.made_shards == 0 and set(result.splits) == {"train", "val"}
     assert files(out) == files(motion_shards)
     assert not list(out.rglob(PARTS_FOLDER))
+
+
+def test_a_shard_that_another_run_gives_up_is_made_after_all(motion_shards: Path, tmp_path: Path) -> None:
+    source, out = motion_shards / "videos", tmp_path / "out"
+    other, waited_for = ExitStack(), list[int]()
+
+    class Waiting(_Meanwhile):
+        def waiting(self, shards: int) -> None:
+            waited_for.append(shards)
+            other.close()
+
+    told = Waiting(lambda: other.enter_context(locked(out / "val", "00001.tar", wait=False)))
+    result = prepare(replace(_job(source, out), splits=("val",)), progress=told)
+    assert waited_for == [1] and result.made_shards == 2 and len(told.videos) == 16
+    assert files(out).items() == {item for item in files(motion_shards).items() if item[0].startswith("val/")}
 
 
 def test_a_shard_of_a_complete_split_is_not_made_again(motion_shards: Path, tmp_path: Path) -> None:
