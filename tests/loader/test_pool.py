@@ -56,7 +56,10 @@ def engines(pool: ReadPool, setup: EngineSetup) -> list[Engine]:
     return [*made, DaliEngine(pool, setup)]
 
 
-def test_each_clip_has_room_for_itself_and_a_larger_stand_in_memory_of_its_own(real_shards: Path) -> None:
+@pytest.mark.parametrize("damaged_place", [0, 1])
+def test_each_clip_has_room_for_itself_and_a_larger_stand_in_memory_of_its_own(
+    real_shards: Path, damaged_place: int
+) -> None:
     folder = real_shards / "train"
     manifest, index = load_manifest(folder), load_index(folder, load_manifest(folder))
     sizes = [index.frame_bytes(sample) for sample in range(len(index))]
@@ -73,7 +76,7 @@ def test_each_clip_has_room_for_itself_and_a_larger_stand_in_memory_of_its_own(r
         warps=False,
         recolors=False,
     )
-    wanted = [request(sample) for sample in (large, small, large)]
+    wanted = [request(small if place == damaged_place else large) for place in range(3)]
     pool = ReadPool(
         Broken(folder, index, small),
         threads=2,

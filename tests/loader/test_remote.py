@@ -71,11 +71,12 @@ def test_the_cache_stays_within_its_bound(bucket: str, motion_shards: Path, tmp_
     assert_equal(found, clips(motion_shards, epochs=3, **WINDOW))
 
 
-def test_a_cache_that_is_too_small_for_the_order_is_refused(bucket: str) -> None:
+def test_a_cache_that_is_too_small_for_the_order_is_refused(bucket: str, motion_shards: Path) -> None:
     with pytest.raises(UsageError, match=r"cache_gb: got 0.001, expected at least 0.0\d+.* take shuffle='windowed'"):
         clips(bucket, shuffle="global", cache_gb=0.001)
+    largest = max(path.stat().st_size for path in (motion_shards / "train").glob("*.tar"))
     with pytest.raises(UsageError, match=r"3 x shuffle_window = 3 shards of 2 MB.*smaller shuffle_window"):
-        clips(bucket, **WINDOW, cache_gb=0.001)
+        clips(bucket, **WINDOW, cache_gb=(3 * largest - 1) / 1e9)
 
 
 def test_the_next_window_is_fetched_while_this_one_is_read(

@@ -51,7 +51,11 @@ def _stop_behind(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_shard_that_another_plan_has_replaced_is_made_again(
     prep: Prep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although it is as large as the one that the first plan's part file tells of."""
+    """Although it is as large as the one that the first plan's part file tells of. Of a plan of more shards, none is left."""
+    with monkeypatch.context() as stopped:
+        _stop_behind(3, stopped)
+        assert prep("out", "--shard-size-mb", 0.07).code == 1
+    assert len(list(tmp_path.glob("out/train/*.tar"))) > 3
     with monkeypatch.context() as stopped:
         _stop_behind(1, stopped)
         assert prep("out", "--stride", 1).code == 1
@@ -60,6 +64,18 @@ def test_a_shard_that_another_plan_has_replaced_is_made_again(
         assert prep("out", "--stride", 2).code == 1
     assert prep("out", "--stride", 1).code == 0
     assert prep("whole", "--stride", 1).code == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_finished_shard_that_is_no_longer_whole_is_made_again(
+    prep: Prep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as stopped:
+        _stop_behind(1, stopped)
+        assert prep("out").code == 1
+    shard = tmp_path / "out/train/00000.tar"
+    os.truncate(shard, shard.stat().st_size - 512)
+    assert prep("out").code == prep("whole").code == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 

@@ -167,6 +167,19 @@ def test_mended_and_arrived_videos_are_taken_in_when_asked(
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_shard_of_rejects_alone_is_made_again_and_no_other(annotated: Path, prep: Prep, tmp_path: Path) -> None:
+    single = ("--limit", 3, "--shard-size-mb", 0.07, "--max-rejects", "40%")
+    assert prep(*single, out="whole")["made_shards"] == 3
+    middle = annotated / read_samples(tmp_path / "whole/train").to_pylist()[1]["video"]
+    content = middle.read_bytes()
+    middle.write_bytes(b"")
+    assert prep(*single)["rejected"] == 1
+    middle.write_bytes(content)
+    again = prep(*single, "--retry-rejects")
+    assert (again["made_shards"], again["reused_shards"]) == (1, 2)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_names_that_print_alike_or_hold_line_separators_are_counted_each(
     annotated: Path, prep: Prep, tmp_path: Path, vidpipe: RunCommand
 ) -> None:

@@ -21,7 +21,7 @@ from vidpipe.prep.recipe import load_prep_recipe
 from vidpipe.prep.run import PrepJob, prepare
 from vidpipe.prep.shard_job import ShardTask, VideoDone, make_shard
 from vidpipe.shards.layout import PARTS_FOLDER
-from vidpipe.shards.locks import present
+from vidpipe.shards.locks import locked, present
 
 
 @dataclass
@@ -30,11 +30,13 @@ class _Meanwhile:
 
     act: Callable[[], None]
     videos: list[str] = field(default_factory=list)
+    begun: list[tuple[int, int]] = field(default_factory=list)
 
     def found(self, listing: object) -> None:
         pass
 
     def start(self, *, videos: int, done: int) -> None:
+        self.begun.append((videos, done))
         self.act()
 
     def video(self, done: VideoDone) -> None:
@@ -94,7 +96,23 @@ def test_a_shard_that_another_run_gives_up_is_made_after_all(motion_shards: Path
     told = Waiting(lambda: other.enter_context(locked(out / "val", "00001.tar", wait=False)))
     result = prepare(replace(_job(source, out), splits=("val",)), progress=told)
     assert waited_for == [1] and result.made_shards == 2 and len(told.videos) == 16
-    assert files(out).items() == {item for item in files(motion_shards).items() if item[0].startswith("val/")}
+    assert files(out) == _of_val(motion_shards)
+
+
+def test_a_finished_shard_that_is_taken_away_meanwhile_is_made_again(motion_shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = replace(_job(motion_shards / "videos", out), splits=("val",))
+    prepare(replace(job, task=(1, 2)), progress=_Meanwhile(lambda: None))
+    (part,) = out.glob(f"val/{PARTS_FOLDER}/*.tar.json")
+
+    def take_away() -> None:
+        part.unlink()
+        (out / "val" / part.stem).unlink()
+
+    told = _Meanwhile(take_away)
+    prepare(job, progress=told)
+    assert told.begun == [(16, 8)] and len(told.videos) == 16
+    assert files(out) == _of_val(motion_shards)
 
 
 def test_a_shard_of_a_complete_split_is_not_made_again(motion_shards: Path, tmp_path: Path) -> None:
@@ -160,6 +178,10 @@ def test_an_output_folder_behind_a_link_that_leads_nowhere_is_an_error(tmp_path:
     refused = pytest.raises(ShardError, match="can't be used: No such file or directory; name a folder that can be")
     with refused, present(tmp_path / "disk" / "out", "plan"):
         pass
+
+
+def _of_val(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in files(folder).items() if name.startswith("val/")}
 
 
 def _unexpected(done: VideoDone) -> None:
