@@ -180,6 +180,17 @@ def test_a_shard_of_rejects_alone_is_made_again_and_no_other(annotated: Path, pr
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_rejects_are_listed_in_the_plans_order(annotated: Path, prep: Prep, tmp_path: Path) -> None:
+    """Whether they are missing or damaged."""
+    assert prep("--shard-size-mb", 9)["made_shards"] == 1
+    damaged, missing, *_ = read_samples(tmp_path / "out/train", ["video"])["video"].to_pylist()
+    (annotated / damaged).write_bytes(b"")
+    (annotated / missing).unlink()
+    prep("--shard-size-mb", 9, "--max-rejects", "20%", out="other")
+    lines = (tmp_path / "other/train/rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == [damaged, missing]
+
+
 def test_names_that_print_alike_or_hold_line_separators_are_counted_each(
     annotated: Path, prep: Prep, tmp_path: Path, vidpipe: RunCommand
 ) -> None:
@@ -206,14 +217,17 @@ def test_names_that_print_alike_or_hold_line_separators_are_counted_each(
     assert load_manifest(tmp_path / "out/train").counts.written == 20
 
 
-def test_a_part_that_lost_a_row_is_found_before_anything_is_written(
+def test_a_part_that_lost_a_row_or_some_of_it_is_found_before_anything_is_written(
     annotated: Path, prep: Prep, tmp_path: Path
 ) -> None:
     (annotated / "left" / "0000.mp4").write_bytes(b"")
     assert "1 of 16 videos rejected" in prep()
     out = tmp_path / "out/train"
     part = sorted((out / PARTS_FOLDER).glob("*.json"))[1]
-    part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:-1]))
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-9])
+    assert f"{part}: can't be read: " in prep("--max-rejects", "10%")
+    part.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
     assert "00001.tar: 2 samples of 2 videos in its part file, but 3 of 3 were written" in prep("--max-rejects", "10%")
     assert not list(out.glob("samples.parquet*")) and not list(out.glob("manifest.json*"))
     (out / "00001.tar").unlink()

@@ -56,8 +56,3 @@ def test_crop_is_covered_by_the_scaled_picture_and_centred(source: tuple[int, in
 def test_a_wrong_spec_is_refused_by_name(raw: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         validate(ClipSpec, raw, where="recipe x")
-
-
-def test_a_spec_survives_json() -> None:
-    spec = ClipSpec(frames=8, sampling="fps", fps=12.5, clips=3, crop=(320, 240), jitter=True, seed=7)
-    assert ClipSpec.model_validate_json(spec.model_dump_json()) == spec
