@@ -117,6 +117,22 @@ def test_probabilities_are_kept() -> None:
     assert abs(cut - 0.125) < 0.02
 
 
+def test_boxes_and_weights_are_distributed_as_the_papers_say() -> None:
+    """A box's sides are a root of a Beta's value, here a uniform one; as its centre is uniform too, 2 (1/4 - 1/10 + 1/96) of the
+    picture is in it on average.
+    """
+    boxed = [draw_clip(Mixing(cutmix=1.0), str(i), seed=0, epoch=0, height=64, width=96) for i in range(4000)]
+    assert sum(1 - draw.keep for draw in boxed) / 4000 == pytest.approx(0.3208, abs=0.015)
+    boxes = [draw.cut for draw in boxed if draw.cut]
+    whole = [box for box in boxes if box[0] > 0 and box[1] > 0 and box[2] < 64 and box[3] < 96]
+    assert len(whole) > 500 and all(abs((box[3] - box[1]) - 1.5 * (box[2] - box[0])) <= 2.5 for box in whole)
+    blended = torch.tensor(
+        [draw_clip(Mixing(mixup=0.8), str(i), seed=0, epoch=0, height=64, width=96).keep for i in range(4000)]
+    )
+    assert float(blended.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(blended.var()) == pytest.approx(1 / (4 * (2 * 0.8 + 1)), rel=0.05)
+
+
 def test_off_changes_nothing() -> None:
     video, label = constant_clips()
     same_video, same_label = mix_batch(video, label, keys=KEYS, num_classes=16, mixing=Mixing(), seed=0, epoch=0)
