@@ -25,9 +25,8 @@ from vidpipe.bench.guard import Guard, deaf_to_interrupts
 from vidpipe.bench.usage import Usage, group_usage
 from vidpipe.errors import VidpipeError
 
-MESSAGE_ENDS = (
-    160  # characters of both ends of a long message; DALI's and LitData's say last what happened, after a stack
-)
+# Characters of both ends of a long message; DALI's and LitData's say last what happened, after a stack.
+MESSAGE_ENDS = 160
 
 T = TypeVar("T")
 
