@@ -67,6 +67,28 @@ def test_each_video_gives_its_windows_and_crops_once(four_clips: Path, backend: 
             torch.testing.assert_close(video, expected, atol=1e-5, rtol=0)
 
 
+def evenly_sampled(folder: Path, to: Path) -> Path:
+    """A copy of a split whose manifest says so."""
+    copy = Path(shutil.copytree(folder, to / "even"))
+    manifest = load_manifest(copy)
+    clip = manifest.clip.model_copy(update={"sampling": "uniform", "stride": 1})
+    manifest.model_copy(update={"clip": clip}).write(copy)
+    return copy
+
+
+def test_windows_of_evenly_spread_frames_lie_between_each_other(four_clips: Path, tmp_path: Path) -> None:
+    """Two of each stored clip: every other frame, from the first and from the second one on."""
+    stored, even = _stored(four_clips / "val"), evenly_sampled(four_clips / "val", tmp_path)
+    options = vidpipe.LoaderOptions(views=(4, 1))
+    with vidpipe.Loader(even, batch_size=32, frames=6, size=32, backend="torch", options=options) as loader:
+        scale, shift = normalization_tables(loader.manifest.normalization)
+        (batch,) = loader
+    for path, view, video in zip(batch.video_path, batch.view.tolist(), batch.video, strict=True):
+        clip = stored[path][view // 2][view % 2 :: 2, :, 8:40]
+        expected = torch.from_numpy(clip.copy()).permute(3, 0, 1, 2) * scale + shift
+        torch.testing.assert_close(video, expected, atol=1e-5, rtol=0)
+
+
 def test_one_window_is_the_middle_of_the_middle_clip(four_clips: Path) -> None:
     batches = []
     for options in (vidpipe.LoaderOptions(views=(1, 1)), vidpipe.LoaderOptions()):
@@ -145,7 +167,7 @@ def test_ranks_read_no_more_than_one_process_does(four_clips: Path) -> None:
 
 
 def test_views_that_dont_fit_are_refused(four_clips: Path, tmp_path: Path) -> None:
-    def refused(message: str, *, shards: Path = four_clips, **settings: object) -> None:
+    def refused(message: str, *, shards: object = four_clips, **settings: object) -> None:
         options = vidpipe.LoaderOptions(**{"views": (2, 3), **settings.pop("options", {})})  # type: ignore[call-overload]
         with pytest.raises(UsageError, match=message):
             vidpipe.Loader(shards, split="val", size=32, backend="torch", options=options, **{"frames": 4, **settings})
@@ -155,10 +177,9 @@ def test_views_that_dont_fit_are_refused(four_clips: Path, tmp_path: Path) -> No
     )
     refused(r"4 windows, but 12 frames have 1 places", frames=12, options={"views": (4, 1)})
     refused("augment='train'", augment="train")
-    even = Path(shutil.copytree(four_clips / "val", tmp_path / "val"))
-    manifest = load_manifest(even)
-    clip = manifest.clip.model_copy(update={"sampling": "uniform", "stride": 1})
-    manifest.model_copy(update={"clip": clip}).write(even)
+    refused("views: got 2 data sets, expected one", shards=[four_clips, four_clips])
+    even = evenly_sampled(four_clips / "val", tmp_path)
+    refused("frames: got 5, but the clips hold 12 evenly spread frames: expected a divisor", shards=even, frames=5)
     refused("5 windows, but 6 frames have 2 places in each of the 2", shards=even, frames=6, options={"views": (5, 1)})
     refused("window='center'", options={"window": "center"})
     refused("epoch_unit='clip'", options={"epoch_unit": "clip"})
