@@ -32,6 +32,16 @@ def test_the_last_checkpoints_and_the_best_are_kept(toy_shards: Path, toy_recipe
     assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 10))
 
 
+def test_checkpoints_come_after_so_many_epochs_and_at_the_end(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    for every, steps in ((0, [9]), (2, [6, 9])):
+        out, sections = tmp_path / f"{every}", {"checkpoint": {"every_epochs": every, "keep_last": 9}}
+        recipe = toy_recipe(**sections, eval={"every_epochs": 0})
+        train(recipe, shards=toy_shards / "train", out=out, device="cpu", quiet=True)
+        assert [read_checkpoint(path).step for path in sorted(out.glob("step-*.ckpt"))] == steps
+
+
 def test_only_the_classifier_of_the_same_classes_is_started_from(
     toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from vidpipe.shards.manifest import Normalization
 from vidpipe.train.checkpoint import build_model, find_checkpoint, read_checkpoint
 from vidpipe.train.evaluate import Tally, evaluate, score
 from vidpipe.train.loop import train
-from vidpipe.train.mistakes import Mistakes
+from vidpipe.train.mistakes import MISTAKES, Mistakes
 from vidpipe.train.pictures import draw_confusion
 from vidpipe.train.runlog import read_metrics
 from vidpipe.train.scores import ClassScore, Evaluation, ReconstructionScore, VideoScore, summarize
@@ -36,7 +36,7 @@ from vidpipe.train.scores import ClassScore, Evaluation, ReconstructionScore, Vi
 def untrained(toy_shards: Path, toy_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step, which is wrong about most videos."""
     out = tmp_path_factory.mktemp("untrained")
-    recipe = toy_recipe(schedule={"steps": 1, "warmup_steps": 0}, optim={"lr": 0.03})
+    recipe = toy_recipe(schedule={"steps": 1, "warmup_steps": 0}, optim={"lr": 0.03}, log={"pictures": True})
     train(recipe, shards=toy_shards, out=out, device="cpu", quiet=True)
     return out
 
@@ -71,6 +71,7 @@ def test_the_surest_mistakes_are_drawn(untrained: Path, run: Path, toy_shards: P
     picture = Image.open(path)
     assert wrong > 0 and picture.height % wrong == 0 and picture.height // wrong > 100
     assert len(picture.convert("L").getcolors(100_000)) > 50
+    assert (untrained / MISTAKES).read_bytes() == path.read_bytes()
     perfect = evaluate(run, shards=toy_shards, device="cpu", backend="torch", misclassified=tmp_path / "none.png")
     assert perfect.top1 == 1.0 and not (tmp_path / "none.png").exists()
 

@@ -59,6 +59,7 @@ def test_smoothed_labels_give_the_loss_of_the_formula(toy_shards: Path, toy_reci
         logs = build_model(checkpoints[1])(batch.video).log_softmax(dim=1)
     own = logs.gather(1, batch.label[:, None]).squeeze(1)
     loss = read_metrics(tmp_path)[2]["loss"]
+    assert read_metrics(tmp_path)[2]["top1"] == pytest.approx(float((logs.argmax(dim=1) == batch.label).float().mean()))
     assert loss == pytest.approx(float(-(0.6 * own + 0.4 * logs.mean(dim=1)).mean()), rel=1e-4)
     assert loss != pytest.approx(float(-own.mean()), rel=1e-2)
 

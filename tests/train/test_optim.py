@@ -52,6 +52,7 @@ def test_steps_and_milestones_multiply_at_epochs() -> None:
     assert multi == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
     stepped = rates(ScheduleSection(name="step", epochs=4, decay_epochs=2, decay_rate=0.5), length)
     assert stepped == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5])
+    assert rates(ScheduleSection(name="constant", epochs=4, decay_epochs=1), length) == [1] * 8
     warm = RunLength(total=8, per_epoch=2, warmup=2)
     multi = rates(ScheduleSection(name="multistep", epochs=4, milestones=(2, 3)), warm)
     assert multi == pytest.approx([0, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01])
@@ -144,4 +145,4 @@ def test_wrong_settings_are_usage_errors() -> None:
     with pytest.raises(UsageError, match=r"schedule\.metric=loss"):
         Schedule(one_weight(), plateau, RunLength(1, 1, 0)).evaluated(loss=1.0, top1=None)
     with pytest.raises(UsageError, match=r"warm-up \(10 steps\).*smaller schedule.warmup_epochs, or a longer run"):
-        run_length(ScheduleSection(steps=5, warmup_epochs=1), steps_per_epoch=10)
+        run_length(ScheduleSection(steps=10, warmup_epochs=1), steps_per_epoch=10)

@@ -35,7 +35,7 @@ def sizes(**more: object) -> dict[str, object]:
 def test_pretraining_resumes_exactly_and_fine_tuning_starts_from_it(
     toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = toy_recipe(log={"pictures": True})
+    base = toy_recipe(log={"pictures": True}, eval={"every_epochs": 3})
     model = sizes(name="videomae-pretrain", decoder_width=16, decoder_depth=1, decoder_heads=2, mask_ratio=0.5)
     recipe = base.model_copy(update={"model": type(base.model).model_validate(model)})
     whole = train(recipe, shards=toy_shards, out=tmp_path / "whole", device="cpu", quiet=True)
