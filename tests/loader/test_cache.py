@@ -282,11 +282,13 @@ def test_a_fork_keeps_none_of_its_parents_locks_and_no_number_of_its_files(tmp_p
     fetcher.start()
     assert begun.wait(60)
     parents_end, childs_end = os.pipe()[::-1]
+    is_forked, says_so = os.pipe()
     with folder_lock(folder):
         child = os.fork()
         if child == 0:
             code = 1
             try:
+                os.write(says_so, b"x")
                 os.close(parents_end)
                 taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
                 held.close()
@@ -296,6 +298,9 @@ def test_a_fork_keeps_none_of_its_parents_locks_and_no_number_of_its_files(tmp_p
             finally:
                 os._exit(code)
     os.close(childs_end)
+    os.close(says_so)
+    os.read(is_forked, 1)  # until then the child has whatever its parent had
+    os.close(is_forked)
     forked.set()
     fetcher.join(60)
     assert opened == [SIZE]
