@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import field_validator
@@ -41,9 +42,9 @@ class Csv(DatasetFormat):
         builder = ListingBuilder(tree, classes=self.classes)
         builder.ignore_tables([annotations])
         table = read_csv(annotations, builder, required=("path", "label"), delimiter=self.delimiter)
-        unread: list[str] = []
+        columns: Iterable[str] = ()
         for where, row in table:
-            unread = [name for name in row if name not in {"path", "label", "split", ""}]
+            columns = row
             path = row["path"] if row["path"] in tree else row["path"].strip()
             if not path:
                 builder.bad_row(where, "the path is empty")
@@ -54,7 +55,7 @@ class Csv(DatasetFormat):
                 split=split_name(row.get("split", ""), where=where),
                 where=where,
             )
-        if unread:
+        if unread := [name for name in columns if name not in {"path", "label", "split", ""}]:
             builder.note(f"columns other than path, label and split are not read: {', '.join(unread)}")
         labels = builder.labels
         if builder.class_list is not None or not all(_WHOLE_NUMBER.fullmatch(label) for label in labels):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -60,10 +61,7 @@ def list_folders(tree: SourceTree, *, layout: Literal["auto", "split", "class"],
             continue
         split = split_name(parts[0], where=f"folder {parts[0]!r}") if depth == 2 else "train"
         builder.add(path, parts[depth - 1], split=split, where=f"folder {'/'.join(parts[:depth])!r}")
-    tops = {path.split("/")[0] for path in videos}
-    full = {"/".join(path.split("/")[:depth]) for path in videos}
-    beside = [folder for folder in tree.folders if folder.count("/") == depth - 1 and folder not in full]
-    empty = [folder for folder in beside if depth == 1 or folder.split("/")[0] in tops]
+    empty = _empty_classes(tree, videos, depth)
     if empty:
         builder.count("folders_without_videos", len(empty))
         builder.note(f"{len(empty)} folders hold no video, so that they are no classes; the first is {empty[0]!r}")
@@ -78,6 +76,18 @@ def list_folders(tree: SourceTree, *, layout: Literal["auto", "split", "class"],
         builder.ignore(stray)
         builder.note(f"{len(stray)} videos lie in no class folder and are left out, the first is {stray[0]!r}")
     return builder
+
+
+def _empty_classes(tree: SourceTree, videos: Sequence[str], depth: int) -> list[str]:
+    """Folders that would be classes, at their depth and, where that is 2, in a split's folder, but hold no video."""
+    splits = {path.split("/")[0] for path in videos}
+    classes = {tuple(path.split("/")[:depth]) for path in videos}
+    folders = [folder.split("/") for folder in tree.folders]
+    return [
+        "/".join(parts)
+        for parts in folders
+        if len(parts) == depth and tuple(parts) not in classes and (depth == 1 or parts[0] in splits)
+    ]
 
 
 def _has_splits(tree: SourceTree, layout: str) -> bool:

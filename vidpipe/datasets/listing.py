@@ -138,7 +138,8 @@ class ListingBuilder:
         self._count_files(videos)
         self._counts["in_several_splits"] = self._num_in_several_splits()
         self._counts["missing"] = len(missing)
-        self._counts["classes_without_train"] = len(self._untrained())
+        untrained = self._untrained()
+        self._counts["classes_without_train"] = len(untrained)
         annotated = {video.path for video in missing}
         broken = [path for path in self._tree.broken_links if path not in annotated]
         self._counts["broken_links"] = len(broken)
@@ -148,7 +149,7 @@ class ListingBuilder:
             missing=missing,
             classes=names,
             counts={name: number for name, number in self._counts.items() if number or name in _ALWAYS_SHOWN},
-            notes=tuple(clean_label(note) for note in (*self._notes, *self._sentences(missing, broken))),
+            notes=tuple(clean_label(note) for note in (*self._notes, *self._sentences(missing, broken, untrained))),
         )
 
     def _classes(self, given: Iterable[str] | None, sort_key: Callable[[str], Any] | None) -> tuple[str, ...]:
@@ -196,7 +197,7 @@ class ListingBuilder:
         split_of: dict[str, str] = {}
         return sum(split_of.setdefault(self._tree.file_of(path), split) != split for path, split in self._rows)
 
-    def _sentences(self, missing: Sequence[Video], broken: Sequence[str]) -> Iterable[str]:
+    def _sentences(self, missing: Sequence[Video], broken: Sequence[str], untrained: Sequence[str]) -> Iterable[str]:
         if missing:
             first = missing[0].path
             yield f"{len(missing)} annotated videos are not in the folder, the first is {first!r}{self._alike(first)}"
@@ -212,7 +213,7 @@ class ListingBuilder:
             yield f"{self._counts['extra_videos']} video files in the folder have no annotation and are left out"
         if self._counts["classes_without_videos"]:
             yield f"{self._counts['classes_without_videos']} classes have no annotated video"
-        if untrained := self._untrained():
+        if untrained:
             yield f"{len(untrained)} classes have videos, but none in train to learn from; the first is {untrained[0]!r}"
 
 
