@@ -6,6 +6,7 @@ lock holds. So a child closes the locked files of its parent before it does anyt
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 TEMPORARY_SUFFIX = ".tmp"
+FOLDER_LOCK = "lock"
 _BUFFER_BYTES = 1 << 16
 
 _locked: set[int] = set()
@@ -65,6 +67,16 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """Pass over it that a file isn't there, or that another machine has removed what is open here (ESTALE of network file systems)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
+
+
 class OpenFile:
     """A descriptor that is closed with the last reference to it."""
 
@@ -77,7 +89,8 @@ class OpenFile:
         """Close it now; again does nothing."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            with unless_gone():
+                os.close(descriptor)
 
     def __enter__(self) -> OpenFile:
         return self
@@ -122,7 +135,7 @@ class LockedFile(OpenFile):
 
 def open_locked(path: Path, flags: int, lock: int) -> LockedFile | None:
     """A locked file; None if there is no such file, or none any more once the lock was had."""
-    with suppress(FileNotFoundError):
+    with unless_gone():
         file = LockedFile(path, flags, lock)
         try:
             if os.path.samestat(os.fstat(file.descriptor), path.stat()):
@@ -136,8 +149,11 @@ def open_locked(path: Path, flags: int, lock: int) -> LockedFile | None:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, waiting for it; it ends with the process, however that ends."""
-    with LockedFile(folder, os.O_RDONLY, fcntl.LOCK_EX):
+    """Hold the lock of a folder, waiting for it; it ends with the process, however that ends.
+
+    It is of a file in there, `lock`, which stays: NFS locks folders for each machine alone, and only files that may be written.
+    """
+    with LockedFile(folder / FOLDER_LOCK, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX):
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from loader.cached import SIZE, Fetches, entry, read, whole_files
 
 from vidpipe.errors import ShardError, StorageError
-from vidpipe.files import LockedFile
+from vidpipe.files import FOLDER_LOCK, LockedFile
 from vidpipe.loader.remote.cache import Prefetcher, ShardCache
 from vidpipe.loader.remote.stop import Stop
 
@@ -37,12 +37,12 @@ def test_a_shard_is_fetched_once_and_the_longest_unused_leaves(
 def test_room_is_made_where_only_what_may_be_written_can_be_locked_for_oneself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on NFS, where flock(2) has the file open for writing; folders are locked by each machine for itself."""
+    """As on NFS, where flock(2) has the file open for writing."""
     flock = fcntl.flock
 
     def flock_of_nfs(descriptor: int, operation: int) -> None:
         is_readonly = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
-        if operation & fcntl.LOCK_EX and is_readonly and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        if operation & fcntl.LOCK_EX and is_readonly:
             raise OSError(errno.EBADF, "Bad file descriptor")
         flock(descriptor, operation)
 
@@ -53,6 +53,60 @@ def test_room_is_made_where_only_what_may_be_written_can_be_locked_for_oneself(
     assert whole_files(tmp_path) == {entry(number).sha256 for number in (1, 2)}
 
 
+def test_room_is_made_where_another_machine_removes_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on network file systems: whatever is done to an open file that another machine has removed fails, but for closing it."""
+    flock, close, stale = fcntl.flock, os.close, set[int]()
+
+    def flock_of_what_is_there(descriptor: int, operation: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if operation & fcntl.LOCK_EX and path.name == f"{entry(0).sha256}.tar":
+            path.unlink()
+            stale.add(descriptor)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        flock(descriptor, operation)
+
+    def close_and_complain(descriptor: int) -> None:
+        close(descriptor)
+        if descriptor in stale:
+            stale.remove(descriptor)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    cache, fetch = ShardCache(tmp_path, max_bytes=2 * SIZE), Fetches()
+    for number in (0, 1):
+        read(cache, number, fetch)
+    monkeypatch.setattr(fcntl, "flock", flock_of_what_is_there)
+    monkeypatch.setattr(os, "close", close_and_complain)
+    assert read(cache, 2, fetch) == b"x" * SIZE
+    assert whole_files(tmp_path) == {entry(number).sha256 for number in (1, 2)} and not stale
+
+
+def test_no_file_that_had_a_shards_name_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system may not show yet what another machine has brought: it is fetched once more, into a file of its own."""
+    cache, fetch = ShardCache(tmp_path, max_bytes=3 * SIZE), Fetches()
+    used = cache.open(entry(0), fetch)
+    seen, openings = Path.exists, os.open
+
+    def open_later(path: Path, flags: int, mode: int = 0o777) -> int:
+        if path == tmp_path / f"{entry(0).sha256}.tar" and fetch.count == 1:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return openings(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_later)
+    monkeypatch.setattr(Path, "exists", lambda path: path.suffix != ".tar" and seen(path))
+    before = os.fstat(used.descriptor)
+    assert read(cache, 0, fetch) == b"x" * SIZE and fetch.count == 2
+    assert os.pread(used.descriptor, SIZE, 0) == b"x" * SIZE
+    assert os.fstat(used.descriptor).st_mtime_ns == before.st_mtime_ns
+    used.close()
+
+
+def test_a_cache_that_was_cleared_is_filled_again(tmp_path: Path) -> None:
+    cache, fetch = ShardCache(tmp_path / "cache", max_bytes=3 * SIZE), Fetches()
+    read(cache, 0, fetch)
+    shutil.rmtree(tmp_path / "cache")
+    assert read(cache, 0, fetch) == b"x" * SIZE and fetch.count == 2
+
+
 def test_a_shard_gets_its_name_while_nobody_counts_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +115,7 @@ def test_a_shard_gets_its_name_while_nobody_counts_what_is_there(
 
     def rename_alone(path: Path, target: Path) -> Path:
         with pytest.raises(BlockingIOError):
-            LockedFile(tmp_path, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            LockedFile(tmp_path / FOLDER_LOCK, os.O_RDWR, fcntl.LOCK_EX | fcntl.LOCK_NB)
         refused.append(True)
         return rename(path, target)
 
@@ -89,16 +143,16 @@ def test_patience_for_room_begins_when_nobody_else_fetches_the_shard(
 ) -> None:
     """The other one's fetch fails after ten minutes; a second later, there is room."""
     held = ShardCache(tmp_path, max_bytes=SIZE).open(entry(0), Fetches())
-    part, now = tmp_path / f"{entry(1).sha256}.part", [0.0]
-    fetching = LockedFile(part, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+    turn, now = tmp_path / f"{entry(1).sha256}.lock", [0.0]
+    fetching = LockedFile(turn, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
     monkeypatch.setattr(
         "vidpipe.loader.remote.cache.time", SimpleNamespace(monotonic=lambda: now[0], time_ns=time.time_ns)
     )
 
     class Waiting(Stop):
         def wait(self, seconds: float) -> bool:
-            if part.exists() and now[0] == 0:
-                part.unlink()
+            if turn.exists() and now[0] == 0:
+                turn.unlink()
                 fetching.close()
                 now[0] += 600
             else:
@@ -158,7 +212,7 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(ShardError, match="network"):
         cache.open(entry(0), failing)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [FOLDER_LOCK]
     assert read(cache, 0, Fetches()) == b"x" * SIZE
 
 

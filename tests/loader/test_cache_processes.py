@@ -13,7 +13,7 @@ from pathlib import Path
 
 from loader.cached import SIZE, Fetches, entry, read, whole_files
 
-from vidpipe.files import LockedFile, folder_lock
+from vidpipe.files import FOLDER_LOCK, LockedFile, folder_lock
 from vidpipe.loader.remote.cache import ShardCache
 
 
@@ -55,7 +55,7 @@ def test_a_fork_keeps_none_of_its_parents_locks_and_no_number_of_its_files(tmp_p
     forked.set()
     fetcher.join(60)
     assert opened == [SIZE]
-    LockedFile(folder, os.O_RDONLY, fcntl.LOCK_EX | fcntl.LOCK_NB).close()
+    LockedFile(folder / FOLDER_LOCK, os.O_RDWR, fcntl.LOCK_EX | fcntl.LOCK_NB).close()
     held.close()
     for number in (2, 3):
         cache.open(entry(number), Fetches(), patience_seconds=0).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,22 @@ def little_at_a_time(preadv: Preadv) -> Preadv:
     return read
 
 
+def stale_now_and_then(preadv: Preadv) -> Preadv:
+    """A network file system that loses an open file at every hundredth read; opened anew, it is read again."""
+    reads, lost = itertools.count(1), set[int]()
+
+    def read(descriptor: int, buffers: Sequence[memoryview], offset: int, flags: int = 0) -> int:
+        if flags and next(reads) % 100 == 0:
+            lost.add(descriptor)
+        elif descriptor not in lost or flags:
+            return preadv(descriptor, buffers, offset, flags)
+        else:
+            lost.remove(descriptor)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    return read
+
+
 def stored_clips(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Key and frames, without any code of ours."""
     for shard in sorted(folder.glob("*.tar")):
@@ -65,6 +82,7 @@ def stored_clips(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
         pytest.param(refusing(errno.EAGAIN), id="nothing_cached"),
         pytest.param(refusing(errno.EOPNOTSUPP), id="no_such_flag"),
         little_at_a_time,
+        stale_now_and_then,
     ],
 )
 @pytest.mark.parametrize("check", ["crc", "off"])

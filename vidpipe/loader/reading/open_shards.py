@@ -61,6 +61,11 @@ def read_error(shard: str, key: str, error: OSError) -> ShardError:
     return BadSampleError(shard, key, message) if error.errno in _OF_THE_FILE else StorageError(f"{shard}: {message}")
 
 
+def is_stale(error: StorageError) -> bool:
+    """Whether a network file system has lost what is open: its server has begun anew, or another machine has replaced the file."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ESTALE
+
+
 class OpenShards:
     """Any number of threads may ask; a file that is let go closes once nobody reads it any more.
 

@@ -12,11 +12,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import BadSampleError, ShardError
+from vidpipe.errors import BadSampleError, ShardError, StorageError
 from vidpipe.files import OpenFile
 from vidpipe.loader.reading.buffers import BufferPool
 from vidpipe.loader.reading.locations import SampleLocations
-from vidpipe.loader.reading.open_shards import MAX_OPEN_SHARDS, OpenShards, ShardOpener, read_error, shards_in
+from vidpipe.loader.reading.open_shards import (
+    MAX_OPEN_SHARDS,
+    OpenShards,
+    ShardOpener,
+    is_stale,
+    read_error,
+    shards_in,
+)
 from vidpipe.shards.checksum import crc32, crc32_after
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames, Part
@@ -166,12 +173,15 @@ class ClipReader:
         return _Location(self._shards[shard], shard, sample, files)
 
     def _renewing(self, sample: int, action: Callable[[_Location], T]) -> T:
-        """Do something with a sample; if that finds damage that a new copy of the shard doesn't have, do it again."""
+        """Do something with a sample; once more if the shard has to be opened anew, or has damage that a new copy of it doesn't have."""
         location = self._located(sample)
         try:
             return action(location)
         except BadSampleError:
             if self._renew_shard is None or not self._renew_shard(location.name, location.shard.descriptor):
+                raise
+        except StorageError as error:
+            if not is_stale(error):
                 raise
         self._shards.forget(location.name, location.shard)
         return action(self._located(sample))

@@ -3,6 +3,10 @@
 A shard's file is named after its SHA-256, so data sets, versions and runs never take one for another. A file that is used is
 held by a shared lock, one that is being fetched by an exclusive one; a lock ends with its process, however that ends, and no
 fork of that process keeps it.
+
+The folder may be on a network file system (homes often are), where each machine remembers for a while which names there are.
+So nothing is concluded from a name but what may be wrong: a shard is fetched twice then, into a file of its own each time, and
+whichever comes last takes the place; no file is written to that ever had a shard's name.
 """
 
 from __future__ import annotations
@@ -15,18 +19,19 @@ import os
 import shutil
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidpipe.errors import ShardError, StorageError
-from vidpipe.files import LockedFile, folder_lock, open_locked
+from vidpipe.files import LockedFile, folder_lock, open_locked, unless_gone
 from vidpipe.loader.remote.stop import POLL_SECONDS, Stop
 from vidpipe.shards.manifest import ShardEntry
 
 PATIENCE_SECONDS = 60.0
-_WHOLE, _PART = ".tar", ".part"
+_WHOLE, _PART, _TURN = ".tar", ".part", ".lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _HASHED_BYTES = 1 << 20
 
@@ -65,13 +70,16 @@ class ShardCache:
                 file = open_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
                 if file is None:
                     self._fetch(path, entry, fetch, patience_seconds)
-                elif os.fstat(file.descriptor).st_size == entry.bytes:
-                    used = time.time_ns()  # the system's own stamp is that of its last tick, several milliseconds ago
-                    os.utime(file.descriptor, ns=(used, used))
-                    return file
-                else:
+                    continue
+                with unless_gone():  # another machine may have removed it just before it was locked
+                    if os.fstat(file.descriptor).st_size == entry.bytes:
+                        used = (
+                            time.time_ns()
+                        )  # the system's own stamp is that of its last tick, several milliseconds ago
+                        os.utime(file.descriptor, ns=(used, used))
+                        return file
                     self._remove_damaged(path, file.descriptor)
-                    file.close()
+                file.close()
 
     def holds(self, entry: ShardEntry) -> bool:
         """Whether a shard is there at the moment."""
@@ -94,38 +102,48 @@ class ShardCache:
 
     def _remove_damaged(self, path: Path, descriptor: int) -> None:
         """Remove a file, unless another process has put a new one in its place."""
-        with folder_lock(self._folder), suppress(FileNotFoundError):
+        with folder_lock(self._folder), unless_gone():
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 path.unlink()
                 logger.warning("%s: not what was fetched (a damaged disk?): removed, to be fetched again", path)
 
     def _fetch(self, path: Path, entry: ShardEntry, fetch: Callable[[int], None], patience_seconds: float) -> None:
-        """Put a shard in place, or wait for whoever does."""
-        part = path.with_suffix(_PART)
-        file = self._begin(part)
-        if file is None:
+        """Put a shard in place, or wait for whoever does; it may be gone again, or not be seen yet, when this returns."""
+        self._folder.mkdir(parents=True, exist_ok=True)  # somebody may have cleared the cache
+        name = path.with_suffix(_TURN)
+        turn = self._wait_for_turn(name)
+        if turn is None:
+            return
+        with turn:
+            try:
+                if not path.exists():  # else whoever had the turn before has brought it
+                    self._bring(path, entry, fetch, patience_seconds)
+            finally:
+                name.unlink(missing_ok=True)
+
+    def _wait_for_turn(self, name: Path) -> LockedFile | None:
+        """The lock of fetching a shard; None if whoever had it has let go of it just now."""
+        while True:
+            with suppress(BlockingIOError):
+                return open_locked(name, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._pause()
+
+    def _bring(self, path: Path, entry: ShardEntry, fetch: Callable[[int], None], patience_seconds: float) -> None:
+        part = path.with_suffix(f".{uuid.uuid4().hex}{_PART}")
+        file = open_locked(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_EX)
+        if file is None:  # taken for what an ended process left
             return
         with file:
-            if path.exists():  # whoever held the lock has brought it
-                part.unlink()
-                return
             try:
-                os.ftruncate(file.descriptor, 0)  # what an ended process left mustn't count beside what this one takes
                 self._reserve(file.descriptor, entry.bytes, patience_seconds)
                 fetch(file.descriptor)
                 os.fsync(file.descriptor)
-                with folder_lock(self._folder):  # whoever makes room counts every shard, under one name or the other
+                # Whoever makes room counts every shard, under one name or the other.
+                with unless_gone(), folder_lock(self._folder):
                     part.rename(path)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-
-    def _begin(self, part: Path) -> LockedFile | None:
-        """The locked file to fetch a shard into; None if someone else has fetched it while this waited."""
-        while True:
-            with suppress(BlockingIOError):
-                return open_locked(part, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._pause()
 
     def _reserve(self, descriptor: int, size: int, patience_seconds: float) -> None:
         """Give a new file its size, as soon as there is room for it."""
@@ -149,8 +167,9 @@ class ShardCache:
 
     def _make_room(self, descriptor: int, size: int) -> bool:
         """Remove what an ended process left half fetched, then the least recently used, until a file can have `size` bytes."""
-        for part in self._folder.glob(f"*{_PART}"):
-            _remove_unused(part)
+        for suffix in (_PART, _TURN):
+            for path in self._folder.glob(f"*{suffix}"):
+                _remove_unused(path)
         files = sorted(_sizes(self._folder.iterdir()), key=lambda file: file[0])
         used = sum(bytes_ for _, bytes_, _ in files)
         for _, bytes_, path in files:
@@ -255,21 +274,20 @@ def _sha256(descriptor: int) -> str | None:
 
 
 def _remove_unused(path: Path) -> bool:
-    """Remove a file that nobody holds."""
+    """Remove a file that nobody holds; whether it is gone, by this or another process."""
     try:
         file = open_locked(path, os.O_RDWR, fcntl.LOCK_EX | fcntl.LOCK_NB)  # NFS locks only what may be written
     except BlockingIOError:
         return False
-    if file is None:
-        return False
-    with file:
-        path.unlink()
+    if file is not None:
+        with file:
+            path.unlink(missing_ok=True)
     return True
 
 
 def _sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int, Path]]:
     """Time of last use in nanoseconds, bytes, and path of those files that are still there."""
     for path in paths:
-        with suppress(FileNotFoundError):
+        with unless_gone():
             stat = path.stat()
             yield stat.st_mtime_ns, stat.st_size, path
