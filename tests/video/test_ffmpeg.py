@@ -69,6 +69,7 @@ def test_another_ffmpeg_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("echo \"Unrecognized option 'stats_enc_pre:v'.\" >&2; exit 8", VidpipeError, "stats_enc_pre"),
         ("kill -SEGV $$", VideoError, "SIGSEGV"),
         ("exit 183", VideoError, "exit code 183"),
+        ("exit 244", VideoError, "not enough memory"),
     ],
 )
 def test_an_ffmpeg_that_fails_in_other_ways(

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import VideoError
+from vidpipe.errors import DatasetError, VideoError
 from vidpipe.shards.codecs import Codec, CodecSpec, make_codec
 from vidpipe.shards.codecs.base import EncodedClip, Frames, VideoCodec
 from vidpipe.shards.manifest import ChannelSums
+from vidpipe.video.access import why_folder_is_gone
 from vidpipe.video.child import serve
 from vidpipe.video.clips import Clip, private_memory
 from vidpipe.video.decode import Decoder as DecoderChoice
@@ -101,6 +102,11 @@ def main(pipe_fd: int, *buffer_fds: int) -> None:
         try:
             return _decode(job, codec, _SharedMemory(buffer_fds[job.buffer]))
         except VideoError as error:
+            if error.stage == "find" and (gone := why_folder_is_gone(job.path)):
+                raise DatasetError(
+                    f"source: {gone}, but {job.key} was there when this run began; bring it back (is its disk or file server "
+                    "there?) and run the same command again: finished shards are kept"
+                ) from error
             message = error.message.replace(str(job.path), job.key)
             raise VideoError(error.reason, message, stage=error.stage) from error
 

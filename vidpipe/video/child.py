@@ -136,7 +136,10 @@ class Child(Generic[Job, Result]):
 
     def _spawn(self) -> _Process[Job, Result]:
         ours, theirs = Pipe()
-        process = spawn(self._main, [theirs.fileno(), *(buffer.fileno() for buffer in self._buffers)])
+        try:
+            process = spawn(self._main, [theirs.fileno(), *(buffer.fileno() for buffer in self._buffers)])
+        except OSError as error:
+            raise _machine_error(error) from error
         theirs.close()
         return _Process(process, ours)
 
@@ -163,10 +166,18 @@ class Child(Generic[Job, Result]):
             self._end(self._process)
 
 
+def _machine_error(error: OSError) -> VidpipeError:
+    where = f"{error.filename}: " if error.filename else ""
+    return VidpipeError(
+        f"decoding can't go on: {where}{error.strerror or error}; no video is to blame, but this machine or its storage: see to "
+        "that and run the same command again"
+    )
+
+
 def serve(pipe_fd: int, work: Callable[[Job], Result]) -> None:
     """What a child does: answer jobs, by a result or the VidpipeError that it raises, until the pipe closes.
 
-    It dies with its parent.
+    An OSError is taken for the machine's, so that no video is rejected for it. It dies with its parent.
 
     Args:
         pipe_fd: descriptor of the pipe to the parent.
@@ -186,6 +197,8 @@ def serve(pipe_fd: int, work: Callable[[Job], Result]) -> None:
             answer = work(job)
         except VidpipeError as error:
             answer = error
+        except OSError as error:  # what a file is to blame for came as a VideoError
+            answer = _machine_error(error)
         try:
             pipe.send(answer)
         except ConnectionError:

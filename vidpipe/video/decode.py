@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import VideoError
+from vidpipe.video.access import judging
 from vidpipe.video.clips import Allocate, Clip, ClipBuffers, DecodingStoppedError, Extraction, private_memory
 from vidpipe.video.decord_backend import decode_with_decord, why_not_decord
 from vidpipe.video.decord_library import decord_version, distribution_version
@@ -67,23 +68,25 @@ def extract_clips(
         VideoError: the video can't be used: those of `probe`; at stage `decode`: `damaged`, `truncated`, `no-frames`,
             `unsupported` (`pyav` was asked for and can't, or ffmpeg can't convert its colours to RGB).
         VidpipeError: the installation of decord is broken.
+        OSError: this machine, or the storage that the file lies on, is at fault.
     """
-    video = index_video(path)
+    with judging(path):
+        video = index_video(path)
 
-    def new_buffers(video: IndexedVideo) -> ClipBuffers:
-        times = video.times_seconds
-        plans = plan_clips(spec, times, key=key) if plan is None else plan(times)
-        return ClipBuffers(plans, spec.output_size(video.info.width, video.info.height), allocate)
+        def new_buffers(video: IndexedVideo) -> ClipBuffers:
+            times = video.times_seconds
+            plans = plan_clips(spec, times, key=key) if plan is None else plan(times)
+            return ClipBuffers(plans, spec.output_size(video.info.width, video.info.height), allocate)
 
-    if decoder == "ffmpeg":
-        return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
-    library: _Library = "pyav" if decoder == "auto" else decoder
-    objection = video.only_ffmpeg or (why_not_decord(video) if library == "decord" else "")
-    if objection and decoder == "pyav":
-        raise VideoError("unsupported", f"pyav can't be used: {objection}; decoder: auto can", stage="decode")
-    if objection:
-        return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
-    return _by_library(library, path, video, spec, new_buffers, strict=strict)
+        if decoder == "ffmpeg":
+            return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
+        library: _Library = "pyav" if decoder == "auto" else decoder
+        objection = video.only_ffmpeg or (why_not_decord(video) if library == "decord" else "")
+        if objection and decoder == "pyav":
+            raise VideoError("unsupported", f"pyav can't be used: {objection}; decoder: auto can", stage="decode")
+        if objection:
+            return _by_ffmpeg(path, video, spec, new_buffers, strict=strict)
+        return _by_library(library, path, video, spec, new_buffers, strict=strict)
 
 
 def _by_library(

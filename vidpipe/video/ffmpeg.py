@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import re
@@ -17,6 +18,9 @@ from vidpipe.errors import UsageError, VideoError, VidpipeError
 _ADDRESS = re.compile(r" @ 0x[0-9a-fA-F]+")
 _PROGRAM_LINES = ("[vist#", "[vost#", "[in#", "[out#", "[fc#", "[dec:", "[enc:", "[AVFormatContext")
 _OPTION_NOT_FOUND = 8  # AVERROR_OPTION_NOT_FOUND and AVERROR_FILTER_NOT_FOUND, as an exit code
+# What its machine lacks, as an exit code: the low byte of the negative error number.
+_MACHINES_OWN = {-code & 0xFF: code for code in (errno.EAGAIN, errno.EMFILE, errno.ENFILE)}
+_NO_MEMORY = -errno.ENOMEM & 0xFF
 _PR_SET_PDEATHSIG = 1
 
 
@@ -96,11 +100,17 @@ def failure(stderr: bytes, returncode: int) -> Exception:
     its own threads come in any order.
 
     Returns:
-        VideoError: reason `damaged`, or `crash` when a signal ended it.
+        VideoError: reason `damaged`, or `crash` when a signal ended it or it had no memory.
         VidpipeError: this ffmpeg lacks an option or filter that is used here.
+        OSError: the machine had no more threads or descriptors for it.
     """
     if returncode < 0:
         return VideoError("crash", f"ffmpeg was ended by {signal.Signals(-returncode).name}", stage="decode")
+    if returncode == _NO_MEMORY:
+        return VideoError("crash", "ffmpeg had not enough memory", stage="decode")
+    if returncode in _MACHINES_OWN:
+        code = _MACHINES_OWN[returncode]
+        return OSError(code, os.strerror(code), ffmpeg_path())
     text = _ADDRESS.sub("", stderr.decode("utf-8", "replace"))
     lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     from_libraries = [line for line in lines if line.startswith("[") and not line.startswith(_PROGRAM_LINES)]

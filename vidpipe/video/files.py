@@ -1,10 +1,9 @@
-"""The file itself, before any decoder sees it: can it be read, what C libraries may call it, was it cut short."""
+"""The file itself, before any decoder sees it: what C libraries may call it, was it cut short."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,26 +21,6 @@ _ISO_BOXES = frozenset(
     (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"junk", b"pnot", b"pict", b"udta", b"uuid", b"styp", b"sidx", b"moof")
 )  # fmt: skip
 _MEDIA_BOXES = frozenset({b"mdat", b"moof"})
-
-
-def check_file(path: str | os.PathLike[str]) -> None:
-    """See that the file is there and can be read.
-
-    Raises:
-        VideoError: stage `find`, reason `missing`, `unreadable` or `empty`.
-    """
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise VideoError("unreadable", "this is not a regular file", stage="find")
-        with Path(path).open("rb"):
-            pass
-    except FileNotFoundError as error:
-        raise VideoError("missing", "there is no such file", stage="find") from error
-    except OSError as error:
-        raise VideoError("unreadable", f"the file can't be opened: {error.strerror}", stage="find") from error
-    if status.st_size == 0:
-        raise VideoError("empty", "the file has zero bytes", stage="find")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from vidpipe.errors import VideoError
+from vidpipe.video.access import judging
 from vidpipe.video.child import serve
 from vidpipe.video.probe import best_stream, opened
 
@@ -35,7 +36,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Raises:
         VideoError: those of `probe` that can be seen in this way.
     """
-    with opened(path) as (container, _):
+    with judging(path), opened(path) as (container, _):
         stream = best_stream(container)
         width, height = stream.codec_context.width, stream.codec_context.height
         if not width or not height:

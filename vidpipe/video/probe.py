@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import VideoError
+from vidpipe.video.access import check_file
 from vidpipe.video.demux import captured_complaints, promised_ticks, read_packets, ticks_per_frame
 from vidpipe.video.files import (
-    check_file,
     check_not_cut,
     explain_unreadable,
     library_path,

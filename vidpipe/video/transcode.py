@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import VideoError
+from vidpipe.video.access import judging
 from vidpipe.video.ffmpeg_backend import are_same_frames, find_damage, measured, picture_filters
 from vidpipe.video.ffmpeg_run import FfmpegRun
 from vidpipe.video.probe import IndexedVideo, VideoInfo, index_video
@@ -47,15 +48,17 @@ def transcode_video(path: str | os.PathLike[str], spec: ClipSpec, *, crf: int, g
     Raises:
         VideoError: the video can't be used; the reasons are those of `extract_clips`, and `encode` (stage `encode`) if it is
             sound, but H.264 in MP4 can't hold its frames.
+        OSError: this machine, or the storage that the file lies on, is at fault.
     """
-    video = index_video(path)
-    made = None if video.doubt else _encode(path, video, spec, crf=crf, gop=gop)
-    if made is None:
-        video = measured(path, video)
-        made = _encode(path, video, spec, crf=crf, gop=gop)
-    if made is None:
-        raise VideoError("damaged", "ffmpeg gives other frames when it decodes the video again", stage="decode")
-    return made
+    with judging(path):
+        video = index_video(path)
+        made = None if video.doubt else _encode(path, video, spec, crf=crf, gop=gop)
+        if made is None:
+            video = measured(path, video)
+            made = _encode(path, video, spec, crf=crf, gop=gop)
+        if made is None:
+            raise VideoError("damaged", "ffmpeg gives other frames when it decodes the video again", stage="decode")
+        return made
 
 
 def _encode(
