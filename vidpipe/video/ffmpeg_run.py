@@ -19,6 +19,10 @@ from vidpipe.video.ffmpeg import failure, start_ffmpeg
 from vidpipe.video.files import absolute_path
 from vidpipe.video.probe import VideoInfo
 
+# Decoders that go on at an error unless they are told to make it one, and those that only say it, each time with pixels lost. All
+# others either stop by themselves, or say more against sound videos than against damaged ones.
+_TOLD_TO_STOP = frozenset({"mjpeg"})
+_BELIEVED = frozenset({"ffv1", "gif"})
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 
@@ -45,6 +49,7 @@ class FfmpegRun:
         time_base: Literal["demux", "filter"] = "demux",
         pass_fds: Sequence[int] = (),
     ) -> None:
+        self._believed = info.codec if info.codec in _BELIEVED else ""
         self._times = os.memfd_create("times")
         self._errors = os.memfd_create("errors")
         # What the pictures themselves say of turns (H.264, HEVC) and the container of crops, only ffmpeg would follow.
@@ -53,6 +58,7 @@ class FfmpegRun:
         args = [
             *("-nostdin", "-loglevel", "error", "-xerror", "-copyts", "-filter_threads", "1", "-threads", "1"),
             *geometry,
+            *(("-err_detect:v", "explode") if info.codec in _TOLD_TO_STOP else ()),
             *("-reinit_filter", "0"),  # else frames are counted anew when the picture changes its size
             *(("-bsf:v", f"noise=amount=0:drop='gte(n,{num_packets})'") if num_packets is not None else ()),
             *("-protocol_whitelist", "file", "-i", absolute_path(path), "-map", f"0:{info.stream_index}"),
@@ -101,8 +107,9 @@ class FfmpegRun:
         while self._stdout.read(_PIPE_BYTES):
             pass
         returncode = self._process.wait()
-        if returncode != 0:
-            raise failure(_content(self._errors), returncode)
+        said = _content(self._errors)
+        if returncode != 0 or (self._believed and f"[{self._believed} @ ".encode() in said):
+            raise failure(said, returncode)
 
     def times_seconds(self) -> NDArray[np.float64]:
         """Times of the frames that passed the filters, in the file's own clock."""

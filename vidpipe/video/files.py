@@ -11,10 +11,12 @@ from vidpipe.errors import VideoError
 
 _SEGMENT = b"\x18S\x80g"
 _CLUSTER = b"\x1fC\xb6u"
+_BLOCKS = (b"\xa3", b"\xa0")  # SimpleBlock and BlockGroup, which lie in clusters
 _TRACKS = b"\x16T\xaek"
 _PROJECTION = b"vp"
 _MATROSKA_HEAD_BYTES = 1 << 18
 _MAX_MOOV_BYTES = 1 << 26
+_MAX_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 _UPRIGHT = bytes.fromhex("00010000 00000000 00000000 00000000 00010000")  # a, b, u, c, d of the matrix, 16.16
 # With which files of the ISO family begin, as libav knows them, and their segments.
 _ISO_BOXES = frozenset(
@@ -100,12 +102,15 @@ def check_not_cut(path: str | os.PathLike[str]) -> None:
                 raise _cut_short(boxes[-1][1], size)
         elif kind == "Matroska" and (segment := _ebml_segment(file.fileno())):
             start, end = segment
-            if end > size and _ends_in_cluster(file.fileno(), start, size):
+            if (end is None or end > size) and _ends_in_cluster(file.fileno(), start, size, is_live=end is None):
                 raise _cut_short(end, size)
+        elif kind == "Ogg" and _ends_in_ogg_page(file.fileno(), size):
+            raise _cut_short(None, size)
 
 
-def _cut_short(end: int, size: int) -> VideoError:
-    return VideoError("truncated", f"the file is cut short: it should have {end} bytes, but has {size}", stage="probe")
+def _cut_short(end: int | None, size: int) -> VideoError:
+    account = "it ends within a frame" if end is None else f"it should have {end} bytes, but has {size}"
+    return VideoError("truncated", f"the file is cut short: {account}", stage="probe")
 
 
 def may_have_display_matrix(path: str | os.PathLike[str], *, container: str) -> bool:
@@ -151,7 +156,7 @@ def _kind(descriptor: int) -> str:
     head = os.pread(descriptor, 8, 0)
     if head[4:8] in _ISO_BOXES:
         return "MP4"
-    return {b"\x1aE\xdf\xa3": "Matroska", b"RIFF": "RIFF"}.get(head[:4], "")
+    return {b"\x1aE\xdf\xa3": "Matroska", b"RIFF": "RIFF", b"OggS": "Ogg"}.get(head[:4], "")
 
 
 def _iso_boxes(descriptor: int, size: int) -> list[tuple[bytes, int]]:
@@ -172,28 +177,41 @@ def _iso_boxes(descriptor: int, size: int) -> list[tuple[bytes, int]]:
     return boxes
 
 
-def _ebml_segment(descriptor: int) -> tuple[int, int] | None:
-    """Where the content of the segment that follows the EBML header begins and ends (RFC 8794, RFC 9559); None when its size is
-    unknown, as in a live one.
+def _ebml_segment(descriptor: int) -> tuple[int, int | None] | None:
+    """Where the content of the segment that follows the EBML header begins and ends (RFC 8794, RFC 9559); a live one doesn't tell its
+    end. None when there is no segment.
     """
     head = os.pread(descriptor, 4096, 0)
     header_end = _ebml_element_end(head, 4)
     if header_end is None or head[header_end : header_end + 4] != _SEGMENT:
         return None
-    end = _ebml_element_end(head, header_end + 4)
-    return None if end is None else (header_end + 4 + _ebml_length(head, header_end + 4), end)
+    return header_end + 4 + _ebml_length(head, header_end + 4), _ebml_element_end(head, header_end + 4)
 
 
-def _ends_in_cluster(descriptor: int, start: int, size: int) -> bool:
-    """Whether the file of a segment that is cut short ends in a cluster, which holds frames, or where one might begin."""
+def _ends_in_cluster(descriptor: int, start: int, size: int, *, is_live: bool) -> bool:
+    """Whether the file of a segment ends in a cluster, which holds frames, or, where it is to go on, where one might begin.
+
+    Args:
+        is_live: it isn't said whether it is to go on.
+    """
     at = start
     while at < size:
         header = os.pread(descriptor, 12, at)
         end = _ebml_element_end(header, _ebml_length(header, 0))
+        if end is None and header[:4] == _CLUSTER:  # of unknown size: its blocks follow
+            end = 4 + _ebml_length(header, 4)
         if end is None or at + end > size:
-            return end is None or header[:4] == _CLUSTER
+            return header.startswith((_CLUSTER, *_BLOCKS)) or (end is None and not is_live)
         at += end
-    return True
+    return not is_live
+
+
+def _ends_in_ogg_page(descriptor: int, size: int) -> bool:
+    """Whether the last page goes on behind the file's end (RFC 3533, 6)."""
+    tail = os.pread(descriptor, _MAX_OGG_PAGE_BYTES, max(0, size - _MAX_OGG_PAGE_BYTES))
+    page = tail[tail.rfind(b"OggS\0") :] if b"OggS\0" in tail else b""
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return bool(page) and (len(page) < 27 or len(page) < 27 + page[26] + sum(segments))
 
 
 def _ebml_length(data: bytes, at: int) -> int:
