@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -109,3 +110,20 @@ def test_a_limit_that_the_decoding_process_meets_stops_the_run(source: Path, tmp
     limited = ["bash", "-c", 'ulimit -f 100 && exec "$@"', "bash", *map(str, prep)]
     result = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 1 and "error: decoding can't go on: File too large" in result.stderr, result.stderr
+
+
+def test_storage_that_does_not_answer_while_the_run_is_planned_makes_no_other_plan(
+    prep: PrepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By which finished shards would be made again."""
+    assert prep("third.mp4").code == 0
+    real_stat = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "good.mp4":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real_stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    stopped = prep("third.mp4")
+    assert stopped.code == 1 and "a/good.mp4: Input/output error" in stopped.err

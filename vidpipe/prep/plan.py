@@ -181,7 +181,8 @@ def _path_bytes(path: str) -> bytes:
 
 
 def _file_bytes(path: Path) -> int:
+    """-1 where there is none, or none may look at it; that storage doesn't answer is no size, which finished shards would seem not to fit."""
     try:
         return path.stat().st_size
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return -1
