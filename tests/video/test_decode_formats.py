@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from video.numbered import (
@@ -247,3 +248,14 @@ def test_overlapping_clips_and_many_scattered_frames(ffmpeg_video: MakeVideo) ->
         for decoder in ALL:
             for clip in extract_clips(path, spec, key="k", decoder=decoder).clips:
                 assert read_numbers(clip.video) == (clip.frame_indices % 256).tolist()
+
+
+def test_sound_that_begins_late_and_ends_early_is_no_matter(ffmpeg_video: MakeVideo) -> None:
+    """Program streams don't announce theirs, so that it is new to whoever looked at the file's beginning and end."""
+    noise = np.random.default_rng(0).integers(-16, 17, (500, HEIGHT, WIDTH, 1))
+    picture = np.clip(numbered_frames(500) + noise, 0, 255).astype(np.uint8)
+    sound = ("-itsoffset", "10", "-f", "lavfi", "-i", "sine=duration=1", "-c:a", "mp2")
+    path = ffmpeg_video("late.vob", "-c:v", "mpeg2video", "-q:v", "3", picture=picture, before_output=sound)
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["video"], "else this tests nothing"
+    assert extract_clips(path, SPEC, key="k").info.num_frames == 500

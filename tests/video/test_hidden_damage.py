@@ -11,10 +11,11 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from video.numbered import MakeVideo, numbered_frames
+from video.numbered import MakeVideo, copy_video, numbered_frames
 
 from vidpipe.errors import VideoError
 from vidpipe.video.decode import Decoder, extract_clips
+from vidpipe.video.probe import probe
 from vidpipe.video.spec import ClipSpec
 
 WHOLE = ClipSpec(frames=40, height=64)
@@ -89,3 +90,15 @@ def test_a_file_that_ends_within_a_frame_is_cut_short(
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     assert rejection(path).reason == ("damaged" if name == "x.gif" else "truncated")
+
+
+def test_a_first_key_frame_that_cannot_be_decoded_leaves_the_next_one_to_tell_of_turns(ffmpeg_video: MakeVideo) -> None:
+    video = ffmpeg_video("x.mp4", "-c:v", "mjpeg")
+    path = copy_video(video, "turned.mp4", before=("-display_rotation:v", "90"))
+    with av.open(str(path)) as container:
+        packet = next(packet for packet in container.demux(video=0) if packet.size)
+    data = bytearray(path.read_bytes())
+    data[packet.pos or 0 : (packet.pos or 0) + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    assert (probe(path).width, probe(path).height) == (128, 192)
+    assert rejection(path).reason == "damaged"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from vidpipe.video.picture import Picture, decode_alone, picture_of
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet as AvPacket
+    from av.stream import Stream
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -95,7 +96,7 @@ def read_packets(container: InputContainer, stream: VideoStream, *, can_turn: bo
     codec = stream.codec_context.codec.canonical_name
     restarts = H264Restarts(stream.codec_context.extradata or b"") if codec == "h264" else None
     try:
-        for packet in container.demux(streams):
+        for packet in _demuxed(container, streams):
             if packet.size == 0:
                 continue
             if packet.stream_index == stream.index:
@@ -112,6 +113,16 @@ def read_packets(container: InputContainer, stream: VideoStream, *, can_turn: bo
         message = "no key frame can be decoded, so it can't be told how the pictures are to be turned"
         raise VideoError("damaged", message, stage="probe")
     return Demuxed(packets, picture_of(stream, frame), end_ticks)
+
+
+def _demuxed(container: InputContainer, streams: Sequence[Stream]) -> Iterator[AvPacket[Any]]:
+    """What PyAV's `demux` gives, which stops at the first packet of a stream that shows up behind the beginning of the file."""
+    while True:
+        try:
+            yield from container.demux(*streams)
+        except IndexError:  # that packet is none of these streams'; those after it are still to come
+            continue
+        return
 
 
 def _packet(packet: AvPacket[Any], codec: str, restarts: H264Restarts | None) -> Packet:

@@ -89,8 +89,9 @@ def decode_alone(stream: VideoStream, key_packet: Packet[Any]) -> VideoFrame | N
     context = stream.codec_context
     if context.is_open:
         context.flush_buffers()
-    context.thread_count = 1
-    context.flags |= CROP_EXACTLY
+    else:
+        context.thread_count = 1
+        context.flags |= CROP_EXACTLY
     packet = av.Packet(bytes(key_packet))  # without the flag that has its frame thrown away
     packet.pts, packet.dts, packet.time_base = key_packet.pts, key_packet.dts, key_packet.time_base
     packet.is_keyframe = True
