@@ -1,4 +1,4 @@
-"""An index that isn't the one that was written, or doesn't go with its manifest, is refused before anything is read by it."""
+"""An index says what its file says; one that isn't what was written, or doesn't go with its manifest, is refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from loader.damage import flipped, rewrite_samples
 
 import vidpipe as package
 from vidpipe.errors import ShardError
+from vidpipe.loader.reading.index import load_index
+from vidpipe.shards.index import SCHEMA, read_samples
 from vidpipe.shards.manifest import load_manifest
 
 
@@ -26,6 +28,10 @@ def unlabelled(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("label"), "label", pa.array([None] * len(table), pa.int32()))
 
 
+def without_videos(table: pa.Table) -> pa.Table:
+    return table.set_column(table.column_names.index("video"), "video", pa.array([None] * len(table), pa.string()))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -33,6 +39,7 @@ def unlabelled(table: pa.Table) -> pa.Table:
         (lambda table: table.take(np.arange(32)[::-1]), "damaged: it is not in the order of the manifest's shards"),
         (renamed, "damaged: it names shard 'x.tar', which the manifest doesn't"),
         (unlabelled, "damaged: 32 values are missing"),
+        (without_videos, "damaged: 32 videos are missing"),
     ],
 )
 def test_rows_that_are_not_the_manifests_are_refused(
@@ -42,6 +49,34 @@ def test_rows_that_are_not_the_manifests_are_refused(
     rewrite_samples(folder, change)
     with pytest.raises(ShardError, match=message):
         package.Loader(folder)
+
+
+@pytest.mark.parametrize("rows", [7, 100])
+def test_it_says_what_the_file_says_in_row_groups_of_any_size(
+    motion_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Videos whose clips are in two of them, and numbers that need more bits in a later one."""
+
+    def change(table: pa.Table) -> pa.Table:
+        written = table.to_pylist()
+        for place, row in enumerate(written):
+            row |= {"video": f"é{place // 3}", "label": place - 1, "height": 40 * place**3}
+            row |= {"payload_offset": 3 ** (place // 2) << 9, "payload_sizes": [5**place % 2**40] * (place % 4)}
+        return pa.Table.from_pylist(written, schema=SCHEMA)
+
+    monkeypatch.setattr("vidpipe.shards.index.ROWS_A_GROUP", rows)
+    folder = Path(shutil.copytree(motion_shards / "train", tmp_path / "train"))
+    rewrite_samples(folder, change)
+    index, expected = load_index(folder, load_manifest(folder)), read_samples(folder).to_pylist()
+    assert index.first_clip.tolist() == [*range(0, 32, 3), 32]
+    for sample, row in enumerate(expected):
+        sizes = index.size[index.size_start[sample] : index.size_start[sample + 1]]
+        checksums = index.crc32[index.crc_start[sample] : index.crc_start[sample + 1]]
+        found = (index.key[sample], index.video[sample], index.shards[index.shard[sample]])
+        assert found == (row["key"], row["video"], row["shard"])
+        assert (int(index.label[sample]), int(index.offset[sample])) == (row["label"], row["payload_offset"])
+        assert index.shape_of(sample) == (row["frames"], row["height"], row["width"])
+        assert (sizes.tolist(), checksums.tolist()) == (row["payload_sizes"], row["payload_crc32"])
 
 
 @pytest.mark.parametrize(

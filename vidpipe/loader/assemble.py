@@ -62,7 +62,7 @@ def make_raw_batch(source: Source, read: Sequence[tuple[Request, Frames]]) -> Ra
     samples = [request.sample for request, *_ in takes]
     return RawBatch(
         clips=[video[places_of(take, request)] for request, take, video in takes],
-        label=source.index.label[samples],
+        label=source.index.label[samples].astype(np.int64),
         key=source.index.key.take(samples),
         video_path=source.index.video.take(samples),
         is_padding=np.array([request.is_padding for request, *_ in takes]),

@@ -151,6 +151,14 @@ class SamplesFile:
         with self._opened() as file:
             return file.read(list(columns) if columns else None)
 
+    def row_groups(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The same rows, as many at a time as are stored together, at least one table; raises as `read`."""
+        with self._opened() as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, list(columns))
+            if file.num_row_groups == 0:
+                yield file.read(list(columns))
+
     def rows(self, first: int, number: int) -> list[dict[str, Any]]:
         """So many rows from one on, for which only those are decoded that are stored together with them; raises as `read`."""
         with self._opened() as file:

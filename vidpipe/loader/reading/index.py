@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,20 +33,26 @@ _COLUMNS = (
 
 
 class Strings:
-    """A column of text as Arrow holds it: a few bytes for each value beside its own, where a Python string takes 50."""
+    """A column of text: a few bytes for each value beside its own, where a Python string takes 50.
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        self.column = column
+    Args:
+        content: uint8: all values in UTF-8, one behind the other.
+        starts: where each begins, and at last where they end.
+        firsts: [V + 1]: value v stands at the places firsts[v] to firsts[v+1]; None for one place each.
+    """
 
-    def __len__(self) -> int:
-        return len(self.column)
+    def __init__(
+        self, content: NDArray[np.uint8], starts: NDArray[Any], firsts: NDArray[np.int64] | None = None
+    ) -> None:
+        self.content, self.starts, self._firsts = content, starts, firsts
 
     def __getitem__(self, place: int) -> str:
-        return str(self.column[int(place)])
+        return self.take([place])[0]
 
     def take(self, places: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """The values at some places."""
-        return [self[place] for place in places]  # Arrow's own take first joins all chunks of a column
+        values = places if self._firsts is None else np.searchsorted(self._firsts, places, side="right") - 1
+        return [self.content[self.starts[value] : self.starts[value + 1]].tobytes().decode() for value in values]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +60,13 @@ class SampleIndex(SampleLocations):
     """One entry a sample, in the order of samples.parquet.
 
     Attributes:
+        label: int32 or int64 [N].
         first_clip: int64 [V + 1]: the samples of video v are first_clip[v] to first_clip[v+1].
     """
 
     key: Strings
     video: Strings
-    label: NDArray[np.int64]
+    label: NDArray[Any]
     first_clip: NDArray[np.int64]
 
     @property
@@ -83,38 +90,67 @@ def load_index(folder: Path, manifest: Manifest) -> SampleIndex:
 
 def make_index(samples: SamplesFile, manifest: Manifest) -> SampleIndex:
     """The index in a split's file; raises as `load_index`."""
-    table = samples.read(_COLUMNS)
-    if table.num_rows != manifest.num_samples:
-        raise ShardError(f"{samples.path}: {table.num_rows} rows, but the manifest says {manifest.num_samples}")
     try:
-        index = _index(table, tuple(entry.name for entry in manifest.shards))
+        index = _index(samples.row_groups(_COLUMNS), tuple(entry.name for entry in manifest.shards))
     except (pa.ArrowException, ValueError) as error:
         raise ShardError(f"{samples.path}: damaged: {one_line(error)}; prepare the shards again") from error
-    del table
-    pa.default_memory_pool().release_unused()  # which keeps what columns were decoded in: nearly as much as the index
+    if len(index) != manifest.num_samples:
+        raise ShardError(f"{samples.path}: {len(index)} rows, but the manifest says {manifest.num_samples}")
+    pa.default_memory_pool().release_unused()  # which keeps what columns were decoded in
     return index
 
 
-def _index(table: pa.Table, shards: tuple[str, ...]) -> SampleIndex:
-    columns = {name: table.column(name).combine_chunks() for name in _COLUMNS if name not in ("key", "video", "shard")}
-    shard = _positions(table.column("shard"), shards)
-    if (np.diff(shard) < 0).any():
+def _index(tables: Iterable[pa.Table], shards: tuple[str, ...]) -> SampleIndex:
+    """The index that row groups make together; what is decoded of one is let go before the next."""
+    place = {name: number for number, name in enumerate(shards)}
+    columns: dict[str, NDArray[Any]] = {}
+    last = pa.nulls(1, pa.string())
+    for table in tables:
+        key, shard, label, video, *shape, offset, sizes, crc32 = (table.column(n).combine_chunks() for n in _COLUMNS)
+        is_first = _is_first(video, last)
+        last = pa.concat_arrays([last, video])[-1:]
+        for name, values in (
+            *_text("key", key),
+            *_text("video", video.filter(is_first)),
+            ("is_first", _numbers(is_first.cast(pa.uint8()))),
+            ("shard", _positions(shard, place)),
+            ("label", _numbers(label)),
+            ("shape", np.stack([_narrow(_numbers(side)) for side in shape], axis=1)),
+            ("offset", _narrow(_numbers(offset))),
+            ("size", _narrow(_numbers(sizes.flatten()))),
+            ("sizes", _narrow(_numbers(sizes.value_lengths()))),
+            ("crc32", _numbers(crc32.flatten())),
+            ("checksums", _narrow(_numbers(crc32.value_lengths()))),
+        ):
+            columns[name] = _appended(columns.get(name), values)
+    if (columns["shard"][1:] < columns["shard"][:-1]).any():
         raise ValueError("it is not in the order of the manifest's shards")
-    sizes, crc = columns["payload_sizes"], columns["payload_crc32"]
+    first_clip = np.append(np.flatnonzero(columns["is_first"]), len(columns["is_first"]))
     return SampleIndex(
-        key=Strings(table.column("key")),
-        video=Strings(table.column("video")),
+        key=Strings(columns["key"], _starts(columns["key lengths"])),
+        video=Strings(columns["video"], _starts(columns["video lengths"]), first_clip),
         shards=shards,
-        shard=shard,
-        label=_numbers(columns["label"]).astype(np.int64),
-        shape=np.stack([_numbers(columns[name]) for name in ("frames", "height", "width")], axis=1),
-        offset=_numbers(columns["payload_offset"]),
-        size=_numbers(sizes.values),
-        size_start=_numbers(sizes.offsets).astype(np.int64),
-        crc32=_numbers(crc.values),
-        crc_start=_numbers(crc.offsets).astype(np.int64),
-        first_clip=_starts(table.column("video")),
+        shard=columns["shard"],
+        label=columns["label"],
+        shape=columns["shape"],
+        offset=columns["offset"],
+        size=columns["size"],
+        size_start=_starts(columns["sizes"]),
+        crc32=columns["crc32"],
+        crc_start=_starts(columns["checksums"]),
+        first_clip=first_clip,
     )
+
+
+def _appended(array: NDArray[Any] | None, values: NDArray[Any]) -> NDArray[Any]:
+    """An array with more values, which takes no other memory: pieces to be joined would take twice as much, and leave holes in it."""
+    if array is None:
+        return values.copy()
+    array = array.astype(np.promote_types(array.dtype, values.dtype), copy=False)
+    number = len(array)
+    array.resize((number + len(values), *values.shape[1:]), refcheck=False)
+    array[number:] = values
+    return array
 
 
 def unite_indexes(indexes: Sequence[SampleIndex], labels: Sequence[Sequence[int]]) -> SampleIndex:
@@ -132,9 +168,10 @@ def unite_indexes(indexes: Sequence[SampleIndex], labels: Sequence[Sequence[int]
     )
     new_label = [np.array([*mapped, UNLABELLED]) for mapped in labels]  # a label of -1 is the last one's
     parts = list(zip(indexes, shards, samples, sizes, checksums, new_label, strict=False))
+    first_clip = _joined([index.first_clip for index in indexes], samples)
     return SampleIndex(
-        key=Strings(pa.chunked_array([chunk for index in indexes for chunk in index.key.column.chunks])),
-        video=Strings(pa.chunked_array([chunk for index in indexes for chunk in index.video.column.chunks])),
+        key=_together([index.key for index in indexes]),
+        video=_together([index.video for index in indexes], first_clip),
         shards=tuple(name for index in indexes for name in index.shards),
         shard=np.concatenate([index.shard + shard for index, shard, *_ in parts]).astype(np.int32),
         label=np.concatenate([new[index.label] for index, *_, new in parts]),
@@ -144,14 +181,28 @@ def unite_indexes(indexes: Sequence[SampleIndex], labels: Sequence[Sequence[int]
         size_start=_joined([index.size_start for index in indexes], sizes),
         crc32=np.concatenate([index.crc32 for index in indexes]),
         crc_start=_joined([index.crc_start for index in indexes], checksums),
-        first_clip=_joined([index.first_clip for index in indexes], samples),
+        first_clip=first_clip,
     )
 
 
-def _positions(shard: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int32]:
+def _together(parts: Sequence[Strings], firsts: NDArray[np.int64] | None = None) -> Strings:
+    starts = _joined([part.starts for part in parts], _ends([len(part.content) for part in parts]))
+    return Strings(np.concatenate([part.content for part in parts]), starts, firsts)
+
+
+def _text(name: str, column: pa.Array) -> tuple[tuple[str, NDArray[np.uint8]], tuple[str, NDArray[np.int32]]]:
+    """All values of a column of text, one behind the other, and their lengths."""
+    _, starts, content = column.buffers()
+    ends = np.frombuffer(starts, np.int32)[column.offset : column.offset + len(column) + 1]
+    return (name, np.frombuffer(content, np.uint8)[ends[0] : ends[-1]]), (
+        f"{name} lengths",
+        _narrow(_numbers(pc.binary_length(column))),
+    )
+
+
+def _positions(shard: pa.Array, place: Mapping[str, int]) -> NDArray[np.int32]:
     """Which of the manifest's shards each sample is in."""
-    place = {name: number for number, name in enumerate(names)}
-    encoded = shard.combine_chunks().dictionary_encode()
+    encoded = shard.dictionary_encode()
     found = encoded.dictionary.to_pylist()
     if unknown := [name for name in found if name not in place]:
         raise ValueError(f"it names shard {unknown[0]!r}, which the manifest doesn't")
@@ -159,12 +210,12 @@ def _positions(shard: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int
     return positions
 
 
-def _starts(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Where each run of one value begins, and at last the number of values."""
-    if len(column) == 0:
-        return np.zeros(1, np.int64)
-    changes = pc.not_equal(column.slice(1), column.slice(0, len(column) - 1)).combine_chunks().cast(pa.uint8())
-    return np.concatenate([[0], np.flatnonzero(_numbers(changes)) + 1, [len(column)]])
+def _is_first(column: pa.Array, last: pa.Array) -> pa.Array:
+    """Whether each value differs from the one before it; before the first one stands `last`, which may be missing."""
+    if column.null_count:
+        raise ValueError(f"{column.null_count} videos are missing")
+    before = pa.concat_arrays([last, column])[:-1]
+    return pc.coalesce(pc.not_equal(column, before), pc.is_valid(column))
 
 
 def _numbers(array: pa.Array) -> NDArray[Any]:
@@ -174,12 +225,31 @@ def _numbers(array: pa.Array) -> NDArray[Any]:
     return np.from_dlpack(array)
 
 
+def _narrow(values: NDArray[Any]) -> NDArray[Any]:
+    """The same whole numbers in 16 or 32 bits, where they fit."""
+    if values.size == 0 or values.min() < 0:
+        return values
+    return values.astype(_narrowest(values.max()), copy=False)
+
+
+def _narrowest(most: int) -> type[np.unsignedinteger[Any] | np.int64]:
+    """The type of the fewest bits that holds whole numbers from 0 to `most`."""
+    return np.uint16 if most < 1 << 16 else np.uint32 if most < 1 << 32 else np.int64
+
+
+def _starts(counts: NDArray[Any]) -> NDArray[Any]:
+    """Where each of several runs begins when they stand one behind the other, and at last where they end."""
+    starts = np.zeros(len(counts) + 1, _narrowest(counts.sum(dtype=np.int64)))
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
 def _ends(counts: Sequence[int]) -> list[int]:
     """Where each of several runs begins when they stand one behind the other, and at last where they end."""
     return [0, *np.cumsum(counts).tolist()]
 
 
-def _joined(starts: Sequence[NDArray[np.int64]], shifts: Sequence[int]) -> NDArray[np.int64]:
+def _joined(starts: Sequence[NDArray[Any]], shifts: Sequence[int]) -> NDArray[Any]:
     """Several tables of starts, each ending with its number of items, as one."""
-    parts = [start[:-1] + shift for start, shift in zip(starts, shifts, strict=False)]
-    return np.append(np.concatenate(parts), shifts[-1])
+    parts = [start[:-1].astype(np.int64) + shift for start, shift in zip(starts, shifts, strict=False)]
+    return _narrow(np.append(np.concatenate(parts), shifts[-1]))

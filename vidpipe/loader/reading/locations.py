@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,25 +11,26 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleLocations:
-    """One entry a sample.
+    """One entry a sample. Shapes, offsets, sizes and starts are whole numbers of as few bits as all of them need: what
+    is computed with them has to be Python's, or of 64 bits.
 
     Attributes:
         shards: file names, in the manifest's order; `shard`, int32 [N], indexes them.
-        shape: int32 [N, 3]: T, H, W of the stored clip.
-        offset: int64 [N], in bytes: of the payload's first byte in its shard.
-        size: int64, in bytes: the sizes of all samples' payload files one after the other; those of sample i are
+        shape: [N, 3]: T, H, W of the stored clip.
+        offset: [N], in bytes: of the payload's first byte in its shard.
+        size: in bytes: the sizes of all samples' payload files one after the other; those of sample i are
             size[size_start[i]:size_start[i+1]].
         crc32: uint32, all samples' checksums one after the other; those of sample i are crc32[crc_start[i]:crc_start[i+1]].
     """
 
     shards: tuple[str, ...]
     shard: NDArray[np.int32]
-    shape: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int64]
-    size_start: NDArray[np.int64]
+    shape: NDArray[Any]
+    offset: NDArray[Any]
+    size: NDArray[Any]
+    size_start: NDArray[Any]
     crc32: NDArray[np.uint32]
-    crc_start: NDArray[np.int64]
+    crc_start: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.shard)

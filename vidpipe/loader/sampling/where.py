@@ -61,15 +61,21 @@ def matching_rows(samples: SamplesFile, where: str) -> NDArray[np.bool_]:
         ShardError: samples.parquet is damaged.
     """
     condition = _Condition(where)
-    table = samples.read(sorted(condition.columns) or ["frames"])
-    numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
+    columns = sorted(condition.columns) or ["frames"]
     try:
-        found = numbered.filter(condition.expression).column(_ROW).to_numpy()
+        matching = [_matches(condition.expression, table) for table in samples.row_groups(columns)]
     except pa.ArrowException as error:
         types = ", ".join(f"{name} is {SCHEMA.field(name).type}" for name in sorted(condition.columns))
         raise UsageError(f"where: {_shown(where)} can't be evaluated: {one_line(error)}; {types}") from error
-    matching = np.zeros(table.num_rows, bool)
-    matching[found] = True
+    pa.default_memory_pool().release_unused()
+    return np.concatenate(matching)
+
+
+def _matches(expression: pc.Expression, rows: pa.Table) -> NDArray[np.bool_]:
+    """Which of some rows fulfil it."""
+    numbered = rows.append_column(_ROW, pa.array(np.arange(rows.num_rows)))
+    matching = np.zeros(rows.num_rows, bool)
+    matching[numbered.filter(expression).column(_ROW).to_numpy()] = True
     return matching
 
 
