@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import resource
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vidpipe.errors import StorageError, VidpipeError
+from vidpipe.errors import StorageError, UsageError, VidpipeError
 from vidpipe.loader.reading.shared_memory import SharedMemory, mapped_memory, share, shared
 
 
@@ -52,6 +56,26 @@ def test_a_refusal_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         memory.allocate(1 << 16)
     refuse[0] = False
     assert len(memory.allocate(1 << 16)) == 1 << 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_core_dump_leaves_it_out() -> None:
+    """The system would take memory for all of it, as much as there is."""
+    memory = SharedMemory()
+    elsewhere = mapped_memory(memory.descriptor)
+    mappings = Path("/proc/self/smaps").read_text().split("vidpipe-frames")[1:]
+    flags = [re.search(r"VmFlags:(.*)", mapping).group(1).split() for mapping in mappings]
+    assert len(flags) >= 2 and all("dd" in each for each in flags) and len(elsewhere)
+
+
+def test_where_so_much_cant_be_addressed_it_is_said_what_to_do() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, limits[1]))
+    try:
+        with pytest.raises(UsageError, match=r"1024 GB of addresses .*File too large.*ulimit -v.*readers='threads'"):
+            SharedMemory()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_parts_that_threads_take_at_once_dont_overlap() -> None:

@@ -95,7 +95,7 @@ class ReadProcesses:
         lock: see `SharedMemory`.
 
     Raises:
-        UsageError: the system starts no more of them.
+        UsageError: the system starts no more of them, or has no such memory.
     """
 
     def __init__(self, plan: ReadPlan, *, number: int, lock: PageLock | None = None) -> None:
@@ -120,7 +120,7 @@ class ReadProcesses:
         except OSError as error:
             raise UsageError(
                 f"readers: {number} processes can't be started ({error.strerror}): take fewer `threads`, raise the limit that they "
-                "meet (`ulimit -u` for processes, `-n` for open files, `-v` for addresses), or take readers='threads'"
+                "meet (`ulimit -u` for processes, `-n` for open files), or take readers='threads'"
             ) from error
         for process in processes:
             self._free.put(process)

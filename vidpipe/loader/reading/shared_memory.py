@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import StorageError
+from vidpipe.errors import StorageError, UsageError
 from vidpipe.loader.reading.buffers import aligned
 from vidpipe.spawn import shared_file
 
@@ -31,7 +31,7 @@ class SharedMemory:
         lock: locks the pages of each part, and gives what undoes that.
 
     Raises:
-        OSError: the system doesn't allow so large a file or mapping.
+        UsageError: the system doesn't allow so large a file or mapping.
     """
 
     def __init__(self, lock: PageLock | None = None) -> None:
@@ -42,10 +42,13 @@ class SharedMemory:
         self._taking = threading.Lock()
         try:
             os.ftruncate(self.descriptor, ADDRESSES)
-            self._mapped = mmap.mmap(self.descriptor, ADDRESSES)
-        except OSError:
+            self._mapped = _mapped(self.descriptor)
+        except OSError as error:
             self.close()
-            raise
+            raise UsageError(
+                f"readers: {ADDRESSES >> 30} GB of addresses for what processes read can't be had ({error.strerror}), though only what "
+                "is in use takes memory: raise the limit (`ulimit -v` for addresses, `-f` for files), or take readers='threads'"
+            ) from error
         self._whole = np.frombuffer(self._mapped, np.uint8)
 
     @property
@@ -105,7 +108,15 @@ class SharedMemory:
 
 def mapped_memory(descriptor: int) -> NDArray[np.uint8]:
     """All of the same file in another process: flat uint8."""
-    return np.frombuffer(mmap.mmap(descriptor, ADDRESSES), np.uint8)
+    return np.frombuffer(_mapped(descriptor), np.uint8)
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
+    """Left out of core dumps, for which Linux would take memory for every page, used or not, and keep it while the file is open."""
+    memory = mmap.mmap(descriptor, ADDRESSES)
+    with suppress(AttributeError):  # other systems have no such advice
+        memory.madvise(mmap.MADV_DONTDUMP)
+    return memory
 
 
 def share(value: object) -> IO[bytes]:
