@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import threading
@@ -162,6 +163,15 @@ def test_patience_for_room_begins_when_nobody_else_fetches_the_shard(
 
     ShardCache(tmp_path, max_bytes=SIZE, stop=Waiting()).open(entry(1), Fetches(), patience_seconds=2).close()
     assert now == [601]
+
+
+def test_only_a_copy_that_is_not_what_was_fetched_is_renewed(tmp_path: Path) -> None:
+    cache, fetch = ShardCache(tmp_path, max_bytes=3 * SIZE), Fetches()
+    sound = entry(0).model_copy(update={"sha256": hashlib.sha256(b"x" * SIZE).hexdigest()})
+    with cache.open(sound, fetch) as file:
+        assert not cache.renew(sound, file.descriptor) and cache.holds(sound)
+        (tmp_path / f"{sound.sha256}.tar").write_bytes(b"y" * SIZE)
+        assert cache.renew(sound, file.descriptor) and not cache.holds(sound)
 
 
 def test_what_left_the_cache_is_brought_again_and_nothing_twice_at_once() -> None:

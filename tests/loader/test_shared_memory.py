@@ -78,13 +78,17 @@ def test_where_so_much_cant_be_addressed_it_is_said_what_to_do() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_parts_that_threads_take_at_once_dont_overlap() -> None:
+def test_parts_that_threads_take_at_once_dont_overlap_nor_take_others_with_them() -> None:
     memory = SharedMemory()
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda number: memory.allocate(4096 * (1 + number % 3)), range(400)))
     for number, part in enumerate(parts):
         part[:] = number % 251
-    assert all((part == number % 251).all() for number, part in enumerate(parts))
+    del part
+    del parts[100:300:2]
+    gc.collect()
+    left = [*range(100), *range(101, 300, 2), *range(300, 400)]
+    assert all((part == number % 251).all() for number, part in zip(left, parts, strict=True))
 
 
 def test_what_is_shared_comes_as_it_was() -> None:
