@@ -21,9 +21,10 @@ from vidpipe.loader.batch import RawBatch
 from vidpipe.loader.engines.engine import Engine, EngineSetup
 from vidpipe.loader.engines.torch import TorchDeviceEngine, TorchEngine
 from vidpipe.loader.reading.index import SampleIndex, load_index
-from vidpipe.loader.reading.pool import ReadPool, results_of
+from vidpipe.loader.reading.pool import ReadPool
 from vidpipe.loader.reading.quarantine import Quarantine
 from vidpipe.loader.reading.reader import ClipReader
+from vidpipe.loader.reading.tasks import results_of
 from vidpipe.loader.request import Request, Take, make_request
 from vidpipe.shards.codecs.base import Frames
 from vidpipe.shards.manifest import load_manifest

@@ -24,9 +24,10 @@ from vidpipe.loader.options import (
     check_readers,
     check_together,
 )
-from vidpipe.loader.reading.pool import Reading, default_threads
+from vidpipe.loader.reading.pool import default_threads
 from vidpipe.loader.reading.source import Source
 from vidpipe.loader.reading.splits import Shards
+from vidpipe.loader.reading.tasks import Reading
 from vidpipe.loader.request import Request
 from vidpipe.loader.sampling.place import Place, Spot
 from vidpipe.loader.sampling.planner import make_planner

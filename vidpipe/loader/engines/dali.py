@@ -26,8 +26,9 @@ from vidpipe.loader.augmentation.affine import Warp
 from vidpipe.loader.augmentation.augment import Drawn
 from vidpipe.loader.engines.dali_decoder import DeviceDecoder
 from vidpipe.loader.engines.engine import Complete, Engine, EngineSetup, Made, T
-from vidpipe.loader.reading.pool import Reading, ReadPool
+from vidpipe.loader.reading.pool import ReadPool
 from vidpipe.loader.reading.stored import Stored
+from vidpipe.loader.reading.tasks import Reading
 from vidpipe.loader.request import Request, frames_at, places_of
 from vidpipe.loader.transfer import SideStream, as_one, threads_for
 from vidpipe.shards.codecs.base import Frames

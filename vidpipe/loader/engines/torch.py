@@ -12,7 +12,8 @@ from torch import Tensor
 from vidpipe.loader.augmentation.transform import ClipTransform
 from vidpipe.loader.engines.engine import Complete, Engine, EngineSetup, Made, T
 from vidpipe.loader.reading.buffers import BufferPool
-from vidpipe.loader.reading.pool import Reading, ReadPool, results_of
+from vidpipe.loader.reading.pool import ReadPool
+from vidpipe.loader.reading.tasks import Reading, results_of
 from vidpipe.loader.request import Request, frames_at, places_of
 from vidpipe.loader.transfer import SideStream
 from vidpipe.shards.codecs.base import Frames

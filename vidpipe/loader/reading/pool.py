@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vidpipe.cores import own_cores
 from vidpipe.errors import ShardError, UsageError
@@ -21,9 +19,9 @@ from vidpipe.loader.reading.process import Wanted
 from vidpipe.loader.reading.process_pool import ReadProcesses
 from vidpipe.loader.reading.quarantine import Quarantine
 from vidpipe.loader.reading.stored import Stored, StoredSource
+from vidpipe.loader.reading.tasks import Reading
 from vidpipe.loader.reading.thread_memory import ThreadMemory
 from vidpipe.loader.request import Request
-from vidpipe.loader.transfer import videos_in
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import CodecSpec, Frames
 
@@ -34,68 +32,6 @@ MAX_COPYING = 8  # on 16 cores 8 of them were 13 % faster than 16, which wait fo
 # Batches of nearly one size take each other's memory: to page-lock other memory, all of a GPU is waited for.
 BUFFER_STEP = 1 << 22
 TASK_BYTES = 1 << 20  # small clips are read several in a task, as handing over a task costs as much as reading 0.1 MB
-
-
-@dataclass(frozen=True, slots=True)
-class Reading(Generic[R]):
-    """A batch that is being read.
-
-    Attributes:
-        buffer: flat uint8, into which it is read; what stands in for a damaged sample and is larger has memory of its own.
-        starts: where each request's frames begin in it.
-    """
-
-    buffer: NDArray[np.uint8]
-    starts: list[int]
-    tasks: list[Future[list[tuple[Request, R]]]]
-
-    def results(self) -> list[tuple[Request, R]]:
-        """Wait; for each request the one that was served in the end, and what was read: frames are uint8 [T, H, W, 3]."""
-        return results_of(self.tasks)
-
-    def on_device(self, videos: Mapping[int, Frames], device: torch.device) -> dict[int, Tensor]:
-        """Queue the copy of what was read to a device, all of it at once, on the current stream.
-
-        Args:
-            videos: some of the results' frames, by their places; have to be kept until the copy has ended.
-
-        Returns:
-            uint8 [T, H, W, 3] of each.
-        """
-        inside = [place for place, video in videos.items() if np.may_share_memory(video, self.buffer)]
-        copies = {
-            place: torch.from_numpy(video).to(device, non_blocking=True)
-            for place, video in videos.items()
-            if place not in inside
-        }
-        if inside:
-            begin, end = min(self.starts[p] for p in inside), max(self.starts[p] + videos[p].nbytes for p in inside)
-            whole = torch.from_numpy(self.buffer[begin:end]).to(device, non_blocking=True)
-            starts, shapes = [self.starts[p] - begin for p in inside], [videos[p].shape for p in inside]
-            copies |= zip(inside, videos_in(whole, starts, shapes), strict=True)
-        return copies
-
-
-def results_of(tasks: Sequence[Future[list[R]]]) -> list[R]:
-    """Wait until all have ended, or one has failed, whose error is raised.
-
-    The thread wakes up once. If it did for each of them, it would have to get hold of Python's lock as often.
-    """
-    ended: list[Future[list[R]]] = []
-    enough, number = threading.Event(), len(tasks)
-
-    def end(task: Future[list[R]]) -> None:
-        ended.append(task)
-        if len(ended) == number or task.cancelled() or task.exception() is not None:
-            enough.set()
-
-    for task in tasks:
-        task.add_done_callback(end)
-    if tasks:
-        enough.wait()
-    failed = [task for task in ended if task.cancelled() or task.exception() is not None]
-    ended.clear()  # tasks hold `end`: in a circle, what they have read would be kept until garbage is collected
-    return [item for task in failed or tasks for item in task.result()]
 
 
 class ReadPool:
@@ -149,33 +85,22 @@ class ReadPool:
             undecoded: names of the codecs of whose samples what is stored is wanted instead.
         """
 
-        def stays_stored(sample: int) -> bool:
-            return bool(undecoded) and self._reader.codec_of(sample) in undecoded
-
-        def read(sample: int, frames: Sequence[int], out: NDArray[np.uint8]) -> Frames | Stored:
-            if stays_stored(sample):
-                return self._reader.read_stored(sample, frames)
-            return self._reader.read(sample, frames, out)
-
         sizes = [
             self._reader.stored_bytes(request.sample, request.frames)
-            if stays_stored(request.sample)
+            if self._stays_stored(request, undecoded)
             else self._size(request)
             for request in requests
         ]
-        room = [
-            0 if stays_stored(request.sample) and not self._processes else aligned(size)  # the threads put it elsewhere
+        room = [  # none for what stays stored, which threads put elsewhere
+            0 if self._stays_stored(request, undecoded) and not self._processes else aligned(size)
             for request, size in zip(requests, sizes, strict=True)
         ]
         *starts, end = itertools.accumulate(room, initial=0)
         buffer = self._buffers.take(end)
 
         def serve(place: int) -> tuple[Request, Any]:
-            def memory(request: Request) -> NDArray[np.uint8]:
-                part, size = buffer[starts[place] : starts[place] + room[place]], self._size(request)
-                return part if size <= len(part) or stays_stored(request.sample) else np.empty(size, np.uint8)
-
-            return self._read(read, requests[place], memory)
+            part = buffer[starts[place] : starts[place] + room[place]]
+            return self._served(requests[place], lambda request: self._read_into(part, request, undecoded))
 
         def serve_by_process(group: range) -> list[tuple[Request, Any]]:
             assert self._processes is not None
@@ -201,11 +126,8 @@ class ReadPool:
             the requests that were served in the end.
         """
 
-        def memory(request: Request) -> NDArray[np.uint8]:
-            return self._memory.take("frames", (self._size(request),), dtype=torch.uint8).numpy()
-
         def serve(place: int) -> Request:
-            request, video = self._read(self._reader.read, requests[place], memory)
+            request, video = self._served(requests[place], self._read_into_thread)
             work(place, video, request)
             return request
 
@@ -239,23 +161,34 @@ class ReadPool:
         groups = [range(places)[first : first + together] for first in range(0, places, together)]
         return [self._executor.submit(serve, group) for group in groups]
 
-    def _read(
-        self,
-        read: Callable[[int, Sequence[int], NDArray[np.uint8]], R],
-        wanted: Request,
-        memory: Callable[[Request], NDArray[np.uint8]],
-    ) -> tuple[Request, R]:
-        """What was read of a request, or of what stands in for it, in the `memory` for it."""
+    def _served(self, wanted: Request, read: Callable[[Request], R]) -> tuple[Request, R]:
+        """What was read of a request, or of what stands in for it."""
         request, quarantine = wanted, self._quarantine
         if quarantine is None:
-            return request, read(request.sample, request.frames, memory(request))
+            return request, read(request)
         while True:
             if request.sample not in quarantine:
                 try:
-                    return request, read(request.sample, request.frames, memory(request))
+                    return request, read(request)
                 except ShardError as error:
                     quarantine.add(request.sample, error)
             request = quarantine.stand_in(wanted)
+
+    def _stays_stored(self, request: Request, undecoded: frozenset[str]) -> bool:
+        return bool(undecoded) and self._reader.codec_of(request.sample) in undecoded
+
+    def _read_into(self, part: NDArray[np.uint8], request: Request, undecoded: frozenset[str]) -> Frames | Stored:
+        """Read a request into its part of a batch's buffer, or elsewhere where it stays stored or, standing in, has no room there."""
+        if self._stays_stored(request, undecoded):
+            return self._reader.read_stored(request.sample, request.frames)
+        size = self._size(request)
+        out = part if size <= len(part) else np.empty(size, np.uint8)
+        return self._reader.read(request.sample, request.frames, out)
+
+    def _read_into_thread(self, request: Request) -> Frames:
+        """Read a request into this thread's memory, where the next one will be."""
+        out = self._memory.take("frames", (self._size(request),), dtype=torch.uint8).numpy()
+        return self._reader.read(request.sample, request.frames, out)
 
 
 def default_threads(codecs: Iterable[CodecSpec], device: str) -> int:
