@@ -15,7 +15,7 @@ from loader.damage import flipped, rewrite_samples
 import vidpipe as package
 from vidpipe.errors import ShardError
 from vidpipe.loader.reading.index import load_index
-from vidpipe.shards.index import SCHEMA, read_samples
+from vidpipe.shards.index import SCHEMA, read_samples, write_samples
 from vidpipe.shards.manifest import load_manifest
 
 
@@ -48,6 +48,14 @@ def test_rows_that_are_not_the_manifests_are_refused(
     folder = Path(shutil.copytree(motion_shards / "train", tmp_path / "train"))
     rewrite_samples(folder, change)
     with pytest.raises(ShardError, match=message):
+        package.Loader(folder)
+
+
+def test_a_split_whose_videos_were_all_rejected_is_refused(motion_shards: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(motion_shards / "val", tmp_path / "val"))
+    written = write_samples(folder, iter(()))
+    load_manifest(folder).model_copy(update={"samples_file": written, "shards": ()}).write(folder)
+    with pytest.raises(ShardError, match=r"val: holds no samples; all its videos were rejected, see rejects\.jsonl"):
         package.Loader(folder)
 
 

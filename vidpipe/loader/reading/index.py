@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def unite_indexes(indexes: Sequence[SampleIndex], labels: Sequence[Sequence[int]
     )
     new_label = [np.array([*mapped, UNLABELLED]) for mapped in labels]  # a label of -1 is the last one's
     parts = list(zip(indexes, shards, samples, sizes, checksums, new_label, strict=False))
-    first_clip = _joined([index.first_clip for index in indexes], samples)
+    first_clip = _joined([index.first_clip for index in indexes], samples).astype(np.int64)
     return SampleIndex(
         key=_together([index.key for index in indexes]),
         video=_together([index.video for index in indexes], first_clip),
@@ -190,14 +190,13 @@ def _together(parts: Sequence[Strings], firsts: NDArray[np.int64] | None = None)
     return Strings(np.concatenate([part.content for part in parts]), starts, firsts)
 
 
-def _text(name: str, column: pa.Array) -> tuple[tuple[str, NDArray[np.uint8]], tuple[str, NDArray[np.int32]]]:
+def _text(name: str, column: pa.Array) -> Iterator[tuple[str, NDArray[Any]]]:
     """All values of a column of text, one behind the other, and their lengths."""
     _, starts, content = column.buffers()
-    ends = np.frombuffer(starts, np.int32)[column.offset : column.offset + len(column) + 1]
-    return (name, np.frombuffer(content, np.uint8)[ends[0] : ends[-1]]), (
-        f"{name} lengths",
-        _narrow(_numbers(pc.binary_length(column))),
-    )
+    ends = [column.offset, column.offset + len(column)]
+    first, end = np.frombuffer(starts, np.int32)[ends] if len(column) else (0, 0)
+    yield name, np.frombuffer(content or b"", np.uint8)[first:end]
+    yield f"{name} lengths", _narrow(_numbers(pc.binary_length(column)))
 
 
 def _positions(shard: pa.Array, place: Mapping[str, int]) -> NDArray[np.int32]:
