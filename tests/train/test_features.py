@@ -118,6 +118,7 @@ def test_what_does_not_go_with_features(
 
     refused(r"model\.backbone: got resnet18, but the features are of test_resnet", model={"backbone": "resnet18"})
     refused(r"data\.size: got 48, but .* has features of 32 x 32", data={"size": 48})
+    refused("26 training clips don't fill one batch of 32", data={"batch_size": 32})
     refused("with which mixing can't be had", mixing={"cutmix": 1.0})
     refused("with which rand_augment can't be had", rand_augment={})
     unread = {"where": "label < 2", "balance": "class", "shuffle": "windowed", "on_bad": "skip"}

@@ -147,9 +147,21 @@ def open_train_loader(
     batch_size = per_process_batch(section.batch_size, world_size=world_size, accumulate=accumulate)
 
     def opened(*, drop_last: bool) -> ClipLoader:
-        return _open_train_features(
-            shards, section, batch_size=batch_size, device=device, seed=seed, rank=rank, world_size=world_size
-        ) or Loader(
+        if _holds_features(shards, None):
+            options = FeatureOptions(
+                frames=section.frames,
+                stride=section.stride,
+                random=section.augment == "train",
+                epoch_unit=section.epoch_unit,
+                seed=seed,
+                drop_last=drop_last,
+                rank=rank,
+                world_size=world_size,
+            )
+            return FeatureLoader(
+                features_folder(shards), split=DEFAULT_SPLIT, batch_size=batch_size, device=device, options=options
+            )
+        return Loader(
             shards,
             batch_size=batch_size,
             frames=section.frames,
@@ -180,27 +192,6 @@ def open_train_loader(
             "take a smaller --batch-size, or data.drop_last=false"
         )
     return loader
-
-
-def _open_train_features(
-    shards: Shards, section: DataSection, *, batch_size: int, device: str, seed: int, rank: int, world_size: int
-) -> FeatureLoader | None:
-    """The loader of features to train from; None where the shards hold frames."""
-    if not _holds_features(shards, None):
-        return None
-    options = FeatureOptions(
-        frames=section.frames,
-        stride=section.stride,
-        random=section.augment == "train",
-        epoch_unit=section.epoch_unit,
-        seed=seed,
-        drop_last=section.drop_last,
-        rank=rank,
-        world_size=world_size,
-    )
-    return FeatureLoader(
-        features_folder(shards), split=DEFAULT_SPLIT, batch_size=batch_size, device=device, options=options
-    )
 
 
 def _holds_features(shards: Shards, split: str | None) -> bool:
