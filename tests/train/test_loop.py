@@ -144,7 +144,7 @@ def test_ctrl_c_saves_and_says_130(
 def test_a_signal_while_the_run_is_prepared_ends_it_before_its_first_step(
     toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = loop.build_model
+    recipe, original = toy_recipe(log={"pictures": True}), loop.build_model
 
     def build_model(*args: Any, **kwargs: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
@@ -152,9 +152,10 @@ def test_a_signal_while_the_run_is_prepared_ends_it_before_its_first_step(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "build_model", build_model)
-        stopped = train(toy_recipe(), shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
+        stopped = train(recipe, shards=toy_shards, out=tmp_path, device="cpu", quiet=True)
     assert (stopped.steps, stopped.stopped_by, stopped.exit_code) == (0, "SIGTERM", 0)
-    assert train(toy_recipe(), shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True).steps == 9
+    assert train(recipe, shards=toy_shards, out=tmp_path, resume=True, device="cpu", quiet=True).steps == 9
+    assert (tmp_path / "input.png").is_file()
     assert [step for step, _ in loss_curve(tmp_path)] == list(range(1, 10))
 
 

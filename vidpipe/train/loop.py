@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
+from lightning_fabric import Fabric
 from torch import nn
 
 from vidpipe.errors import UsageError
@@ -100,42 +101,28 @@ def train(
             )
         )
         evaluated = evaluated_shards(shards, recipe.eval.split)
-        views = read_manifest(evaluated, recipe.eval.split) if evaluated else None
-        preprocessing = preprocessing_of(loader.manifest, recipe.data, views=views)
-        built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=point is None)
-        _check_classes(built.module, preprocessing.classes, shards=shards)
-        start_from_features(recipe, built.module, loader.manifest, shards=shards, views=views)
-        for report in (*other_splits(shards), *built.loaded):
-            progress.say(report)
-        if point is None and loader.manifest.features is None:
-            for note in other_normalizations(recipe.model.init_sources, preprocessing.normalization):
-                progress.say(note)
-        per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
-        length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
-        learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)
-        state = RunState(learner, loader, built.description, preprocessing)
-        if views is None:
-            if recipe.schedule.name == "plateau":
-                raise UsageError(f"{shards}: no {recipe.eval.split!r} split, by whose evaluation plateau would go")
-            progress.say(f"{shards}: no {recipe.eval.split!r} split: training goes without evaluation")
+        state, total_steps = _state_at_the_start(
+            fabric, recipe, loader, shards=shards, evaluated=evaluated, load_init=point is None, say=progress.say
+        )
         eval_loader = _eval_loader(state, evaluated, stack) if evaluated else None
         if point is not None:
             state.restore(point.path)
-        _introduce(progress, state, total_steps=length.total, out=out, resumed=point is not None, resume=resume)
-        log = _open_folder(out, state, stack, anew=point is None) if fabric.is_global_zero else None
-        if fabric.is_global_zero and not is_dealt_out(learner.module):
-            state.frozen = write_frozen(frozen_part(learner.module), out)
-        draws = log is not None and recipe.log.pictures
+        _introduce(progress, state, total_steps=total_steps, out=out, resumed=point is not None, resume=resume)
+        log = _open_folder(out, state, stack) if fabric.is_global_zero else None
+        sharded = is_dealt_out(state.learner.module)
+        if fabric.is_global_zero and not sharded:
+            state.frozen = write_frozen(frozen_part(state.learner.module), out)
+        draws_input = log is not None and recipe.log.pictures and state.step == 0 and loader.manifest.features is None
         run = Run(
             state=state,
             eval_loader=eval_loader,
-            total_steps=length.total,
+            total_steps=total_steps,
             out=out,
             log=log,
             pictures=RunPictures(
                 state,
                 out,
-                input_due=draws and point is None and loader.manifest.features is None,
+                input_due=draws_input,
                 reconstructions=_reconstructions(state, shards, evaluated=evaluated, out=out),
             ),
             progress=stack.enter_context(progress),
@@ -144,7 +131,7 @@ def train(
                     out,
                     keep_last=recipe.checkpoint.keep_last,
                     rank=fabric.global_rank,
-                    sharded=is_dealt_out(learner.module),
+                    sharded=sharded,
                     device=fabric.device,
                 )
             ),
@@ -156,6 +143,45 @@ def train(
         run.pictures.draw_end(run.evaluation, run.mistakes)
     progress.say(result.line())
     return result
+
+
+def _state_at_the_start(
+    fabric: Fabric,
+    recipe: TrainRecipe,
+    loader: ClipLoader,
+    *,
+    shards: Shards,
+    evaluated: Sequence[Folder],
+    load_init: bool,
+    say: Callable[[str], None],
+) -> tuple[RunState, int]:
+    """The state before the first step, and the number of steps of the whole run.
+
+    Args:
+        evaluated: those of `shards` that have the split to evaluate.
+        load_init: start from the published weights that the recipe names; what goes on needs them no more.
+        say: prints a sentence.
+    """
+    views = read_manifest(evaluated, recipe.eval.split) if evaluated else None
+    preprocessing = preprocessing_of(loader.manifest, recipe.data, views=views)
+    built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=load_init)
+    _check_classes(built.module, preprocessing.classes, shards=shards)
+    start_from_features(recipe, built.module, loader.manifest, shards=shards, views=views)
+    for report in (*other_splits(shards), *built.loaded):
+        say(report)
+    if load_init and loader.manifest.features is None:
+        for note in other_normalizations(recipe.model.init_sources, preprocessing.normalization):
+            say(note)
+    per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
+    length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
+    learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)
+    if learner.objective.needs_labels and not any(loader.manifest.labels.values()):
+        raise UsageError(f"{shards}: no video of split {loader.manifest.split!r} has a label to learn")
+    if views is None:
+        if recipe.schedule.name == "plateau":
+            raise UsageError(f"{shards}: no {recipe.eval.split!r} split, by whose evaluation plateau would go")
+        say(f"{shards}: no {recipe.eval.split!r} split: training goes without evaluation")
+    return RunState(learner, loader, built.description, preprocessing), length.total
 
 
 def _eval_loader(state: RunState, shards: Shards, stack: ExitStack) -> ClipLoader | None:
@@ -193,22 +219,21 @@ def _check_alike(manifest: Manifest, state: RunState) -> None:
     learned, what = state.preprocessing, None
     if not isinstance(state.learner.module, VideoMAEPretrain):  # which learns no labels
         what = class_difference(learned.classes, manifest.classes, places=("train", manifest.split))
+        if what is None and not any(manifest.labels.values()):
+            raise UsageError(
+                f"eval.split: no video of {manifest.split!r} has a label to compare with; take another split"
+            )
     if what is None and manifest.normalization != learned.normalization:
         what = f"train is normalised by {learned.normalization}, {manifest.split} by {manifest.normalization}"
     if what is not None:
         raise UsageError(f"{what}; prepare both splits alike, or train with eval.every_epochs=0")
 
 
-def _open_folder(out: Path, state: RunState, stack: ExitStack, *, anew: bool) -> RunLog:
-    """Make the run folder, write the resolved recipe into it, and open its log.
-
-    Args:
-        anew: what a run that failed there before its first checkpoint has written down is none of this one's.
-    """
+def _open_folder(out: Path, state: RunState, stack: ExitStack) -> RunLog:
+    """Write the resolved recipe into the run folder, without what a run that failed there wrote down, and open its log."""
     recipe = state.learner.recipe
-    out.mkdir(parents=True, exist_ok=True)
     forget_steps_after(out, state.step)
-    if anew:
+    if state.step == 0:
         (out / BAD_SAMPLES).unlink(missing_ok=True)
     with whole_file(out / RECIPE) as stream:
         stream.write(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
