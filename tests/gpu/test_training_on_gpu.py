@@ -20,7 +20,7 @@ from vidpipe.bench.train_step import TrainStep
 from vidpipe.loader import Batch
 from vidpipe.train.objective import Shown, objective_for
 from vidpipe.train.step import StepResult
-from vidpipe.train.step_numbers import StepNumbers
+from vidpipe.train.step_numbers import QueuedNumbers
 from vidpipe.train.writer import CheckpointWriter
 
 pytestmark = pytest.mark.gpu
@@ -102,7 +102,7 @@ def test_a_recipes_steps_wait_for_nothing(motion_shards: Path, cuda: torch.devic
 
 def test_a_steps_numbers_dont_wait_for_the_next_step(true_cuda: torch.device) -> None:
     values = torch.arange(4, device=true_cuda)
-    numbers = StepNumbers(
+    queued = QueuedNumbers(
         StepResult(
             loss=values[1] / 2,
             correct=values[2],
@@ -115,6 +115,7 @@ def test_a_steps_numbers_dont_wait_for_the_next_step(true_cuda: torch.device) ->
     )
     torch.cuda._sleep(2_000_000_000)  # cycles: about a second
     begin = time.perf_counter()
+    numbers = queued.read()
     assert (numbers.loss, numbers.correct, numbers.clips, numbers.grad_norm) == (0.5, 2, 3, 0.0)
     waited = time.perf_counter() - begin
     torch.cuda.synchronize(true_cuda)

@@ -70,7 +70,9 @@ def test_signals_save_and_end_the_run(toy_shards: Path, tmp_path: Path, number: 
     (process,) = start(toy_shards, tmp_path, {**UNENDING, "eval": {"every_epochs": 0}})
     wait_for_step(tmp_path, 10, process)
     process.send(number)
-    assert f"stopped by {number.name}" in process.finish(code)
+    said = process.finish(code)
+    assert f"stopped by {number.name}" in said
+    assert ("the same command goes on, `vidpipe train` with --resume" in said) == (number == signal.SIGINT)
     assert read_checkpoint(tmp_path).step >= 10
     steps = [row["step"] for row in read_metrics(tmp_path)]
     assert steps == [float(step) for step in range(1, len(steps) + 1)]
@@ -123,6 +125,12 @@ def test_two_processes_of_torchrun_give_the_losses_of_one(alone: Path, toy_shard
         first = [row[column] for row in one if column in row]
         assert first == pytest.approx([row[column] for row in two if column in row], rel=1e-3)
     assert [row["top1"] for row in one if "top1" in row] == [row["top1"] for row in two if "top1" in row]
+
+
+def test_every_clip_is_counted_where_one_process_has_fewer(toy_shards: Path, tmp_path: Path) -> None:
+    once = {"schedule": {"steps": None, "epochs": 1, "warmup_steps": 0}, "eval": {"every_epochs": 0}}
+    arguments = toy_command(toy_shards, {**once, "data": {"where": "label != 0", "drop_last": False}})
+    assert '"clips": 19,' in finish(start_ranks(2, command, *arguments, "--out", tmp_path, "--json"))
 
 
 def test_processes_whose_torchrun_dies_save_and_end(toy_shards: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vidpipe.train.meter import Window
 from vidpipe.train.runlog import METRICS, RunLog, read_metrics
+from vidpipe.train.step_numbers import StepNumbers
 
 
 def events(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -63,11 +64,12 @@ def test_a_run_that_is_begun_anew_leaves_no_trace_of_the_one_before(tmp_path: Pa
 
 def test_a_resumed_windows_pace_is_that_of_the_clips_it_timed() -> None:
     before = Window()
+    step = StepNumbers(loss=1.0, correct=None, labelled=64, clips=64, grad_norm=1.0, keys=(), left_out=False)
     for _ in range(19):
-        before.add(loss=1.0, clips=64, correct=None, labelled=64, grad_norm=None)
+        before.add(step, grad_norm=None)
         before.add_time(wait_seconds=0.0, seconds=1.0)
     window = Window.from_state(before.state_dict(), rank=0)
-    window.add(loss=1.0, clips=64, correct=None, labelled=64, grad_norm=None)
+    window.add(step, grad_norm=None)
     window.add_time(wait_seconds=0.0, seconds=1.0)
     assert window.clips == 20 * 64
     assert window.clips_per_second == pytest.approx(64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vidpipe.train.step import StepResult
-from vidpipe.train.step_numbers import StepNumbers
+from vidpipe.train.step_numbers import QueuedNumbers
 
 
 def test_the_numbers_are_those_of_the_step() -> None:
@@ -18,14 +18,12 @@ def test_the_numbers_are_those_of_the_step() -> None:
         keys=("a", "b"),
         left_out=True,
     )
-    numbers = StepNumbers(result)
+    numbers = QueuedNumbers(result).read()
     assert (numbers.loss, numbers.correct, numbers.labelled, numbers.clips, numbers.grad_norm) == (0.25, 3, 5, 7, 2.0)
     assert numbers.keys == ("a", "b") and numbers.left_out
 
 
 def test_where_labels_are_mixed_nothing_is_correct() -> None:
     one = torch.tensor(1.0)
-    numbers = StepNumbers(
-        StepResult(loss=one, correct=None, labelled=one, clips=one, grad_norm=one, keys=(), left_out=False)
-    )
-    assert numbers.correct is None
+    result = StepResult(loss=one, correct=None, labelled=one, clips=one, grad_norm=one, keys=(), left_out=False)
+    assert QueuedNumbers(result).read().correct is None

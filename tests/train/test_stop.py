@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.train.runs import loss_curve, raise_signal_at
+from tests.train.toy import MakeRecipe
+from vidpipe.train.loop import train
 from vidpipe.train.stop import StopRequest
 
 
@@ -39,3 +43,18 @@ def test_a_signal_may_come_while_handlers_are_put_in_place_and_while_they_are_ta
                 assert stop.signal == ("SIGUSR1" if when == "at once" else None)
         assert stop.signal == "SIGUSR1" and sent == expected
         assert signal.getsignal(signal.SIGUSR1) == before
+
+
+@pytest.mark.parametrize("split", ["train", "."])
+def test_a_signal_in_the_last_step_costs_no_log_row(
+    toy_shards: Path, toy_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    """Without a split to evaluate the run is done then; with one it is still to be evaluated."""
+    recipe = toy_recipe(log={"every_steps": 4})
+    raise_signal_at(monkeypatch, 8, signal.SIGTERM)
+    result = train(recipe, shards=toy_shards / split, out=tmp_path, device="cpu", quiet=True)
+    assert (result.steps, result.stopped_by) == (9, None if split == "train" else "SIGTERM")
+    before = loss_curve(tmp_path)
+    assert [step for step, _ in before] == [4, 8, 9]
+    result = train(recipe, shards=toy_shards / split, out=tmp_path, resume=True, device="cpu", quiet=True)
+    assert result.stopped_by is None and loss_curve(tmp_path) == before

@@ -15,7 +15,7 @@ from vidpipe.errors import VidpipeError
 
 # The base of typer's usage errors: click's class, or that of the copy of click which newer releases of typer carry.
 _USAGE_ERRORS: Any = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-_INTERRUPTED = "interrupted; run the same command again to go on"
+_INTERRUPTED = "interrupted; the same command goes on, `vidpipe train` with --resume"
 
 
 def main() -> NoReturn:

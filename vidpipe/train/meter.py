@@ -10,6 +10,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from vidpipe.train.step_numbers import StepNumbers
+
 
 @dataclass
 class Window:
@@ -37,17 +39,21 @@ class Window:
     untimed: int = 0
     bad_samples: int = 0
 
-    def add(self, *, loss: float, clips: int, correct: int | None, labelled: int, grad_norm: float | None) -> None:
-        """Add one step's result; `correct` of its `labelled` clips were classified rightly, None where that isn't known."""
+    def add(self, step: StepNumbers, *, grad_norm: float | None) -> None:
+        """Add one step.
+
+        Args:
+            grad_norm: None where the step's has no meaning.
+        """
         self.steps += 1
-        self.loss += loss
-        self.clips += clips
+        self.loss += step.loss
+        self.clips += step.clips
         if grad_norm is not None:
             self.norms += 1
             self.grad_norm = max(self.grad_norm, grad_norm)
-        if correct is not None:
-            self.labelled += labelled
-            self.correct += correct
+        if step.correct is not None:
+            self.labelled += step.labelled
+            self.correct += step.correct
 
     def add_time(self, *, wait_seconds: float, seconds: float) -> None:
         """Add one step's times; `seconds` includes the wait."""

@@ -24,7 +24,7 @@ from vidpipe.train.run_pictures import RunPictures
 from vidpipe.train.runlog import RunLog
 from vidpipe.train.scores import Evaluation, ReconstructionScore
 from vidpipe.train.state import RunState
-from vidpipe.train.step_numbers import StepNumbers
+from vidpipe.train.step_numbers import QueuedNumbers
 from vidpipe.train.stop import StopRequest
 from vidpipe.train.writer import CheckpointWriter
 
@@ -64,7 +64,7 @@ class Run:
         self.loss: float | None = None
         self.evaluation: Evaluation | ReconstructionScore | None = None
         self.mistakes: Mistakes | None = None
-        self.pending: deque[tuple[int, StepNumbers]] = deque()
+        self.pending: deque[tuple[int, QueuedNumbers]] = deque()
         loaders = (self.state.loader, self.eval_loader)
         self.bad_samples = BadSamples(self.out / BAD_SAMPLES, [loader for loader in loaders if loader is not None])
         self.guard = Guard(
@@ -93,13 +93,14 @@ class Run:
                 raise TrainingError(f"step {self.state.step}: the loader gave no batch in a whole epoch")
             self._end_epoch()
         self._settle(keep=0)
-        if not self.state.window.is_empty and not self._stopped():  # a stopped run fills its row when it goes on
-            self._row()
-        if self.state.step >= self.total_steps:
+        if self.state.step < self.total_steps:  # stopped: the row is filled when the run goes on
+            self._save()
+        else:
+            if not self.state.window.is_empty:
+                self._row()
             self.state.epochs = self.state.loader.state_dict()["epoch"]
             self._evaluate()
-        self._save()
-        if self.state.step >= self.total_steps:
+            self._save()
             self.pictures.draw_reconstructions(final=True)
         self.writer.wait()
 
@@ -128,7 +129,7 @@ class Run:
             result = self.learner.take_step(parts, step=state.step, epoch=epoch)
         state.step += 1
         state.changed = True
-        self.pending.append((state.step, StepNumbers(result)))
+        self.pending.append((state.step, QueuedNumbers(result)))
         row_due = state.step % recipe.log.every_steps == 0
         # On a GPU the step before is looked at while this one is computed; on the CPU there is nothing to overlap.
         self._settle(keep=0 if row_due or self.fabric.device.type == "cpu" else 1)
@@ -146,19 +147,22 @@ class Run:
     def _settle(self, *, keep: int) -> None:
         """Take note of results, all but the newest `keep`; a loss that is not finite ends the run or is left out."""
         while len(self.pending) > keep:
-            step, result = self.pending.popleft()
-            loss, grad_norm = result.loss, result.grad_norm
+            step, queued = self.pending.popleft()
+            result = queued.read()
             # The scaler of fp16 tries how large gradients may get, and leaves out what overflows.
-            overflowed = self.recipe.precision == "fp16" and not math.isfinite(grad_norm)
-            norm = None if overflowed else grad_norm
-            keys, left_out = result.keys, result.left_out
+            overflowed = self.recipe.precision == "fp16" and not math.isfinite(result.grad_norm)
+            norm = None if overflowed else result.grad_norm
             counts = self.guard.accepts(
-                step=step, loss=loss, grad_norm=norm, keys=keys, left_out=left_out, overflowed=overflowed
+                step=step,
+                loss=result.loss,
+                grad_norm=norm,
+                keys=result.keys,
+                left_out=result.left_out,
+                overflowed=overflowed,
             )
-            clips, correct, labelled = result.clips, result.correct, result.labelled
             for window in (self.state.window, self.total):
                 if counts:
-                    window.add(loss=loss, clips=clips, correct=correct, labelled=labelled, grad_norm=norm)
+                    window.add(result, grad_norm=norm)
                 else:
                     window.skipped_steps += 1
 
@@ -285,6 +289,7 @@ class Run:
 
     def result(self) -> TrainResult:
         """How it ended; every process must call it."""
+        total = self.total.reduced(self.fabric)
         return TrainResult(
             out=self.out,
             steps=self.state.step,
@@ -292,10 +297,10 @@ class Run:
             loss=self.loss if self.state.window.is_empty else self.state.window.mean_loss,
             evaluation=self.evaluation,
             best_top1=self.state.metrics.get("best_top1"),
-            clips=self.total.clips * self.fabric.world_size,
+            clips=total.clips,
             bad_samples=self.bad_samples.total(self.fabric.world_size),
-            skipped_steps=self.total.skipped_steps,
-            seconds=self.total.seconds,
-            data_wait_share=self.total.data_wait_share,
+            skipped_steps=total.skipped_steps,
+            seconds=total.seconds,
+            data_wait_share=total.data_wait_share,
             stopped_by=self.stop.signal if self.state.step < self.total_steps or self.state.evaluation_due else None,
         )

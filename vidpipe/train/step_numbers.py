@@ -2,65 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
 
 from vidpipe.train.step import StepResult
 
 
+@dataclass(frozen=True)
 class StepNumbers:
-    """What is looked at of a step. When this is made, copies to the host are queued behind the step; reading waits for them.
+    """A `StepResult` on the host."""
+
+    loss: float
+    correct: int | None
+    labelled: int
+    clips: int
+    grad_norm: float
+    keys: tuple[str, ...]
+    left_out: bool
+
+
+class QueuedNumbers:
+    """When this is made, a copy of a step's numbers to the host is queued behind the step.
 
     `float()` of a tensor on a GPU would queue its copy when it is called, behind the steps that were begun meanwhile, and wait
     for those, too.
     """
 
     def __init__(self, result: StepResult) -> None:
-        self._loss, self._clips = _queued(result.loss), _queued(result.clips)
-        self._labelled, self._grad_norm = _queued(result.labelled), _queued(result.grad_norm)
-        self._correct = None if result.correct is None else _queued(result.correct)
+        self._result = result
+        values = [result.loss, result.grad_norm, result.clips, result.labelled]
+        values += [result.correct] if result.correct is not None else []
+        together = torch.stack([value.detach().double() for value in values])  # which holds any number of clips exactly
+        self._values = together.to("cpu", non_blocking=True)  # from a GPU into page-locked memory
         self._ready: torch.cuda.Event | None = None
-        if result.loss.is_cuda:
+        if together.is_cuda:
             self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._ready.record(torch.cuda.current_stream(result.loss.device))
-        self.keys, self.left_out = result.keys, result.left_out
+            self._ready.record(torch.cuda.current_stream(together.device))
 
-    def wait(self) -> None:
-        """Until they are there."""
+    def read(self) -> StepNumbers:
+        """The numbers, once they are there."""
         if self._ready is not None:
             self._ready.synchronize()
-            self._ready = None
-
-    @property
-    def loss(self) -> float:
-        """As in `StepResult`."""
-        self.wait()
-        return float(self._loss)
-
-    @property
-    def grad_norm(self) -> float:
-        """As in `StepResult`."""
-        self.wait()
-        return float(self._grad_norm)
-
-    @property
-    def clips(self) -> int:
-        """As in `StepResult`."""
-        self.wait()
-        return int(self._clips)
-
-    @property
-    def labelled(self) -> int:
-        """As in `StepResult`."""
-        self.wait()
-        return int(self._labelled)
-
-    @property
-    def correct(self) -> int | None:
-        """As in `StepResult`."""
-        self.wait()
-        return None if self._correct is None else int(self._correct)
-
-
-def _queued(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", non_blocking=True)  # from a GPU into page-locked memory
+        loss, grad_norm, clips, labelled, *correct = self._values.tolist()
+        return StepNumbers(
+            loss=loss,
+            correct=int(correct[0]) if correct else None,
+            labelled=int(labelled),
+            clips=int(clips),
+            grad_norm=grad_norm,
+            keys=self._result.keys,
+            left_out=self._result.left_out,
+        )
