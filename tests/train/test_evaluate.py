@@ -62,6 +62,8 @@ def test_eval_prints_what_it_is_asked_for(run: Path, toy_shards: Path, tmp_path:
     for views in ("3", "0x1", "axb", "20x1"):
         refused = vidpipe("eval", run, "--shards", toy_shards, "--views", views, "--device", "cpu")
         assert refused.code == 2 and "views" in refused.err
+    refused = vidpipe(*arguments, "--misclassified", tmp_path / "none/m.png")
+    assert refused.code == 2 and f"there is no folder {tmp_path / 'none'}; make it" in refused.err
 
 
 def test_the_surest_mistakes_are_drawn(untrained: Path, run: Path, toy_shards: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def evaluate(
     Raises:
         CheckpointError: the checkpoint can't be used, was made from other classes, or gives a loss that is not finite.
         ShardError: the shards can't be used.
-        UsageError: the stored clips don't have that many views, or data sets have weights.
+        UsageError: the stored clips don't have that many views, data sets have weights, or a picture's folder isn't there.
     """
     if named_folders(shards)[1] is not None:
         raise UsageError(f"shards: got {shards}, but each clip is evaluated once: leave the weights out")
@@ -86,6 +86,11 @@ def evaluate(
     if manifest.features is not None and misclassified is not None:
         raise UsageError(f"--misclassified: {shards} holds features, of which nothing can be drawn; leave it out")
     fabric = make_fabric(device=device, precision=precision_as_trained(precision, loaded.recipe, device))
+    for picture in (confusion, misclassified) if fabric.is_global_zero else ():
+        if (
+            picture is not None and not picture.parent.is_dir()
+        ):  # which would be found when all is evaluated, and lost with it
+            raise UsageError(f"{picture}: there is no folder {picture.parent}; make it, or choose another")
     mistakes = Mistakes(loaded.preprocessing.normalization) if misclassified is not None else None
     progress = Progress(quiet=quiet or not fabric.is_global_zero)
     tally = Tally()
