@@ -9,6 +9,7 @@ import pytest
 
 from tests.train.toy import MakeRecipe
 from vidpipe.errors import UsageError
+from vidpipe.train.dry_run import dry_run
 from vidpipe.train.loop import train
 
 
@@ -33,6 +34,8 @@ def test_a_run_on_videos_without_labels_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="no video of split 'test' has a label to learn"):
         train(toy_recipe(), shards=partly_labelled / "test", out=tmp_path / "run", device="cpu", quiet=True)
+    with pytest.raises(UsageError, match="no video of split 'test' has a label to learn"):
+        dry_run(toy_recipe(), shards=partly_labelled / "test", device="cpu")
     evaluated = toy_recipe(eval={"split": "test"})
     with pytest.raises(UsageError, match=r"eval\.split: no video of 'test' has a label to compare with"):
         train(evaluated, shards=partly_labelled, out=tmp_path / "run", device="cpu", quiet=True)

@@ -13,7 +13,7 @@ from vidpipe.loader.augmentation.affine import Affine
 from vidpipe.loader.augmentation.color import ColorJitter
 from vidpipe.models import create_model
 from vidpipe.recipes import list_recipes
-from vidpipe.train.data import open_train_loader
+from vidpipe.train.data import open_eval_loader, open_train_loader, preprocessing_of
 from vidpipe.train.optim import Schedule, run_length
 from vidpipe.train.recipe import load_train_recipe
 
@@ -121,6 +121,20 @@ def test_augmentation_of_the_recipe_reaches_the_loader(motion_shards: Path) -> N
     assert section.crop_scale == (0.7, 1.0)
     with open_train_loader(motion_shards, section, accumulate=1, device="cpu", seed=0) as loader:
         assert loader.options.crop_scale == (0.08, 1.0)
+
+
+def test_clips_are_fetched_in_the_same_way_to_learn_and_to_evaluate(motion_shards: Path) -> None:
+    fetched = {"prefetch_batches": 0, "check": "off", "threads": 1, "on_bad": "skip", "max_bad": 0.5}
+    section = load_train_recipe(
+        "vivit-tiny", [f"data.{key}={value}" for key, value in fetched.items()], batch_size=4
+    ).data
+    with open_train_loader(motion_shards, section, accumulate=1, device="cpu", seed=0) as learned:
+        preprocessing = preprocessing_of(learned.manifest, section)
+        with open_eval_loader(
+            motion_shards, split="val", preprocessing=preprocessing, batch_size=4, device="cpu", section=section
+        ) as evaluated:
+            for loader in (learned, evaluated):
+                assert {key: getattr(loader.options, key) for key in fetched} == fetched
 
 
 def test_selection_and_balance_of_the_recipe_reach_the_loader(motion_shards: Path) -> None:

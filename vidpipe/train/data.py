@@ -106,25 +106,16 @@ def per_process_batch(batch_size: int, *, world_size: int, accumulate: int) -> i
 
 def loader_options(section: DataSection) -> LoaderOptions:
     """The rarer settings of the loader to train from."""
-    options = LoaderOptions(
+    options = replace(
+        _fetching(section),
         normalization=section.normalize,
         epoch_unit=section.epoch_unit,
         where=section.where,
         balance=section.balance,
         shuffle=section.shuffle,
-        shuffle_window=section.shuffle_window,
-        check=section.check,
-        on_bad=section.on_bad,
-        max_bad=section.max_bad,
         color_jitter=section.color_jitter,
         affine=section.affine,
         clips_per_sample=section.clips_per_sample,
-        decode=section.decode,
-        threads=section.threads,
-        readers=section.readers,
-        prefetch_batches=section.prefetch_batches,
-        cache_dir=section.cache_dir,
-        cache_gb=section.cache_gb,
     )
     if section.augment is None:  # as a recipe's crops stay where that is switched off
         return options
@@ -133,6 +124,22 @@ def loader_options(section: DataSection) -> LoaderOptions:
         crop_scale=section.crop_scale,
         crop_ratio=section.crop_ratio,
         horizontal_flip=section.horizontal_flip,
+    )
+
+
+def _fetching(section: DataSection) -> LoaderOptions:
+    """How clips are fetched, read and decoded, and what is done about damage, whatever clips these are."""
+    return LoaderOptions(
+        shuffle_window=section.shuffle_window,
+        check=section.check,
+        on_bad=section.on_bad,
+        max_bad=section.max_bad,
+        decode=section.decode,
+        threads=section.threads,
+        readers=section.readers,
+        prefetch_batches=section.prefetch_batches,
+        cache_dir=section.cache_dir,
+        cache_gb=section.cache_gb,
     )
 
 
@@ -273,19 +280,11 @@ def open_eval_loader(
         drop_last=False,
         rank=rank,
         world_size=world_size,
-        options=LoaderOptions(
+        options=replace(
+            _fetching(section),
             normalization=preprocessing.normalization,
             epoch_unit="video" if views else "clip",
             views=views,
-            check=section.check,
-            on_bad=section.on_bad,
-            max_bad=section.max_bad,
-            decode=section.decode,
-            threads=section.threads,
-            readers=section.readers,
-            shuffle_window=section.shuffle_window,
-            cache_dir=section.cache_dir,
-            cache_gb=section.cache_gb,
         ),
     )
 

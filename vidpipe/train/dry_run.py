@@ -21,7 +21,7 @@ from vidpipe.train.memory import memory_advice, step_advice
 from vidpipe.train.optim import run_length
 from vidpipe.train.parts import check_parts
 from vidpipe.train.recipe import TrainRecipe
-from vidpipe.train.setup import build_learner, build_model
+from vidpipe.train.setup import build_learner, build_model, check_labels
 from vidpipe.train.step import Learner, seed_step
 from vidpipe.train.trial import trial_of
 
@@ -159,6 +159,7 @@ def dry_run(recipe: TrainRecipe, *, shards: Shards, batch_size: int | None = Non
         length = run_length(recipe.schedule, steps_per_epoch=max(1, per_epoch))
         sizes = [(p.numel(), p.requires_grad) for p in built.module.parameters()]
         learner = build_learner(fabric, trial, built.module, length=length, preprocessing=preprocessing)
+        check_labels(learner, loader.manifest, shards=shards)
         loading = _measured_loading(loader, fabric.device)
         steps, times = _measured_steps(learner, loading)
         if steps == 1:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import yaml
 from lightning_fabric import Fabric
-from torch import nn
 
 from vidpipe.errors import UsageError
 from vidpipe.files import whole_file
@@ -41,7 +40,7 @@ from vidpipe.train.run import Run
 from vidpipe.train.run_lock import only_run
 from vidpipe.train.run_pictures import RunPictures
 from vidpipe.train.runlog import RunLog
-from vidpipe.train.setup import build_learner, build_model, other_normalizations
+from vidpipe.train.setup import build_learner, build_model, check_labels, other_normalizations
 from vidpipe.train.sharding import is_dealt_out
 from vidpipe.train.state import RunState, check_shared, read_resume_point
 from vidpipe.train.stop import StopRequest
@@ -165,7 +164,6 @@ def _state_at_the_start(
     views = read_manifest(evaluated, recipe.eval.split) if evaluated else None
     preprocessing = preprocessing_of(loader.manifest, recipe.data, views=views)
     built = build_model(recipe.model, preprocessing, seed=recipe.seed, load_init=load_init)
-    _check_classes(built.module, preprocessing.classes, shards=shards)
     start_from_features(recipe, built.module, loader.manifest, shards=shards, views=views)
     for report in (*other_splits(shards), *built.loaded):
         say(report)
@@ -175,8 +173,7 @@ def _state_at_the_start(
     per_epoch = steps_per_epoch(loader, accumulate=recipe.optim.accumulate, drop_last=recipe.data.drop_last)
     length = run_length(recipe.schedule, steps_per_epoch=per_epoch)
     learner = build_learner(fabric, recipe, built.module, length=length, preprocessing=preprocessing)
-    if learner.objective.needs_labels and not any(loader.manifest.labels.values()):
-        raise UsageError(f"{shards}: no video of split {loader.manifest.split!r} has a label to learn")
+    check_labels(learner, loader.manifest, shards=shards)
     if views is None:
         if recipe.schedule.name == "plateau":
             raise UsageError(f"{shards}: no {recipe.eval.split!r} split, by whose evaluation plateau would go")
@@ -203,15 +200,6 @@ def _eval_loader(state: RunState, shards: Shards, stack: ExitStack) -> ClipLoade
     )
     _check_alike(loader.manifest, state)
     return loader
-
-
-def _check_classes(module: nn.Module, classes: Sequence[str], *, shards: Shards) -> None:
-    """Refuse to train a classifier that has nothing to tell apart."""
-    if len(classes) < 2 and not isinstance(module, VideoMAEPretrain):
-        raise UsageError(
-            f"{shards}: got the classes {list(classes)}, expected two or more to tell apart; prepare them from a --source whose "
-            "class folders, or annotations, name more"
-        )
 
 
 def _check_alike(manifest: Manifest, state: RunState) -> None:

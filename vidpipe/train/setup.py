@@ -13,10 +13,11 @@ from lightning_fabric import Fabric
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from vidpipe.errors import CheckpointError
+from vidpipe.errors import CheckpointError, UsageError
+from vidpipe.loader.reading.splits import Shards
 from vidpipe.models import create_model
-from vidpipe.models.videomae_pretrain import VideoMAEPretrainConfig
-from vidpipe.shards.manifest import Normalization
+from vidpipe.models.videomae_pretrain import VideoMAEPretrain, VideoMAEPretrainConfig
+from vidpipe.shards.manifest import Manifest, Normalization
 from vidpipe.train.checkpoint import ModelDescription, Preprocessing, read_checkpoint
 from vidpipe.train.distill import load_teacher
 from vidpipe.train.optim import RunLength, Schedule, make_optimizer
@@ -125,3 +126,21 @@ def build_learner(
         normalization=preprocessing.normalization,
         teacher=teacher,
     )
+
+
+def check_labels(learner: Learner, manifest: Manifest, *, shards: Shards) -> None:
+    """Refuse to train a classifier that has nothing to tell apart, or nothing to learn from.
+
+    Args:
+        manifest: of the split to train on.
+
+    Raises:
+        UsageError: there are fewer than two classes, or no labels.
+    """
+    if len(manifest.classes) < 2 and not isinstance(learner.module, VideoMAEPretrain):
+        raise UsageError(
+            f"{shards}: got the classes {list(manifest.classes)}, expected two or more to tell apart; prepare them from a "
+            "--source whose class folders, or annotations, name more"
+        )
+    if learner.objective.needs_labels and not any(manifest.labels.values()):
+        raise UsageError(f"{shards}: no video of split {manifest.split!r} has a label to learn")
