@@ -98,7 +98,7 @@ class Run:
         else:
             if not self.state.window.is_empty:
                 self._row()
-            self.state.epochs = self.state.loader.state_dict()["epoch"]
+            self.state.epochs = self._epochs_over()
             self._evaluate()
             self._save()
             self.pictures.draw_reconstructions(final=True)
@@ -205,7 +205,11 @@ class Run:
 
     def _log(self, values: dict[str, float]) -> None:
         if self.log is not None:
-            self.log.add(self.state.step, epoch=self.state.loader.epoch, values=values)
+            self.log.add(self.state.step, epochs=self._epochs_over(), values=values)
+
+    def _epochs_over(self) -> int:
+        """Epochs whose last step was taken, also where nothing of what is due then was done yet."""
+        return int(self.state.loader.state_dict()["epoch"])
 
     def _end_epoch(self) -> None:
         recipe, epoch = self.recipe, self.state.loader.epoch

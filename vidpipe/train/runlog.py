@@ -56,18 +56,18 @@ class RunLog:
 
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
-    def add(self, step: int, *, epoch: int, values: dict[str, float]) -> None:
+    def add(self, step: int, *, epochs: int, values: dict[str, float]) -> None:
         """Add columns to the row of `step`; the row before it is written out.
 
         Args:
-            epoch: of the step, where its row is new.
+            epochs: that are over with that step; its row's `epoch`.
         """
         unknown = values.keys() - set(COLUMNS)
         if unknown:
             raise TrainingError(f"metrics.csv has no columns {sorted(unknown)}")
         if self._row.get("step") != step:
             self.flush()
-            self._row = {"step": step, "epoch": epoch}
+            self._row = {"step": step, "epoch": epochs}
             self._unwritten = {"epoch"}
             self._start = self._stream.seek(0, io.SEEK_END)
         self._unwritten |= {name for name, value in values.items() if self._row.get(name) != value}
