@@ -100,7 +100,8 @@ def eval_(
         misclassified=misclassified,
     )
     if is_first_process():
-        show(result.to_json(), "\n".join(result.lines(per_class=per_class)), as_json=as_json)
+        lines = [result.line(), *(result.table() if per_class else [])]
+        show(result.to_json(), "\n".join(lines), as_json=as_json)
     return 0
 
 

@@ -86,14 +86,6 @@ class Evaluation:
         bad = f", {self.bad_samples} damaged samples left out" if self.bad_samples else ""
         return f"{self.split}{order}: {accuracy}, loss {self.loss:.4f}, {self.videos} videos{views}{bad}"
 
-    def lines(self, *, per_class: bool) -> list[str]:
-        """A short report for people.
-
-        Args:
-            per_class: with the table.
-        """
-        return [self.line(), *(self.table() if per_class else [])]
-
     def table(self) -> list[str]:
         """One line for each class, the worst first; classes without a video are left out."""
         width = max(len(printable(score.name)) for score in self.classes)
