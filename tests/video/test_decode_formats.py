@@ -107,6 +107,15 @@ def test_format(name: str, ffmpeg_video: MakeVideo) -> None:
     assert wanted in {None, extraction.info.pix_fmt}, "ffmpeg made another format"
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "b-frames.mkv"])
+def test_metadata_may_be_no_utf8(name: str, ffmpeg_video: MakeVideo) -> None:
+    path = ffmpeg_video(name, *FORMATS[name], "-metadata", "title=Cafe", "-metadata:s:v:0", "handler_name=Cafe")
+    content = path.read_bytes()
+    assert b"Cafe" in content
+    path.write_bytes(content.replace(b"Cafe", b"Caf\xe9"))
+    check_frames(path, decoder="pyav")
+
+
 @pytest.mark.parametrize("name", FFMPEG_ONLY)
 def test_format_for_ffmpeg_alone(name: str, ffmpeg_video: MakeVideo) -> None:
     path = ffmpeg_video(name, *FFMPEG_ONLY[name])

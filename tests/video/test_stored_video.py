@@ -51,6 +51,15 @@ def test_every_frame_is_there_and_can_be_read_alone(ffmpeg_video: MakeVideo, enc
     assert [frame.shape for frame in StoredVideo(made.content).all(step=GOP)] == [(64, 96, 3)] * 4
 
 
+def test_reading_takes_no_other_thread(ffmpeg_video: MakeVideo) -> None:
+    """Each thread of a loader reads videos; ones of libav's beside them would hang a process that is forked meanwhile."""
+    frames = StoredVideo(_transcoded(ffmpeg_video("n.mp4", "-c:v", "libx264", frames=4)).content).all(step=1)
+    threads = Path("/proc/self/task")
+    before = {thread.name for thread in threads.iterdir()}
+    next(frames)
+    assert {thread.name for thread in threads.iterdir()} == before
+
+
 def test_key_frames_stand_at_fixed_distances_and_nothing_is_reordered(ffmpeg_video: MakeVideo) -> None:
     made = _transcoded(ffmpeg_video("n.mp4", "-c:v", "libx264", frames=40))
     with av.open(io.BytesIO(made.content)) as container:

@@ -56,7 +56,7 @@ class Basis:
     Attributes:
         headers: of how many videos were read.
         unreadable: further ones that prep will reject for what their header is; they take nothing.
-        undecided: further ones whose header took too long.
+        undecided: further ones whose header took too long, or ended its reader.
         sizes: smallest and greatest (width, height) by their area, None without any header.
         median_seconds: duration of the videos; None when no header says it.
     """
@@ -137,7 +137,7 @@ def _basis_line(basis: Basis, videos: int) -> str:
         what += f", half of them {basis.median_seconds:.1f} s or longer" if basis.median_seconds is not None else ""
     if basis.unreadable:
         what += f"; {basis.unreadable} more can't be read, and will be rejected"
-    return f"{what}; {basis.undecided} more took too long" if basis.undecided else what
+    return f"{what}; {basis.undecided} more took too long, or ended what read them" if basis.undecided else what
 
 
 def forecast(job: PrepJob, listing: Listing) -> Forecast:

@@ -32,6 +32,16 @@ def captured_complaints() -> Iterator[list[tuple[int, str, str]]]:
         yield logs
 
 
+def open_container(name: str) -> InputContainer:
+    """The file `name`, which must be absolute; whatever it names itself is not opened, and metadata may be no UTF-8."""
+    import av
+
+    # Since release 19 it reads such metadata by itself, and knows no option for it.
+    lenient: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    container: InputContainer = av.open(name, options={"protocol_whitelist": "file"}, **lenient)
+    return container
+
+
 class _Level:
     """PyAV's log level, of which a process has one; the last thread that listens puts it back."""
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def picture_of(stream: VideoStream, frame: VideoFrame | None) -> Picture:
     angle, mirrored = _turn(frame)
     rotation = angle if angle % 90 == 0 else 0
     ignored = next((a for a in (angle, _tagged_angle(stream)) if a != rotation), 0)
-    sar: Fraction | None = stream.sample_aspect_ratio
+    sar = stream.sample_aspect_ratio
     width, height = (source.height, source.width) if rotation in {90, 270} else (source.width, source.height)
     return Picture(
         width=width,
@@ -113,11 +112,11 @@ def _turn(frame: VideoFrame | None) -> tuple[int, bool]:
         return 0, False
     from av.sidedata.sidedata import Type
 
-    entries: Iterable[Any] = frame.side_data
-    found = [bytes(entry) for entry in entries if entry.type == Type.DISPLAYMATRIX]
-    if not found:
+    side_data: Mapping[Any, Any] = frame.side_data
+    matrix = side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
         return 0, False
-    a, b, _, c, d = struct.unpack("=5i", found[0][:20])
+    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
     widths, heights = math.hypot(a, c), math.hypot(b, d)
     if widths == 0 or heights == 0:
         return 0, False

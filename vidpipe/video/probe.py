@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import VideoError
 from vidpipe.video.access import check_file
-from vidpipe.video.demux import captured_complaints, promised_ticks, read_packets, ticks_per_frame
+from vidpipe.video.demux import captured_complaints, open_container, promised_ticks, read_packets, ticks_per_frame
 from vidpipe.video.files import (
     check_not_cut,
     explain_unreadable,
@@ -124,7 +124,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, Seque
 
     with library_path(path) as name, captured_complaints() as complaints:
         try:
-            container = av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+            container = open_container(name)
         except (av.FFmpegError, ValueError) as error:
             said = complaints[-1][2].strip() if complaints else getattr(error, "strerror", "") or type(error).__name__
             raise explain_unreadable(path, said) from error

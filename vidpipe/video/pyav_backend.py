@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.video.clips import ClipBuffers, DecodingStoppedError
-from vidpipe.video.demux import captured_complaints
+from vidpipe.video.demux import captured_complaints, open_container
 from vidpipe.video.ffmpeg_backend import picture_filters
 from vidpipe.video.files import library_path
 from vidpipe.video.packets import needed_packets
@@ -52,7 +52,7 @@ def decode_with_pyav(
     missing = set(buffers.wanted)
     with library_path(path) as name, captured_complaints() as complaints:
         try:
-            with av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="ignore") as container:
+            with open_container(name) as container:
                 for index, frame in _numbered_frames(container, video, buffers.wanted, complaints, strict=strict):
                     if index in missing:
                         buffers.place(index)[...] = picture.rgb(frame)

@@ -33,7 +33,10 @@ class StoredVideo:
     """
 
     def __init__(self, content: Buffer) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._content = content
+        self._reformatter = VideoReformatter()  # a frame's own one is made anew for each, with a thread for each core
         with self._opened() as (_, stream):  # its entries are gone with it
             entries = [(entry.timestamp, entry.is_keyframe) for entry in stream.index_entries]
         self._ticks = [ticks for ticks, _ in entries]
@@ -62,7 +65,7 @@ class StoredVideo:
             places.setdefault(frame, []).append(place)
         for number, picture in self._decoded(sorted(places)):
             first, *others = places.pop(number)
-            _to_rgb(picture, out[first])
+            self._to_rgb(picture, out[first])
             out[others] = out[first]
         if places:
             raise ValueError(f"frame {min(places)} can't be decoded")
@@ -78,7 +81,7 @@ class StoredVideo:
             for number, picture in enumerate(container.decode(stream)):
                 if number % step == 0:
                     frame = np.empty((picture.height, picture.width, 3), np.uint8)
-                    _to_rgb(picture, frame)
+                    self._to_rgb(picture, frame)
                     yield frame
         if number + 1 != len(self):
             raise ValueError(f"{number + 1} of {len(self)} frames can be decoded")
@@ -118,8 +121,13 @@ class StoredVideo:
         except (av.FFmpegError, IndexError) as error:
             raise ValueError(f"not a video that can be decoded: {error}") from error
 
+    def _to_rgb(self, picture: VideoFrame, out: NDArray[np.uint8]) -> None:
+        if out.shape != (picture.height, picture.width, 3):
+            size = f"{picture.width}x{picture.height}"
+            raise ValueError(f"a frame decodes to {size}, expected {out.shape[1]}x{out.shape[0]}")
+        from av.video.reformatter import ColorRange, Colorspace
 
-def _to_rgb(picture: VideoFrame, out: NDArray[np.uint8]) -> None:
-    if out.shape != (picture.height, picture.width, 3):
-        raise ValueError(f"a frame decodes to {picture.width}x{picture.height}, expected {out.shape[1]}x{out.shape[0]}")
-    out[...] = picture.reformat(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG").to_ndarray()
+        converted = self._reformatter.reformat(
+            picture, format="rgb24", src_colorspace=Colorspace.ITU709, src_color_range=ColorRange.MPEG, threads=1
+        )
+        out[...] = converted.to_ndarray()
