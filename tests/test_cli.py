@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import subprocess
@@ -9,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import RunCommand
+from command_line import RunCommand, run_command
 
 import vidpipe as package
 
@@ -76,6 +78,24 @@ def test_bad_arguments_are_one_clear_line(
     monkeypatch.chdir(tmp_path)
     result = vidpipe(*arguments)
     assert result.code == code and text in result.err and "Traceback" not in result.err
+
+
+def test_results_come_whole_where_stdout_lacks_their_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label in ("caf\xe9", "\u65e5\u672c", os.fsdecode(b"\xff")):
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        (tmp_path / "videos" / label / "x.mp4").touch()
+    command = ["prep", "folder", "--source", str(tmp_path / "videos"), "--dry-run"]
+    shown = {}
+    for encoding in ("ascii", "utf-8"):
+        for arguments in (command, [*command, "--json"]):
+            stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+            monkeypatch.setattr(sys, "stdout", stdout)
+            assert run_command(arguments, monkeypatch) == 0
+            stdout.flush()
+            shown[encoding, arguments[-1]] = stdout.buffer.getvalue().decode(encoding)
+    assert "caf\\xe9 1" in shown["ascii", "--dry-run"] and "caf\xe9 1" in shown["utf-8", "--dry-run"]
+    free = {"free_bytes": 0}
+    assert json.loads(shown["ascii", "--json"]) | free == json.loads(shown["utf-8", "--json"]) | free
 
 
 @pytest.mark.slow

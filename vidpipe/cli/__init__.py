@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -20,6 +21,8 @@ _INTERRUPTED = "interrupted; the same command goes on, `vidpipe train` with --re
 
 def main() -> NoReturn:
     """Run the command line; every foreseeable error is one line on stderr and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr does; a name that it has no letters for costs no result
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = typer.main.get_command(app)(standalone_mode=False)
         if code == 130:

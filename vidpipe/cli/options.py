@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -127,5 +129,6 @@ def names(given: Sequence[str]) -> tuple[Any, ...]:
 
 
 def print_json(content: Any) -> None:
-    """Print plain values as JSON."""
-    print(json.dumps(content, indent=1, ensure_ascii=False))
+    """Print plain values as JSON, in ASCII where stdout isn't UTF-8."""
+    is_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+    print(json.dumps(content, indent=1, ensure_ascii=not is_utf8))
