@@ -38,7 +38,7 @@ def make_engine(
             from vidpipe.loader.engines.dali import DaliEngine
         except ImportError as error:
             if backend == "dali" or decode == "gpu":
-                hint = "pip install nvidia-dali-cuda130 (or vidpipe[cuda12]), or take backend='torch'"
+                hint = "pip install nvidia-dali-cuda130 (for CUDA 12, in its place, nvidia-dali-cuda120), or take backend='torch'"
                 raise MissingExtraError(f"backend 'dali': DALI can't be imported ({error}); {hint}") from error
             decoding = f", and {', '.join(sorted(wanted))} is decoded on the CPU" if wanted else ""
             logger.warning("DALI can't be imported (%s): backend 'torch' takes its place%s", error, decoding)
