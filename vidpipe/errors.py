@@ -115,3 +115,8 @@ class RejectBudgetError(VidpipeError):
 def one_line(error: BaseException | str) -> str:
     """What an error says, without line breaks and at most 300 characters of it, for a message of ours."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def printable(name: str) -> str:
+    """A file's name in one line of a message: what would break the line, or steer the terminal, is escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from vidpipe.datasets.base import Listing, in_words
+from vidpipe.errors import printable
 from vidpipe.prep.shard_job import VideoDone
 
 LINE_EVERY_SECONDS = 10.0
@@ -19,18 +21,10 @@ class ConsoleProgress:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._live = self._console.is_terminal
-        self._bar = Progress(
-            TextColumn("prep"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._live,
-        )
-        self._task = self._bar.add_task("prep", total=None, rates="")
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
+        columns = (BarColumn(20), TextColumn("{task.description}", markup=False))
+        self._bar = Progress(*columns, console=self._console, disable=not self._live)
+        self._task = self._bar.add_task("", total=None)
         self._began = self._said = time.monotonic()
         self._total = self._before = self._videos = self._clips = self._bytes = self._rejects = 0
 
@@ -44,7 +38,7 @@ class ConsoleProgress:
     def generating(self, done: int, total: int) -> None:
         """Source videos are being made (data sets that come from a generator)."""
         if self._live:
-            self._bar.update(self._task, total=total, completed=done, rates="source videos made")
+            self._bar.update(self._task, total=total, completed=done, description=f"{done}/{total} source videos made")
         elif done == total or time.monotonic() - self._said > LINE_EVERY_SECONDS:
             self._say(f"source videos: {done}/{total}")
 
@@ -63,7 +57,7 @@ class ConsoleProgress:
         self._began = self._said = time.monotonic()
         if done:
             self._console.print(f"{done} videos are in finished shards already")
-        self._bar.reset(self._task, total=videos, completed=done, rates="")
+        self._bar.reset(self._task, total=videos, completed=done, description=self._line())
 
     def video(self, done: VideoDone) -> None:
         """A video was written or rejected."""
@@ -72,25 +66,32 @@ class ConsoleProgress:
         self._bytes += done.bytes
         if done.reject:
             self._rejects += 1
-            self._console.print(f"reject {done.reject.path}: {done.reject.reason}: {done.reject.message}", markup=False)
-        self._bar.update(self._task, completed=self._before + self._videos, rates=self._rates())
+            reject = done.reject
+            self._console.print(f"reject {printable(reject.path)}: {reject.reason}: {reject.message}", markup=False)
+        self._bar.update(self._task, completed=self._before + self._videos, description=self._line())
         last = self._before + self._videos == self._total
         if not self._live and (last or time.monotonic() - self._said > LINE_EVERY_SECONDS):
-            self._say(f"{self._before + self._videos}/{self._total} videos, {self._rates()}{self._remaining()}")
+            self._say(self._line())
 
     def waiting(self, shards: int) -> None:
         """Other runs are making so many shards."""
         self._console.print(f"waiting for {shards} shards that other runs are making")
 
-    def _rates(self) -> str:
+    def _line(self) -> str:
+        """What matters most comes first, as a narrow terminal cuts off the rest."""
         seconds = max(time.monotonic() - self._began, 1e-9)
-        rates = f"{self._videos / seconds:.1f} videos/s, {self._clips / seconds:.1f} clips/s, {self._bytes / seconds / 1e6:.1f} MB/s"
-        return f"{rates}, {self._rejects} rejected"
-
-    def _remaining(self) -> str:
-        seconds = time.monotonic() - self._began
-        left = self._total - self._before - self._videos
-        return f", {left / self._videos * seconds:.0f} s to go" if left and self._videos else ""
+        done = self._before + self._videos
+        left = seconds / self._videos * (self._total - done) if self._videos else 0
+        return ", ".join(
+            [
+                f"{done}/{self._total} videos",
+                *([f"{timedelta(seconds=round(left))} to go"] if left else []),
+                f"{self._rejects} rejected",
+                f"{self._videos / seconds:.1f} videos/s",
+                f"{self._clips / seconds:.1f} clips/s",
+                f"{self._bytes / seconds / 1e6:.1f} MB/s",
+            ]
+        )
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()

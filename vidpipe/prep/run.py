@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from vidpipe.cores import usable_cores
 from vidpipe.datasets.base import DatasetFormat, Listing, known_split
-from vidpipe.errors import DatasetError, RejectBudgetError, UsageError
+from vidpipe.errors import DatasetError, RejectBudgetError, UsageError, printable
 from vidpipe.prep.finish import finish_split, resolved_recipe, write_rejects
 from vidpipe.prep.local import run_local
 from vidpipe.prep.plan import ShardPlan, make_plan, output_hash, slice_of
@@ -262,7 +262,8 @@ class _Work:
         first = rejects[0]
         raise OverBudgetError(
             f"{rejected} of {videos} videos rejected ({rejected / videos:.1%}), but --max-rejects allows {allowed:.1%}: "
-            f"{first.path}: {first.reason}: {first.message}{' ...' if len(rejects) > 1 else ''}. All finished shards are "
+            f"{printable(first.path)}: {first.reason}: {first.message.rstrip('.')}{' ...' if len(rejects) > 1 else ''}. "
+            "All finished shards are "
             f"kept and rejects.jsonl in each split lists every reason; mend the videos, or run again with a larger "
             f"--max-rejects",
             replace(result, over_budget=True),

@@ -66,7 +66,7 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-        self._terminal = self._console.is_terminal and not quiet
+        self._terminal = self._console.is_terminal and not self._console.is_dumb_terminal and not quiet
         self._last_line = -_PLAIN_SECONDS
 
     def pulse(self, pulse: Pulse, *, due: bool) -> None:
