@@ -128,13 +128,14 @@ def test_a_bad_file_is_one_line_and_the_others_go_through(
     (tmp_path / "text.mp4").write_text("not a video")
     odd = tmp_path / os.fsdecode(b"x\xff.avi")
     odd.symlink_to(videos_dir / "xvid.avi")
-    files = [tmp_path / "text.mp4", odd, tmp_path / "missing.mp4"]
+    files = [tmp_path / "text.mp4", odd, tmp_path / "mis\nsing.mp4"]
     shown = vidpipe("predict", run, *files, "--top", 3, "--device", "cpu", "--workers", 1)
     assert shown.code == 1
     name, *guesses = shown.out.splitlines()
     assert name.endswith("x\\xff.avi") and len(guesses) == 3
     bad, missing = shown.err.splitlines()
-    assert bad.startswith(f"error: {files[0]}: not-a-video") and missing.startswith(f"error: {files[2]}: missing")
+    assert bad.startswith(f"error: {files[0]}: not-a-video")
+    assert missing.startswith(f"error: {tmp_path}/mis\\nsing.mp4: missing")
     result = json.loads(vidpipe("predict", run, *files, "--device", "cpu", "--workers", 1, "--json").out)
     assert [entry["error"] is None for entry in result] == [False, True, False]
     chances = [entry["probability"] for entry in result[1]["top"]]

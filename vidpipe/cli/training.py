@@ -22,6 +22,7 @@ from vidpipe.cli.options import (
     print_json,
     show,
 )
+from vidpipe.errors import printable
 
 
 @app.command()
@@ -129,10 +130,10 @@ def predict(
 
     def show(prediction: Prediction) -> None:
         if prediction.error is not None:
-            print(f"error: {prediction.video}: {prediction.error}", file=sys.stderr)
+            print(f"error: {printable(prediction.video)}: {prediction.error}", file=sys.stderr)
         elif not as_json:
             guesses = [f"  {guess.probability:7.2%}  {guess.name}" for guess in prediction.top]
-            print("\n".join([prediction.video, *guesses]), flush=True)
+            print("\n".join([printable(prediction.video), *guesses]), flush=True)
 
     options = PredictOptions(
         top=top,
