@@ -112,7 +112,7 @@ def test_a_forked_loader_says_that_it_has_no_threads_and_ends_nothing(motion_sha
     assert done.returncode == 0, done.stderr
     said, *stopped = done.stdout.splitlines()
     assert "made in process" in said and "send it there pickled" in said
-    assert stopped == ["stopped in its process"]
+    assert set(stopped) == {"stopped in its process"}
 
 
 @pytest.mark.parametrize("shuffle", ["global", "windowed"])
@@ -160,17 +160,24 @@ def test_the_processes_of_a_machine_divide_its_cores(
 
 _LEFT_OPEN = """
 import sys, vidpipe
-loader = vidpipe.Loader(sys.argv[1], size=32, batch_size=2, backend="torch")
-iterator = iter(loader)
+shards, backend = sys.argv[1:]
+ended, begun = (vidpipe.Loader(shards, size=32, batch_size=8, augment="train", backend=backend) for _ in range(2))
+print(sum(len(batch) for batch in ended))
+iterator = iter(begun)
 print(len(next(iterator)))
+sys.kept = dict(sys.modules)  # as some libraries do; all modules are then emptied before the loaders go
 """
 
 
-def test_an_interpreter_ends_though_nobody_closed_the_loader(motion_shards: Path) -> None:
+def test_an_interpreter_ends_though_nobody_closed_the_loader(motion_shards: Path, backend: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _LEFT_OPEN, str(motion_shards)], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-W", "error", "-c", _LEFT_OPEN, str(motion_shards), backend],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "32\n8\n", "")
 
 
 def _first_keys(loader: vidpipe.Loader) -> tuple[int, list[str]]:

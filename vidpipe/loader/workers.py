@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from vidpipe.loader.background import Background
 from vidpipe.loader.engines.backend import make_engine
@@ -72,6 +74,7 @@ class Workers:
                 ahead=options.prefetch_batches, following=following, across_epochs=across_epochs, device=setup.device
             )
             started.pop_all()
+        _at_work.add(self)
 
     def close(self) -> None:
         """End all threads and processes, and close all files. In a fork, which has none, it does nothing."""
@@ -83,3 +86,14 @@ class Workers:
         self.background.close()
         self.engine.close()
         self._source.close()
+
+
+_at_work: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what nobody closed while it can be: later, modules may be emptied before it, and it (or DALI) would complain of that."""
+    for workers in list(_at_work):
+        with suppress(Exception):  # of a GPU that has failed; whoever ran into it has been told
+            workers.close()

@@ -92,16 +92,18 @@ class Place:
             UsageError: the loader was iterated anew, or went elsewhere, since the last batch.
         """
         self.go(Spot(self._spot.epoch + 1, 0) if self._gives_up_rest else self._spot)
-        visit = self._visit
+        visit, following = self._visit, self._spot
         try:
             for batch in make(self._spot, self._num_batches(self._spot)):
                 self._check(visit)
                 self._spot, self._is_begun = self._after(self._spot), True
+                # Now: an iterator that is left to the interpreter's end can call nothing any more.
+                following = self.next
                 yield batch
                 self._check(visit)
         finally:
             if visit is self._visit:
-                self._spot, self._visit = self.next, object()
+                self._spot, self._visit = following, object()
 
     @property
     def _gives_up_rest(self) -> bool:
