@@ -93,10 +93,17 @@ def check_rank(rank: int, world_size: int) -> None:
     """Refuse to go on as another process than this one is by now: several would do the same work.
 
     Raises:
-        UsageError: torch.distributed was initialised meanwhile, and says otherwise.
+        UsageError: torch.distributed was initialised meanwhile, and says otherwise; or this is one of several workers of a DataLoader.
     """
     from torch import distributed
+    from torch.utils.data import get_worker_info
 
+    worker = get_worker_info()
+    if worker is not None and worker.num_workers > 1:
+        raise UsageError(
+            f"loader: is read in each of a DataLoader's {worker.num_workers} workers, all of which would give the same batches: iterate "
+            "the loader itself, which reads ahead without workers, or give rank and world_size"
+        )
     if not (distributed.is_available() and distributed.is_initialized()):
         return
     now = rank_and_world_size()

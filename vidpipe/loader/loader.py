@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -29,7 +29,7 @@ from vidpipe.loader.reading.source import Source
 from vidpipe.loader.reading.splits import Shards
 from vidpipe.loader.reading.tasks import Reading
 from vidpipe.loader.request import Request
-from vidpipe.loader.sampling.place import Place, Spot
+from vidpipe.loader.sampling.place import EpochSetter, Place, Spot
 from vidpipe.loader.sampling.planner import make_planner
 from vidpipe.loader.sampling.window import split_windows
 from vidpipe.loader.state import VERSION, check_state, content_of
@@ -179,6 +179,13 @@ class Loader:
         """Go to the start of an epoch; does nothing while batches of that epoch are left that iterating would give."""
         self._place.set_epoch(epoch)
 
+    @property
+    def sampler(self) -> EpochSetter:
+        """For trainers that call `loader.sampler.set_epoch(epoch)` as an epoch begins; that takes a loader forward, never back."""
+        return EpochSetter(self._place, self.batch_size)
+
+    batch_sampler = sampler  # Lightning expects both, or neither
+
     def __repr__(self) -> str:
         names = ", ".join(split.name for split in self._source.splits)
         return (
@@ -189,6 +196,12 @@ class Loader:
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank."""
         return len(self._place)
+
+    def __getitem__(self, _: object) -> NoReturn:
+        raise UsageError(
+            "loader: gives batches, one after the other, and no sample by its number, as a torch DataLoader around it asks for: "
+            "write `for batch in loader`; it batches, shuffles, reads ahead and shares out among ranks by itself"
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         engine = self._workers.engine
@@ -253,7 +266,7 @@ class Loader:
                 changed then.
         """
         check_state(state, self.state_dict(), num_samples=self.num_samples)
-        self._place.go(Spot(state["epoch"], state["consumed"]))
+        self._place.load(Spot(state["epoch"], state["consumed"]))
 
     def stats(self) -> LoaderStats:
         """What was measured so far."""

@@ -43,6 +43,7 @@ class Place:
     ) -> None:
         self._num_samples, self._batch_size, self._drop_last = num_samples, batch_size, drop_last
         self._rank, self._world_size, self._whole_passes = rank, world_size, whole_passes
+        self._is_loaded, self._ahead = False, 0
         self.go(Spot(0, 0))
 
     def __len__(self) -> int:
@@ -74,6 +75,25 @@ class Place:
         if epoch != self._spot.epoch or epoch != self.next.epoch or self._gives_up_rest:
             self.go(Spot(epoch, 0))
 
+    def load(self, spot: Spot) -> None:
+        """Go on from there, as a state says, whatever epoch a trainer counts."""
+        self.go(spot)
+        self._is_loaded = True
+
+    def reach(self, count: int) -> None:
+        """Go to the start of an epoch that is yet to come, by a trainer's count; never back.
+
+        Of counts that are ahead of an epoch that was loaded and is to begin, those that follow are as much ahead.
+
+        Raises:
+            UsageError: there is no such epoch.
+        """
+        check_whole("epoch", count, 0)
+        if self._is_loaded and self._spot.consumed == 0:
+            self._ahead = max(0, count - self.epoch)
+        if count - self._ahead > self.epoch:
+            self.go(Spot(count - self._ahead, 0))
+
     def share(self, spot: Spot) -> Share:
         """What this rank takes of an epoch from a spot on."""
         return Share(self._num_samples, spot.consumed, self._rank, self._world_size)
@@ -96,7 +116,7 @@ class Place:
         try:
             for batch in make(self._spot, self._num_batches(self._spot)):
                 self._check(visit)
-                self._spot, self._is_begun = self._after(self._spot), True
+                self._spot, self._is_begun, self._is_loaded = self._after(self._spot), True, False
                 # Now: an iterator that is left to the interpreter's end can call nothing any more.
                 following = self.next
                 yield batch
@@ -125,3 +145,26 @@ class Place:
                 "loader: this iterator was left behind by a newer one, or by load_state_dict or set_epoch; go on with the newer "
                 "one, or call iter(loader) again"
             )
+
+
+class EpochSetter:
+    """What trainers find in a loader where a `DataLoader` has its samplers, and tell which epoch they begin.
+
+    Their counts may begin at 0 again where a loader goes on from a state, or be behind where it goes through its data more than once
+    in one of their epochs. So what they say takes a loader forward, and never back to clips that it has given.
+
+    Attributes:
+        batch_size: clips a batch.
+    """
+
+    def __init__(self, place: Place, batch_size: int) -> None:
+        self._place, self.batch_size = place, batch_size
+
+    @property
+    def sampler(self) -> EpochSetter:
+        """This: what is asked of a batch sampler's sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch that is yet to come; does nothing in that epoch, or beyond it."""
+        self._place.reach(epoch)
