@@ -90,7 +90,7 @@ def test_an_index_that_is_not_the_manifests_is_refused_and_not_kept(
             vidpipe.Loader(bucket, **LOADER)
     overwrite(bucket, "train/samples.parquet", index)
     vidpipe.Loader(bucket, **LOADER).close()
-    for copy in (tmp_path / "cache/splits").glob("*/*"):  # damaged there, they are fetched again
+    for copy in (tmp_path / "cache/splits").glob("*/*.*"):  # damaged there, they are fetched again
         copy.write_bytes(flipped(copy.read_bytes()))
     vidpipe.Loader(bucket, **LOADER).close()
     (copy,) = (tmp_path / "cache/splits").glob("*/samples.parquet")
@@ -134,7 +134,7 @@ def test_a_shard_that_arrives_otherwise_is_refused_and_not_kept(
         assert 16 < len(kept) < 32 and loader.stats().bad_samples == 32 - len(kept)
     # What was being fetched when the loader was closed may go a little later; whole shards come no more.
     wait_until(lambda: not list((tmp_path / "cache/shards").glob("*.part")))
-    assert len(list((tmp_path / "cache/shards").iterdir())) == len(list((motion_shards / "train").glob("*.tar"))) - 1
+    assert len(list((tmp_path / "cache/shards").glob("*.*"))) == len(list((motion_shards / "train").glob("*.tar"))) - 1
 
 
 @pytest.mark.parametrize("stalls", ["in a read", "before the next try"])
@@ -165,7 +165,7 @@ def test_closing_does_not_wait_for_a_slow_fetch_nor_blames_the_shards(
     consumer.join()
     assert [type(error) for error in raised] == [UsageError] and "loader: was closed" in str(raised[0])
     wait_until(
-        lambda: not list((tmp_path / "cache/shards").iterdir())
+        lambda: not list((tmp_path / "cache/shards").glob("*.*"))
     )  # closing waits no longer than a second for that
     over.set()
     assert loader.stats().bad_samples == 0

@@ -190,7 +190,7 @@ class FeatureLoader:
         keys = [self._index.key[sample] for sample in samples.tolist()]
         return Batch(
             video=features.to(self._device),
-            label=torch.from_numpy(self._index.label[samples]).to(self._device),
+            label=torch.from_numpy(self._index.label[samples].astype(np.int64)).to(self._device),
             key=keys,
             clip_key=keys,
             video_path=[self._index.video[sample] for sample in samples.tolist()],
