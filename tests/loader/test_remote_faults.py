@@ -164,9 +164,8 @@ def test_closing_does_not_wait_for_a_slow_fetch_nor_blames_the_shards(
     loader.close()  # the test's time limit is the assertion
     consumer.join()
     assert [type(error) for error in raised] == [UsageError] and "loader: was closed" in str(raised[0])
-    wait_until(
-        lambda: not list((tmp_path / "cache/shards").glob("*.*"))
-    )  # closing waits no longer than a second for that
+    # Closing waits no longer than a second for that.
+    wait_until(lambda: not list((tmp_path / "cache/shards").glob("*.*")))
     over.set()
     assert loader.stats().bad_samples == 0
     assert not [record for record in caplog.records if record.name == "vidpipe.loader"]

@@ -86,10 +86,9 @@ def evaluate(
     if manifest.features is not None and misclassified is not None:
         raise UsageError(f"--misclassified: {shards} holds features, of which nothing can be drawn; leave it out")
     fabric = make_fabric(device=device, precision=precision_as_trained(precision, loaded.recipe, device))
+    # Now, as it would be found when all is evaluated, and lost with it.
     for picture in (confusion, misclassified) if fabric.is_global_zero else ():
-        if (
-            picture is not None and not picture.parent.is_dir()
-        ):  # which would be found when all is evaluated, and lost with it
+        if picture is not None and not picture.parent.is_dir():
             raise UsageError(f"{picture}: there is no folder {picture.parent}; make it, or choose another")
     mistakes = Mistakes(loaded.preprocessing.normalization) if misclassified is not None else None
     progress = Progress(quiet=quiet or not fabric.is_global_zero)
