@@ -73,9 +73,8 @@ class ShardCache:
                     continue
                 with unless_gone():  # another machine may have removed it just before it was locked
                     if os.fstat(file.descriptor).st_size == entry.bytes:
-                        used = (
-                            time.time_ns()
-                        )  # the system's own stamp is that of its last tick, several milliseconds ago
+                        # Not the system's own stamp, which is that of its last tick, several milliseconds ago.
+                        used = time.time_ns()
                         os.utime(file.descriptor, ns=(used, used))
                         return file
                     self._remove_damaged(path, file.descriptor)
