@@ -5,7 +5,9 @@ A rehearsal on the CPU has DALI's decoder of JPEG there; for H.264 it has none.
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from command_line import RunCommand
 from loader.damage import copied, garbage
 
 import vidpipe
-from vidpipe.errors import BadSampleError
+from vidpipe.errors import BadSampleError, VidpipeError
 from vidpipe.loader import LoaderOptions
 
 pytestmark = pytest.mark.gpu
@@ -108,6 +110,29 @@ def test_the_doctor_measures_the_decoder_that_decodes(
     rates = {stage["name"]: stage["clips_per_second"] for stage in json.loads(result.out)["stages"]}
     decoding = "decoding and augmentation" if codec == "jpeg" else "decoding"  # by default `mp4` is left to the CPU
     assert rates[decoding] > 0 and len({"decoding", "decoding and augmentation"} & rates.keys()) == 1
+
+
+@pytest.mark.parametrize("megabytes", [600, 200])
+def test_where_memory_is_short_no_picture_is_another(
+    codec_shards: dict[str, Path], true_cuda: torch.device, megabytes: int
+) -> None:
+    """Either there is an error, or all is as ever."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("other tests use the device at the same time")
+    expected = batches(codec_shards["jpeg"], true_cuda, "cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(true_cuda)
+    taken = torch.empty(max(0, free - (megabytes << 20)), dtype=torch.uint8, device=true_cuda)
+    try:
+        ours = batches(codec_shards["jpeg"], true_cuda, "gpu")
+    except (VidpipeError, RuntimeError) as error:
+        print(megabytes, "MB:", error)
+        return
+    finally:
+        del taken
+        torch.cuda.empty_cache()
+    check_alike("jpeg", ours, expected)
 
 
 @pytest.mark.parametrize("check", ["crc", "off"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -147,14 +148,59 @@ def test_a_decoder_with_other_pictures_or_only_one_size_is_refused(
     for wrong, message in ((decode, r"its pictures differ from the CPU's by up to \d+ levels"), (one_size, "several")):
         monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", wrong)
         with pytest.raises(ValueError, match=message):
-            dali_decoder.DeviceDecoder(
-                "mp4",
-                device=torch.device("cpu"),
-                threads=1,
-                max_samples=1,
-                max_frames=4,
-                stream=SideStream(torch.device("cpu")),
+            make_decoder("mp4", max_samples=1, max_frames=4)
+
+
+def make_decoder(codec: str, *, max_samples: int, max_frames: int) -> dali_decoder.DeviceDecoder:
+    cpu = torch.device("cpu")
+    return dali_decoder.DeviceDecoder(
+        codec, device=cpu, threads=2, max_samples=max_samples, max_frames=max_frames, stream=SideStream(cpu)
+    )
+
+
+def test_a_decoder_that_leaves_memory_as_it_was_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold what another decoder was tried with; or some pictures of a batch are decoded, and others aren't."""
+    whole = dali_decoder.DeviceDecoder._decoded
+    made: list[torch.Tensor] = []
+
+    def nothing_new(self: object, *what: object) -> torch.Tensor:
+        made.append(whole(self, *what))
+        return made[0].clone()
+
+    def only_four(self: object, encoded: Sequence[memoryview], shapes: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        levels = whole(self, encoded, shapes)
+        levels[sum(math.prod(shape) for shape in shapes[:4]) :] = 0
+        return levels
+
+    for wrong, tries in ((nothing_new, 1), (only_four, 0)):
+        monkeypatch.setattr(dali_decoder.DeviceDecoder, "_decoded", wrong)
+        for _ in range(tries):
+            make_decoder("jpeg", max_samples=5, max_frames=20).close()
+        with pytest.raises(ValueError, match=r"its pictures differ from the CPU's by up to \d+ levels"):
+            make_decoder("jpeg", max_samples=5, max_frames=20)
+
+
+def test_one_that_is_made_anew_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DALI calls a pipeline that has met damage no longer valid."""
+    video = soft_colors(4, 96, 80)
+    files = [memoryview(b"".join(m.pieces)) for m in make_codec(CodecSpec(name="jpeg")).encode(video).members]
+    sound = as_stored("jpeg", files, range(4), video.shape)
+    damaged = as_stored("jpeg", [memoryview(b"no picture")] * 4, range(4), video.shape, join=False)
+    decoder = make_decoder("jpeg", max_samples=2, max_frames=8)
+    (expected,) = decoder.decode([sound])
+    for wrong in (False, True):
+        with pytest.raises(ValueError, match=r"\S"):
+            decoder.decode([damaged])
+        if wrong:
+            monkeypatch.setattr(
+                dali_decoder.DeviceDecoder, "_decoded", lambda self, _, shapes: torch.zeros(sum(map(math.prod, shapes)))
             )
+            for _ in range(2):
+                with pytest.raises(ValueError, match="its pictures differ"):
+                    decoder.decode([sound])
+        else:
+            assert torch.equal(decoder.decode([sound])[0], expected)
+    decoder.close()
 
 
 def test_jpegs_of_all_heights_come_out_whole() -> None:
@@ -175,10 +221,7 @@ def test_jpegs_of_all_heights_come_out_whole() -> None:
         samples.append(as_stored("jpeg", files, range(frames), video.shape))
         expected.append(alone)
     assert [len(sample.strips) for sample in samples] == [1, 1, 2, 1]
-    cpu = torch.device("cpu")
-    decoder = dali_decoder.DeviceDecoder(
-        "jpeg", device=cpu, threads=2, max_samples=4, max_frames=27, stream=SideStream(cpu)
-    )
+    decoder = make_decoder("jpeg", max_samples=4, max_frames=27)
     for order in ([0, 1, 2, 3], [1, 3], [1]):
         decoded = decoder.decode([samples[place] for place in order])
         for place, video in zip(order, decoded, strict=True):

@@ -138,6 +138,19 @@ def test_an_ffmpeg_that_knows_too_little_isnt_taken_for_damage() -> None:
         '[h264 @ 0x1] Unable to parse option value "codec" as boolean\n[h264 @ 0x1] Error setting option apply_cropping'
     )
     assert type(failure(said.encode(), 234)) is VidpipeError and "too old" in str(failure(said.encode(), 234))
+
+
+def test_an_ffmpeg_that_cant_be_started_isnt_taken_for_damage(
+    tmp_path: Path, ffmpeg_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    path = ffmpeg_video("plain.mp4", *H264, frames=20)
+    monkeypatch.setattr("vidpipe.video.ffmpeg.ffmpeg_path", lambda: str(program))
+    with pytest.raises(VidpipeError, match=f"{program} can't be started: .*No such file") as caught:
+        extract_clips(path, ClipSpec(frames=4, height=128), key="plain", decoder="ffmpeg")
+    assert type(caught.value) is VidpipeError
     assert isinstance(failure(b"[h264 @ 0x1] Invalid NAL unit size", 69), VideoError)
     killed = failure(b"", -9)
     assert isinstance(killed, VideoError) and killed.reason == "crash" and "SIGKILL" in str(killed)

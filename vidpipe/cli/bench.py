@@ -137,7 +137,9 @@ def bench_gpu(
     seconds: Annotated[float | None, typer.Option(help="For each measurement, at least.")] = None,
     minutes: Annotated[float, typer.Option(help="What is not begun by then is left out.")] = 7.5,
     workers: Annotated[int | None, typer.Option(help="Threads or processes; one for each core by default.")] = None,
-    readers: Annotated[Literal["threads", "processes"], typer.Option(help="What reads for the loader.")] = "threads",
+    readers: Annotated[
+        Literal["auto", "threads", "processes"], typer.Option(help="What reads for the loader.")
+    ] = "auto",
     out: OutOption = Path("benchmarks/gpu"),
     quick: QuickOption = False,
     as_json: JsonOption = False,

@@ -153,7 +153,7 @@ class Loader:
             following=self._place.following,
             across_epochs=random if across is None else across,
         )
-        self.backend = self._workers.backend
+        self.backend, self.readers = self._workers.backend, self._workers.readers
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ Decode = Literal["auto", "cpu", "gpu"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 EpochUnit = Literal["video", "clip"]
 OnBad = Literal["raise", "skip"]
-Readers = Literal["threads", "processes"]
+Readers = Literal["auto", "threads", "processes"]
 Shuffle = Literal["global", "windowed"]
 WindowPlace = Literal["random", "center"]
 Window = WindowPlace | int
@@ -58,7 +58,8 @@ class LoaderOptions:
         threads: that read and, on the CPU, transform; by default one for each of this process's own cores (see `own_cores`),
             16 at most, 8 where they only copy frames for a GPU.
         readers: `processes` has one for each of the threads, which reads and decodes for it: the trainer's own thread then doesn't
-            share Python's lock with them. Not for shards at a URL, nor on the CPU for backend `torch`.
+            share Python's lock with them. Not for shards at a URL, nor on the CPU for backend `torch`. `auto` takes them for
+            batches on a GPU, from shards that are no URL's, where the system allows them.
         prefetch_batches: that are prepared ahead of the one in use.
         prefetch_across_epochs: prepare the next epoch's first batches while an epoch's last ones are in use, so that it begins
             without a wait. By default with augmentation, as without it a loader mostly serves single passes.
@@ -92,7 +93,7 @@ class LoaderOptions:
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     horizontal_flip: bool | None = None
     threads: int | None = None
-    readers: Readers = "threads"
+    readers: Readers = "auto"
     prefetch_batches: int = 4
     prefetch_across_epochs: bool | None = None
     normalization: Normalization | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
+from vidpipe.errors import UsageError
 from vidpipe.loader.background import Background
 from vidpipe.loader.engines.backend import make_engine
 from vidpipe.loader.engines.engine import EngineSetup
@@ -19,12 +21,15 @@ from vidpipe.loader.request import Request
 from vidpipe.loader.sampling.place import Spot
 from vidpipe.loader.transfer import allocation_for, page_lock_for
 
+logger = logging.getLogger("vidpipe.loader")
+
 
 class Workers:
     """They start together and end together, and their source with them, also where one of them can't be had.
 
     Attributes:
         backend: the engine's name.
+        readers: what reads, `threads` or `processes`.
 
     Args:
         source: what is read.
@@ -52,11 +57,10 @@ class Workers:
         self.quarantine = Quarantine(source.index, max_share=max_bad, candidate=stand_in)
         with ExitStack() as started:
             started.callback(source.close)
-            processes = None
-            if options.readers == "processes":
-                lock = page_lock_for(setup.device)
-                processes = ReadProcesses(source.read_plan, number=setup.threads, lock=lock)
+            processes = _read_processes(source, options, setup)
+            if processes is not None:
                 started.callback(processes.close)
+            self.readers = "threads" if processes is None else "processes"
             self.pool = ReadPool(
                 source,
                 threads=setup.threads,
@@ -86,6 +90,21 @@ class Workers:
         self.background.close()
         self.engine.close()
         self._source.close()
+
+
+def _read_processes(source: Source, options: LoaderOptions, setup: EngineSetup) -> ReadProcesses | None:
+    """Those that are asked for, or do more than threads and can be had; None for threads alone."""
+    is_remote = any(split.remote for split in source.splits)
+    by_itself = options.readers == "auto" and setup.device.type == "cuda" and not is_remote
+    if not (by_itself or options.readers == "processes"):
+        return None
+    try:
+        return ReadProcesses(source.read_plan, number=setup.threads, lock=page_lock_for(setup.device))
+    except UsageError as error:
+        if not by_itself:
+            raise
+        logger.warning("%s; threads read instead of processes", error)
+        return None
 
 
 _at_work: weakref.WeakSet[Workers] = weakref.WeakSet()

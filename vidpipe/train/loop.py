@@ -241,7 +241,7 @@ def _reconstructions(
         preprocessing=state.preprocessing,
         batch_size=CLIPS,
         device=str(fabric.device),
-        section=learner.recipe.data.model_copy(update={"backend": "torch", "decode": "cpu"}),
+        section=learner.recipe.data.model_copy(update={"backend": "torch", "decode": "cpu", "readers": "threads"}),
     ) as loader:
         clips = next(iter(loader))
     return Reconstructions(out if fabric.is_global_zero else None, clips, step=state.step)

@@ -46,7 +46,8 @@ class DataSection(Section):
         on_bad: `raise` stops at a damaged sample, `skip` leaves it out and counts it.
         max_bad: share of all samples that a process may find damaged before `skip` stops it too.
         threads: of the loader; None is one for each core.
-        readers: what reads, `threads` or `processes`, of which the training loop's own thread notices less.
+        readers: what reads, `threads` or `processes`, of which the training loop's own thread notices less; `auto` is these on a
+            GPU, but for shards at a URL.
         prefetch_batches: that are prepared ahead of the one in use.
         cache_dir: where shards that are at a URL are kept; None is $VIDPIPE_CACHE, else $XDG_CACHE_HOME/vidpipe, else
             ~/.cache/vidpipe.
@@ -78,7 +79,7 @@ class DataSection(Section):
     on_bad: OnBad = "raise"
     max_bad: float = Field(default=0.05, ge=0, le=1)
     threads: int | None = Field(default=None, ge=1)
-    readers: Readers = "threads"
+    readers: Readers = "auto"
     prefetch_batches: int = Field(default=4, ge=0)
     cache_dir: str | None = None
     cache_gb: float = Field(default=100.0, gt=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import functools
 import os
@@ -10,8 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from vidpipe.errors import UsageError, VideoError, VidpipeError
 
@@ -21,7 +19,7 @@ _OPTION_NOT_FOUND = 8  # AVERROR_OPTION_NOT_FOUND and AVERROR_FILTER_NOT_FOUND, 
 # What its machine lacks, as an exit code: the low byte of the negative error number.
 _MACHINES_OWN = {-code & 0xFF: code for code in (errno.EAGAIN, errno.EMFILE, errno.ENFILE)}
 _NO_MEMORY = -errno.ENOMEM & 0xFF
-_PR_SET_PDEATHSIG = 1
+_NOT_STARTED = (126, 127)  # exit codes of what should have become ffmpeg
 
 
 @functools.cache
@@ -81,15 +79,17 @@ def run_ffmpeg(args: Sequence[str], *, timeout_seconds: float, stdin: bytes | No
 def start_ffmpeg(
     args: Sequence[str], *, stdin: int = subprocess.DEVNULL, stderr: int, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start ffmpeg with a pipe for its stdout; it dies with the thread that starts it, even if that is killed."""
+    """Start ffmpeg with a pipe for its stdout.
+
+    It dies with the thread that starts it, even if that is killed; without util-linux's `setpriv`, only when it next writes.
+    """
     return subprocess.Popen(
-        [ffmpeg_path(), "-hide_banner", *args],
+        [*_tied_to_parent(), ffmpeg_path(), "-hide_banner", *args],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,
         bufsize=0,
         pass_fds=pass_fds,
-        preexec_fn=_die_with_parent(),  # noqa: PLW1509  it makes two system calls and takes no lock
     )
 
 
@@ -101,7 +101,7 @@ def failure(stderr: bytes, returncode: int) -> Exception:
 
     Returns:
         VideoError: reason `damaged`, or `crash` when a signal ended it or it had no memory.
-        VidpipeError: this ffmpeg lacks an option or filter that is used here.
+        VidpipeError: this ffmpeg can't be started, or lacks an option or filter that is used here.
         OSError: the machine had no more threads or descriptors for it.
     """
     if returncode < 0:
@@ -112,6 +112,8 @@ def failure(stderr: bytes, returncode: int) -> Exception:
         code = _MACHINES_OWN[returncode]
         return OSError(code, os.strerror(code), ffmpeg_path())
     text = _ADDRESS.sub("", stderr.decode("utf-8", "replace"))
+    if returncode in _NOT_STARTED:
+        return VidpipeError(f"{ffmpeg_path()} can't be started: {text.strip()}")
     lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     from_libraries = [line for line in lines if line.startswith("[") and not line.startswith(_PROGRAM_LINES)]
     from_decoder = [line for line in lines if "[dec:" in line]
@@ -123,22 +125,11 @@ def failure(stderr: bytes, returncode: int) -> Exception:
     return VideoError("damaged", f"ffmpeg stopped: {words}", stage="decode")
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child runs before it becomes ffmpeg: asks the kernel to kill it when its parent dies, even by SIGKILL."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = _prctl()
-    parent = os.getpid()
-
-    def arrange() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange
-
-
 @functools.cache
-def _prctl() -> Callable[..., int]:
-    prctl: Callable[..., int] = ctypes.CDLL(None).prctl
-    return prctl
+def _tied_to_parent() -> tuple[str, ...]:
+    """The start of a command line by which the kernel kills it when its parent dies.
+
+    Python's `preexec_fn` could ask for that, too, but runs between fork and exec, where other threads' locks never open.
+    """
+    setpriv = shutil.which("setpriv")
+    return () if setpriv is None else (setpriv, "--pdeathsig", "KILL", "--")

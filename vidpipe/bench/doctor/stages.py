@@ -32,7 +32,7 @@ from vidpipe.loader.request import Request, Take, make_request
 from vidpipe.loader.sampling.order import permute
 from vidpipe.loader.sampling.planner import make_augmentation
 from vidpipe.loader.sampling.window import stored_window
-from vidpipe.loader.transfer import allocation_for
+from vidpipe.loader.transfer import allocation_for, find_device
 from vidpipe.shards.checksum import crc32
 from vidpipe.shards.codecs import make_codec
 from vidpipe.shards.codecs.base import Frames
@@ -47,7 +47,7 @@ class Stages:
 
     def __init__(self, split: Split, section: DataSection, *, device: str, threads: int, seconds: float) -> None:
         self.manifest = split.manifest
-        self._split, self._section, self._device = split, section, torch.device(device)
+        self._split, self._section, self._device = split, section, find_device(device)
         self._threads, self._seconds = threads, seconds
         self._index = load_index(split.folder, self.manifest)
         self._reader = ClipReader(

@@ -28,7 +28,7 @@ class GpuBenchmark:
         minutes: what is not begun by then, from the start of the run, is left out.
         workers: threads of the loader, by default its own choice, and of others, and processes of what decodes on the fly, by
             default one a core.
-        readers: what reads for the loader, see `LoaderOptions`.
+        readers: what reads for the loader; `auto` is `processes` on a GPU and `threads` without.
         out: folder that the JSON and the plot go to, as `gpu.*`, or `gpu-quick.*`.
         quick: few and small videos, short measurements, and on the CPU models of a few narrow blocks.
 
@@ -46,7 +46,7 @@ class GpuBenchmark:
     seconds: float | None = None
     minutes: float = MINUTES
     workers: int | None = None
-    readers: Readers = "threads"
+    readers: Readers = "auto"
     out: Path = Path("benchmarks/gpu")
     quick: bool = False
 

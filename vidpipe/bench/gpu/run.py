@@ -51,13 +51,14 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress = to_stderr) 
         stored = StoredClips(first.folder, frames=min(options.frames, first.manifest.clip.frames))
         clip_bytes = stored.num_bytes(stored.clips[0])
         device = Device(name)
+        readers = options.readers if options.readers != "auto" else "processes" if device.on_gpu else "threads"
         wanted = Wanted(
             frames=stored.num_frames,
             size=options.size,
             batch_size=options.clips_per_batch,
             workers=workers,
             threads=options.workers,
-            readers=options.readers,
+            readers=readers,
             seconds=options.measured_seconds,
             scratch=Path(temporary),
         )
@@ -82,7 +83,7 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress = to_stderr) 
             clip_bytes=clip_bytes,
             batch_size=wanted.batch_size,
             workers=workers,
-            readers=options.readers,
+            readers=readers,
             seconds=wanted.seconds,
             copies=copies,
             batches=tuple(batches),

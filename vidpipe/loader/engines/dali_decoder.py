@@ -30,6 +30,7 @@ LEVELS = 3  # of 255 by which a flat area may differ from what the CPU decodes
 _TRIED_FRAMES = (0, 3, 3, 11, 12, 23)
 _TRIED_PATCHES = ((4, 4), (3, 5))  # rows and columns of two clips: batches mostly have several sizes
 _PATCH = 32
+_trials = itertools.count()
 
 
 class DeviceDecoder:
@@ -37,6 +38,8 @@ class DeviceDecoder:
 
     NVDEC's frames come in the colours that DALI takes them to have, in 2.x those of BT.601, while prep writes BT.709. So the
     first things to be decoded are clips of known colours: the change that makes the CPU's of them is then made to all others.
+    They also tell whether anything is decoded at all: where nvImageCodec can't have nvJPEG's hardware, as when the GPU's memory
+    is full, it says so on stderr only, and the pictures may be others.
 
     Args:
         codec: `jpeg` or `mp4`.
@@ -60,8 +63,8 @@ class DeviceDecoder:
     ) -> None:
         self._codec, self._stream = codec, stream
         self._define = _PIPELINES[codec]
-        tried = len(_TRIED_PATCHES) * len(_TRIED_FRAMES)
-        self._batch_size = max(max_frames if codec == "jpeg" else max_samples, tried)
+        self._tried = max(len(_TRIED_PATCHES), max_samples if codec == "jpeg" else 0)
+        self._batch_size = max(max_frames if codec == "jpeg" else max_samples, self._tried)
         self._settings = {
             "decoder": "mixed" if device.type == "cuda" else "cpu",
             "batch_size": self._batch_size,
@@ -70,9 +73,10 @@ class DeviceDecoder:
             "prefetch_queue_depth": 1,
             "exec_dynamic": True,
         }
-        self._pipeline = self._built()
+        self._device = device
+        self._pipeline: Any = None
         self._color: Tensor | None = None
-        self._color = self._color_change(device)
+        self._build()
 
     def decode(self, samples: Sequence[Stored]) -> list[Tensor]:
         """Frames of each sample, uint8 [T, H, W, 3] on the device, in memory that isn't used again.
@@ -80,6 +84,8 @@ class DeviceDecoder:
         Raises:
             ValueError: one of them can't be decoded, or to another size; DALI may not say which. The next batch can.
         """
+        if self._pipeline is None:
+            self._build()
         if self._codec == "mp4":
             encoded = [part for sample in samples for part in sample.parts]
             levels = self._decoded(encoded, [sample.shape for sample in samples], [sample.frames for sample in samples])
@@ -125,7 +131,7 @@ class DeviceDecoder:
             # A pipeline's outputs lie one behind the other, so that a sample's pictures are a clip without being moved.
             levels: Tensor = torch.utils.dlpack.from_dlpack(output.as_reshaped_tensor([size]))
         except RuntimeError as error:
-            self._pipeline = self._built()  # DALI calls one that has failed no longer valid
+            self._pipeline = None  # DALI calls one that has failed no longer valid
             raise ValueError(_reason(error)) from error
         self._stream.keep(output)  # DALI would use its memory again while it is being read
         return levels if self._color is None else _recolored(levels, self._color)
@@ -134,7 +140,8 @@ class DeviceDecoder:
         """Free the decoder."""
         self._pipeline = None
 
-    def _built(self) -> Any:
+    def _build(self) -> None:
+        """Make a pipeline, and try it."""
         pipeline = self._define(**self._settings)
         try:
             pipeline.build()
@@ -144,11 +151,19 @@ class DeviceDecoder:
                 pipeline.run(self._stream.cuda)
         except RuntimeError as error:
             raise ValueError(_reason(error)) from error
-        return pipeline
+        self._pipeline, self._color = pipeline, None
+        try:
+            self._color = self._color_change()
+        except ValueError:
+            self._pipeline = None
+            raise
 
-    def _color_change(self, device: torch.device) -> Tensor | None:
+    def _color_change(self) -> Tensor | None:
         """What makes the CPU's colours of this decoder's, float32 [4, 3] with the shift last; None where they agree."""
-        tried = [_tried_clip(self._codec, _patches(rows, columns)) for rows, columns in _TRIED_PATCHES]
+        # What memory still holds of an earlier trial mustn't pass for this one's; but a change of colours has to be the same each time.
+        seed = next(_trials) if self._codec == "jpeg" else 0
+        clips = [_tried_clip(self._codec, _patches(rows, columns, seed)) for rows, columns in _TRIED_PATCHES]
+        tried = list(itertools.islice(itertools.cycle(clips), self._tried))
         got = self.decode([stored for stored, _ in tried])
         ours = np.concatenate([_patch_colors(expected) for _, expected in tried])
         theirs = np.concatenate([_patch_colors(frames.cpu().numpy()) for frames in got])
@@ -159,7 +174,7 @@ class DeviceDecoder:
         left = np.abs(table @ change - ours).max()
         if left > LEVELS:
             raise ValueError(f"its pictures differ from the CPU's by up to {left:.0f} levels of 255")
-        return torch.from_numpy(change.astype(np.float32)).to(device)
+        return torch.from_numpy(change.astype(np.float32)).to(self._device)
 
 
 @pipeline_def  # type: ignore[untyped-decorator]
@@ -219,9 +234,9 @@ def _tried_clip(codec_name: str, video: Frames) -> tuple[Stored, Frames]:
     return as_stored(codec_name, parts, _TRIED_FRAMES, shape), expected
 
 
-def _patches(rows: int, columns: int) -> Frames:
+def _patches(rows: int, columns: int, seed: int) -> Frames:
     """24 frames of flat patches in muted colours, none like another."""
-    colors = np.random.default_rng(0).integers(64, 192, (24, rows, columns, 3), dtype=np.uint8)
+    colors = np.random.default_rng(seed).integers(64, 192, (24, rows, columns, 3), dtype=np.uint8)
     return colors.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)
 
 
