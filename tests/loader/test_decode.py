@@ -253,15 +253,28 @@ def refuse(*_: object) -> None:
 def test_a_decoder_that_fails_on_sound_samples_is_told_of_and_then_given_up(
     jpeg_shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = batches(jpeg_shards, batch_size=3)
-    with vidpipe.Loader(jpeg_shards, size=48, backend="dali", seed=3, batch_size=3) as loader:
-        monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", refuse)
-        with caplog.at_level(logging.WARNING, "vidpipe.loader"):
+    expected = batches(jpeg_shards, batch_size=2)
+    whole = dali_decoder.DeviceDecoder.decode
+    for decode in ("gpu", "auto"):
+        options = vidpipe.LoaderOptions(decode=decode)
+        with (
+            vidpipe.Loader(jpeg_shards, size=48, backend="dali", seed=3, batch_size=2, options=options) as loader,
+            caplog.at_level(logging.WARNING, "vidpipe.loader"),
+        ):
+            monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", refuse)
             iterator = iter(loader)
             assert alike([next(iterator), next(iterator)], expected[:2])
-            with pytest.raises(ShardError, match=r"jpeg .* no such luck; 3 batches in a row: set decode='cpu'"):
-                next(iterator)
-    assert ["no such luck" in message for message in warned(caplog)] == [True, True]
+            if decode == "gpu":
+                with pytest.raises(ShardError, match=r"jpeg .* no such luck; 3 batches in a row: set decode='cpu'"):
+                    next(iterator)
+            else:
+                left = [*iterator, *loader]
+                assert alike(left, expected[2:]) and len(left) == 2 * len(loader) - 2
+        monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", whole)
+    said = warned(caplog)
+    assert all("no such luck" in message for message in said)
+    assert [message.endswith("this batch was decoded on the CPU") for message in said] == [True] * 4 + [False]
+    assert said[-1].endswith("3 batches in a row: from now on they are decoded on the CPU")
 
 
 @pytest.mark.usefixtures("by_dali")

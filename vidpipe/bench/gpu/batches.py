@@ -31,6 +31,7 @@ MAX_DIFFERENCE = 0.045
 MAX_MEAN_DIFFERENCE = 0.008
 MAX_MEAN_DIFFERENCE_DECODED = 0.05  # where the GPU decodes: it rounds chroma otherwise, most of all at edges
 EDGE_PIXELS = 2
+_VIDEO_READER_QUEUE = 2  # batches that its pipeline makes ahead
 EPOCH_CLIPS = 4_000  # at least so many, so that the short last batch of an epoch is as rare as in real ones
 
 Batches = Callable[[], AbstractContextManager[Iterator[Tensor]]]
@@ -65,7 +66,8 @@ def measure_on_the_fly(
     known = [one for one in shards.values() if one.source is not None]
     if known:
         name = f"on the fly: decord + DataLoader, {wanted.workers} workers"
-        yield from _row(name, partial(_decord, known[0], device, wanted), device, course, wanted)
+        batches = partial(_decord, known[0], device, wanted)
+        yield from _row(name, batches, device, course, wanted, ahead=wanted.workers)
 
 
 def measure_loader(shards: Mapping[str, Shards], device: Device, course: Course, wanted: Wanted) -> Iterator[BatchRow]:
@@ -82,6 +84,7 @@ def measure_loader(shards: Mapping[str, Shards], device: Device, course: Course,
                 device,
                 course,
                 wanted,
+                ahead=LoaderOptions().prefetch_batches + 1,
                 check=partial(_largest_difference, one.folder, device, wanted, backend, decode),
             )
 
@@ -93,7 +96,8 @@ def measure_video_reader(
     known = [one for one in shards.values() if one.source is not None]
     if known:
         name = "on the fly: DALI fn.readers.video (NVDEC)"
-        yield from _row(name, partial(_video_reader, known[0], device, wanted), device, course, wanted)
+        batches = partial(_video_reader, known[0], device, wanted)
+        yield from _row(name, batches, device, course, wanted, ahead=_VIDEO_READER_QUEUE)
 
 
 def open_loader(
@@ -129,16 +133,22 @@ def _row(
     course: Course,
     wanted: Wanted,
     *,
+    ahead: int,
     check: Callable[[], float] | None = None,
 ) -> Iterator[BatchRow]:
-    row = course.row(name, partial(_measured, name, batches, device, wanted, check))
+    row = course.row(name, partial(_measured, name, batches, device, wanted, ahead, check))
     if row is not None:
         yield row
 
 
 def _measured(
-    name: str, batches: Batches, device: Device, wanted: Wanted, check: Callable[[], float] | None
+    name: str, batches: Batches, device: Device, wanted: Wanted, ahead: int, check: Callable[[], float] | None
 ) -> BatchRow:
+    """A row.
+
+    Args:
+        ahead: batches that are begun before they are asked for.
+    """
     difference = check() if check else None
     device.clear()
     begin = time.perf_counter()
@@ -147,8 +157,8 @@ def _measured(
         device.wait()
         first_seconds = time.perf_counter() - begin
         _check_ready(name, first, device, wanted)
-        # What the workers have begun when the clock starts, they have begun when it stops.
-        for _ in range(wanted.workers):
+        # As many are begun when the clock starts as when it stops.
+        for _ in range(ahead):
             next(iterator)
         rate = measure(lambda: len(next(iterator)), device, seconds=wanted.seconds)
         host = host_bytes()  # before the profiler takes memory of its own
@@ -261,6 +271,7 @@ def _video_reader(shards: Shards, device: Device, wanted: Wanted) -> Iterator[It
     built = pipeline(
         batch_size=wanted.batch_size,
         num_threads=wanted.workers,
+        prefetch_queue_depth=_VIDEO_READER_QUEUE,
         device_id=device.torch.index if device.on_gpu else None,
         exec_dynamic=True,
     )

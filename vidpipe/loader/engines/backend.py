@@ -45,7 +45,7 @@ def make_engine(
         else:
             if wanted:
                 try:
-                    return "dali", DaliEngine(pool, setup, wanted)
+                    return "dali", DaliEngine(pool, setup, wanted, insist=decode == "gpu")
                 except ValueError as error:
                     message = f"{', '.join(sorted(wanted))} can't be decoded on {setup.device}: {error}"
                     if decode == "gpu":

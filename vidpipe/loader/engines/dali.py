@@ -61,13 +61,16 @@ class DaliEngine(Engine):
 
     Args:
         decodes: names of the codecs whose samples aren't decoded by the pool's threads, but by the device.
+        insist: that it does: else the pool's threads take over where its decoder fails again and again.
 
     Raises:
         ValueError: the device can't decode; see `DeviceDecoder`.
     """
 
-    def __init__(self, pool: ReadPool, setup: EngineSetup, decodes: frozenset[str] = frozenset()) -> None:
-        self._pool, self._setup, self.decodes = pool, setup, decodes
+    def __init__(
+        self, pool: ReadPool, setup: EngineSetup, decodes: frozenset[str] = frozenset(), *, insist: bool = False
+    ) -> None:
+        self._pool, self._setup, self.decodes, self._insist = pool, setup, decodes, insist
         self._on_gpu = setup.device.type == "cuda"
         self._stream, self._arrivals = SideStream(setup.device), SideStream(setup.device)
         self._ahead: ThreadPoolExecutor | None = None
@@ -141,25 +144,27 @@ class DaliEngine(Engine):
     def _on_device(self, reading: Reading[Frames | Stored], read: _Read, wanted: Sequence[Request]) -> list[Tensor]:
         """All frames on the device: uint8 [T, H, W, 3] of each sample. Those that the CPU had to decode change in `read`."""
         videos: dict[int, Tensor] = {}
-        for codec, decoder in self._decoders.items():
-            stored = {
-                place: sample
-                for place, (_, sample) in enumerate(read)
-                if isinstance(sample, Stored) and sample.codec == codec
-            }
-            if not stored:
-                continue
-            try:
-                videos |= zip(stored, decoder.decode([*stored.values()]), strict=True)
-                self._refused = 0
-            except ValueError as error:
-                asked = [read[place][0].sample for place in stored]
-                again = self._pool.read([wanted[place] for place in stored])
-                served = again.results()
-                copies = again.on_device(dict(enumerate(frames for _, frames in served)), self._setup.device)
-                for number, place in enumerate(stored):
-                    read[place], videos[place] = served[number], copies[number]
-                self._note_refusal(codec, error, explained=[request.sample for request, _ in served] != asked)
+        by_codec: dict[str, dict[int, Stored]] = {}
+        for place, (_, sample) in enumerate(read):
+            if isinstance(sample, Stored):
+                by_codec.setdefault(sample.codec, {})[place] = sample
+        for codec, stored in by_codec.items():
+            refusal = ""
+            if codec in self._decoders:  # else it was given up when these had been read
+                try:
+                    videos |= zip(stored, self._decoders[codec].decode([*stored.values()]), strict=True)
+                    self._refused = 0
+                    continue
+                except ValueError as error:
+                    refusal = str(error)  # itself would hold on to all of this by its traceback
+            asked = [read[place][0].sample for place in stored]
+            again = self._pool.read([wanted[place] for place in stored])
+            served = again.results()
+            copies = again.on_device(dict(enumerate(frames for _, frames in served)), self._setup.device)
+            for number, place in enumerate(stored):
+                read[place], videos[place] = served[number], copies[number]
+            if refusal:
+                self._note_refusal(codec, refusal, explained=[request.sample for request, _ in served] != asked)
         left = {
             place: sample
             for place, (_, sample) in enumerate(read)
@@ -168,15 +173,21 @@ class DaliEngine(Engine):
         videos |= reading.on_device(left, self._setup.device)
         return [videos[place] for place in range(len(read))]
 
-    def _note_refusal(self, codec: str, error: ValueError, *, explained: bool) -> None:
+    def _note_refusal(self, codec: str, reason: str, *, explained: bool) -> None:
         """A batch that the decoder refused was decoded on the CPU, which found a damaged sample, or didn't."""
         self._refused = 0 if explained else self._refused + 1
         if self._refused == 0:
             return
-        message = f"decoding {codec} on {self._setup.device} failed where the CPU finds no damage: {error}"
-        if self._refused >= MAX_REFUSED:
-            raise ShardError(f"{message}; {MAX_REFUSED} batches in a row: set decode='cpu'") from error
-        logger.warning("%s; this batch was decoded on the CPU", message)
+        message = f"decoding {codec} on {self._setup.device} failed where the CPU finds no damage: {reason}"
+        if self._refused < MAX_REFUSED:
+            logger.warning("%s; this batch was decoded on the CPU", message)
+            return
+        message += f"; {MAX_REFUSED} batches in a row"
+        if self._insist:
+            raise ShardError(f"{message}: set decode='cpu', or 'auto'")
+        logger.warning("%s: from now on they are decoded on the CPU", message)
+        self._decoders.pop(codec).close()
+        self.decodes -= {codec}
 
     def _transformed(self, clips: list[Tensor], drawn: list[Drawn]) -> Tensor:
         """The model's input of some clips, each uint8 [T, H, W, 3] and contiguous."""
