@@ -12,8 +12,13 @@ from typing import IO
 
 
 def spawn(main: Callable[..., None], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Run a module's function in a new interpreter: main(*descriptors), which it inherits. Ctrl-C is left to its parent."""
-    code = f"import sys; from {main.__module__} import {main.__name__} as main; main(*map(int, sys.argv[1:]))"
+    """Run a module's function in a new interpreter: main(*descriptors), which it inherits. Ctrl-C is left to its parent.
+
+    What it doesn't find where an interpreter looks by itself, it finds where this process does, such as beside its script.
+    """
+    where = f"sys.path += [path for path in {sys.path!r} if path not in sys.path]"
+    call = f"from {main.__module__} import {main.__name__} as main; main(*map(int, sys.argv[1:]))"
+    code = f"import sys; {where}; {call}"
     command = [sys.executable, "-P", "-c", code, *map(str, descriptors)]
     # One thread a library, since there is one process a core.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

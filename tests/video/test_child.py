@@ -34,7 +34,7 @@ def main(pipe_fd: int) -> None:
 
 @pytest.fixture(autouse=True)
 def found_by_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.setattr(main, "__module__", "test_child")
 
 
