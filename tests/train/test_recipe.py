@@ -70,6 +70,9 @@ def test_options_override_the_recipe_and_set_overrides_too() -> None:
     assert (recipe.optim.lr, recipe.schedule.epochs, recipe.data.batch_size) == (0.1, 2, 4)
     assert (recipe.data.frames, recipe.data.stride, recipe.data.size) == (8, 4, 64)
     assert recipe.model.config["width"] == 96
+    assert load_train_recipe("vivit", ["data.batch_size=2"], batch_size=4).data.batch_size == 2, (
+        "--set has the last word"
+    )
 
 
 def test_a_length_in_steps_replaces_the_recipes_epochs_and_the_other_way_round() -> None:

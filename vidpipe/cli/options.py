@@ -96,9 +96,8 @@ def on_this_machine(folder: Path) -> Path:
         UsageError: it is a URL.
     """
     if re.match(r"\w+:/", str(folder)):  # a path has lost one of the two slashes
-        raise UsageError(
-            f"{folder}: is a URL, but this command works on a folder of this machine: copy the shards here"
-        )
+        url = str(folder).replace(":/", "://", 1)
+        raise UsageError(f"{url}: is a URL, but this command works on a folder of this machine: copy the shards here")
     return folder
 
 

@@ -245,7 +245,7 @@ def load_train_recipe(
     stride: int | None = None,
     size: int | None = None,
 ) -> TrainRecipe:
-    """The recipe `name` with `key.sub=value` overrides and the command line's own options applied.
+    """The recipe `name` with the command line's own options applied, and then `key.sub=value` overrides.
 
     Args:
         name: a name of `vidpipe list recipes`, or a path.
@@ -254,12 +254,10 @@ def load_train_recipe(
     Raises:
         UsageError: no such recipe, or a key or value that is not allowed.
     """
-    items = list(overrides)
-    if epochs is not None:
-        items.append(f"schedule.epochs={epochs}")
-    options = {"batch_size": batch_size, "frames": frames, "stride": stride, "size": size}
-    items += [f"data.{key}={value}" for key, value in options.items() if value is not None]
-    raw = load_recipe("train", name, items, displaced=_displaced)
+    data = {"batch_size": batch_size, "frames": frames, "stride": stride, "size": size}
+    options = {"schedule.epochs": epochs, **{f"data.{key}": value for key, value in data.items()}}
+    items = [f"{key}={value}" for key, value in options.items() if value is not None]
+    raw = load_recipe("train", name, [*items, *overrides], displaced=_displaced)
     return validate(TrainRecipe, raw, where=f"recipe {name}")
 
 
