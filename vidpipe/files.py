@@ -67,14 +67,18 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-@contextmanager
-def unless_gone() -> Iterator[None]:
-    """Pass over it that a file isn't there, or that another machine has removed what is open here (ESTALE of network file systems)."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESTALE):
-            raise
+class unless_gone:  # noqa: N801 - as contextlib's
+    """Pass over it that a file isn't there, or that another machine has removed what is open here (ESTALE of network file systems).
+
+    No generator, whose error would hold on to its own frame, and by that to those of its callers and to files that they have
+    open, until garbage is collected.
+    """
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, _: object, error: BaseException | None, traceback: object) -> bool:
+        return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESTALE)
 
 
 class OpenFile:

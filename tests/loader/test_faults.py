@@ -103,7 +103,10 @@ def test_damaged_samples_are_skipped_counted_and_logged_once(
         for _ in range(3):
             assert sorted([*keys(loader), damage.key]) == sorted(damage.index.key.take(range(32)))
         assert loader.stats().bad_samples == 1 and loader.stats().clips == 96
-        assert [error.key for error in loader.errors if isinstance(error, BadSampleError)] == [damage.key]
+        (error,) = loader.errors
+        assert isinstance(error, BadSampleError) and error.key == damage.key
+        kept = [error, error.__cause__, error.__context__]
+        assert all(link is None or link.__traceback__ is None for link in kept), "a batch's memory stays with the frames"
     warned = [record.message for record in caplog.records if record.name == "vidpipe.loader"]
     assert [damage.key in message for message in warned] == [True]
 

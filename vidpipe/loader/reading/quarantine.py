@@ -71,6 +71,7 @@ class Quarantine:
             self._errors[key] = error
         if self._max_share is None:
             raise error
+        _forget_frames(error)
         if new:
             logger.warning("%s: %s", "shard left out" if whole else "sample left out", error)
         self._check_share()
@@ -101,3 +102,11 @@ class Quarantine:
 
     def _shard_is_out(self, sample: int) -> bool:
         return ("shard", int(self._index.shard[sample])) in self._errors
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Of an error that is kept: by its traceback, and those of what it came of, it would keep a batch's memory and open files."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
