@@ -106,7 +106,9 @@ def test_damaged_samples_are_skipped_counted_and_logged_once(
         (error,) = loader.errors
         assert isinstance(error, BadSampleError) and error.key == damage.key
         kept = [error, error.__cause__, error.__context__]
-        assert all(link is None or link.__traceback__ is None for link in kept), "a batch's memory stays with the frames"
+        assert all(link is None or link.__traceback__ is None for link in kept), (
+            "a batch's memory stays with the frames"
+        )
     warned = [record.message for record in caplog.records if record.name == "vidpipe.loader"]
     assert [damage.key in message for message in warned] == [True]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from vidpipe.loader.augmentation.policies import RandAugment
@@ -59,15 +61,28 @@ def test_geometry_is_torchvisions(name: str, sign: int, theirs: dict[str, object
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_sharpness_is_torchvisions(sign: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("brightness", tv.adjust_brightness),
+        ("color", tv.adjust_saturation),
+        ("contrast", tv.adjust_contrast),
+        ("sharpness", tv.adjust_sharpness),
+        ("posterize", lambda frames, _: tv.posterize(frames, bits=2)),
+        ("solarize", lambda frames, _: tv.solarize(frames, threshold=77)),
+        ("invert", lambda frames, _: tv.invert(frames)),
+    ],
+)
+def test_colours_are_torchvisions(name: str, theirs: Callable[[Tensor, float], Tensor], sign: int) -> None:
+    """But for rounding."""
     frames = torch.randint(0, 256, (2, 3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = tv.adjust_sharpness(frames, 1 + sign * 0.63)
-    assert (OPERATIONS["sharpness"](frames, 0.7, sign).int() - expected.int()).abs().max() <= 1
+    expected = theirs(frames, 1 + sign * 0.63)
+    assert (OPERATIONS[name](frames, 0.7, sign).int() - expected.int()).abs().max() <= 1
 
 
 def test_a_clip_gets_the_same_in_any_batch_and_other_things_in_another_epoch() -> None:
-    video = torch.randn(4, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
-    keys = ["a", "b", "c", "d"]
+    video = torch.randn(40, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    keys = [f"clip {number}" for number in range(40)]
 
     def run(which: list[int], epoch: int = 0) -> torch.Tensor:
         return rand_augment(
@@ -79,9 +94,13 @@ def test_a_clip_gets_the_same_in_any_batch_and_other_things_in_another_epoch() -
             epoch=epoch,
         )
 
-    together = run([0, 1, 2, 3])
-    assert torch.equal(together[2:3], run([2]))
-    assert not torch.equal(together, run([0, 1, 2, 3], epoch=1))
+    together = run([*range(40)])
+    alone = [run([number]) for number in range(40)]
+    assert torch.equal(together, torch.cat(alone)) and not torch.equal(together, video)
+    drawn = [draw_operations(RandAugment(), key, seed=0, epoch=0) for key in keys]
+    untouched = [number for number, operations in enumerate(drawn) if not operations]
+    assert untouched and torch.equal(together[untouched], video[untouched])
+    assert not torch.equal(together, run([*range(40)], epoch=1))
 
 
 def test_the_policys_numbers_are_kept() -> None:

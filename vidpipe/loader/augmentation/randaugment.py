@@ -2,12 +2,15 @@
 
 Operations and their strengths are those of the `rand-m7-n4-mstd0.5-inc1` policy with which VideoMAE and TimeSformer-like
 models are fine-tuned: a set whose strength grows with the magnitude. All frames of a clip get the same operations. What is
-drawn for a clip is a pure function of (seed, epoch, key).
+drawn for a clip is a pure function of (seed, epoch, key). Clips that get the same operation get it together, so that a GPU isn't
+kept waiting for a thousand small calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -17,78 +20,138 @@ from torchvision.transforms.v2 import functional as tv
 
 from vidpipe.loader.augmentation.augment import keyed_rng
 from vidpipe.loader.augmentation.policies import RandAugment
-from vidpipe.loader.augmentation.transform import sampling_grid
+from vidpipe.loader.augmentation.transform import grid_numbers, grid_of
 from vidpipe.loader.transfer import to_device
 from vidpipe.shards.manifest import Normalization
 
 _GREY = [124.0, 116.0, 104.0]  # the mean of ImageNet, for what moves into the picture
 _TOP = 10.0
 
+Numbers = Callable[[float, int, tuple[int, int]], Sequence[float]]
+"""From a strength in [0, 1], a sign, and the frames' height and width."""
 
-Operation = Callable[[Tensor, float, int], Tensor]
-"""From frames uint8 [T, 3, H, W], a strength in [0, 1] and a sign to frames."""
-
-
-def _factor(strength: float, sign: int) -> float:
-    return max(0.1, 1.0 + sign * 0.9 * strength)
+Apply = Callable[[Tensor, Tensor], Tensor]
+"""From frames uint8 [N, T, 3, H, W] and float32 [N, K], the numbers of each clip, to frames; waits for nothing."""
 
 
-# Torchvision's `affine` and `adjust_sharpness` make small tensors of Python's numbers, for each of which a GPU is waited for.
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What can be done to clips.
+
+    Attributes:
+        apply: does it, to several clips at once, each with numbers of its own.
+        numbers: that a clip needs for it.
+    """
+
+    apply: Apply
+    numbers: Numbers = lambda strength, sign, size: ()
+
+    def __call__(self, frames: Tensor, strength: float, sign: int) -> Tensor:
+        """Done to one clip, uint8 [T, 3, H, W]."""
+        height, width = frames.shape[-2:]
+        numbers = torch.tensor([self.numbers(strength, sign, (height, width))], dtype=torch.float32, device="cpu")
+        return self.apply(frames[None], to_device(numbers, frames.device))[0]
 
 
-def _affine(
-    frames: Tensor, *, angle: float = 0.0, shift: tuple[float, float] = (0, 0), shear: float = 0.0, axis: int = 0
-) -> Tensor:
-    """Rotated clockwise by `angle` degrees about the centre, sheared along an axis, shifted by whole pixels; bilinear."""
+def _wide(numbers: Tensor) -> Tensor:
+    """A number of each clip, to go with its frames: [N, 1, 1, 1, 1]."""
+    return numbers.view(-1, 1, 1, 1, 1)
+
+
+def _levels(values: Tensor) -> Tensor:
+    return values.clamp_(0, 255).to(torch.uint8)
+
+
+# Brightness and what mixes with grey go by two numbers: the factor, and what is left of 1.
+
+
+def _factor(strength: float, sign: int, size: tuple[int, int]) -> Sequence[float]:
+    factor = max(0.1, 1.0 + sign * 0.9 * strength)
+    return factor, 1.0 - factor
+
+
+def _brightness(frames: Tensor, numbers: Tensor) -> Tensor:
+    return _levels(frames * _wide(numbers[:, 0]))
+
+
+def _color(frames: Tensor, numbers: Tensor) -> Tensor:
+    grey = tv.rgb_to_grayscale(frames)
+    return _levels((frames * _wide(numbers[:, 0])).addcmul_(grey, _wide(numbers[:, 1])))
+
+
+def _contrast(frames: Tensor, numbers: Tensor) -> Tensor:
+    mean = tv.rgb_to_grayscale(frames).float().mean(dim=(-3, -2, -1), keepdim=True)
+    return _levels((frames * _wide(numbers[:, 0])).addcmul_(mean, _wide(numbers[:, 1])))
+
+
+def _sharpness(frames: Tensor, numbers: Tensor) -> Tensor:
+    """Away from, or towards, each pixel's mean with its neighbours, in which it has a weight of 5 to their 1."""
+    levels = frames.float()
+    inner = levels[..., 1:-1, 1:-1]
+    mean = F.avg_pool2d(levels.flatten(0, 1), 3, stride=1).view(inner.shape)
+    blurred = ((9 * mean + 4 * inner) / 13).round_()
+    inner.copy_(blurred.lerp_(inner, _wide(numbers[:, 0])))
+    return _levels(levels)
+
+
+def _posterize(frames: Tensor, numbers: Tensor) -> Tensor:
+    return frames & _wide(numbers).to(torch.uint8)
+
+
+def _solarize(frames: Tensor, numbers: Tensor) -> Tensor:
+    return torch.where(frames >= _wide(numbers), ~frames, frames)
+
+
+def _solarize_add(frames: Tensor, numbers: Tensor) -> Tensor:
+    return torch.where(frames < 128, _levels(frames + _wide(numbers)), frames)
+
+
+def _affine(frames: Tensor, numbers: Tensor) -> Tensor:
+    """Bilinear; what comes from outside the picture is grey."""
+    grey = numbers[:, 6:].view(-1, 1, 3, 1, 1)
+    height, width = frames.shape[-2:]
+    grid = grid_of([n.view(-1, 1, 1) for n in numbers[:, :6].unbind(1)], (height, width), device=frames.device)
+    moved = F.grid_sample((frames - grey).flatten(1, 2), grid, align_corners=False).view(frames.shape)
+    return _levels(moved.add_(grey).round_())
+
+
+def _affine_numbers(
+    size: tuple[int, int], *, angle: float = 0.0, shift: tuple[float, float] = (0, 0), shear: float = 0.0, axis: int = 0
+) -> Sequence[float]:
+    """Rotated clockwise by `angle` degrees about the centre, sheared along an axis, shifted by whole pixels; and the grey."""
     turn = np.radians(angle)
     forward = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     sheared = np.eye(2)
     sheared[axis, 1 - axis] = -shear
     back = np.linalg.inv(forward @ sheared)
-    height, width = frames.shape[-2:]
+    height, width = size
     center = np.array([width / 2, height / 2])
     matrix = np.column_stack([back, center - back @ (center + np.round(shift))])
-    grid = sampling_grid(matrix, (height, width), of=(height, width), device=frames.device)
-    grey = to_device(torch.tensor(_GREY, device="cpu"), frames.device).view(3, 1, 1)
-    moved = F.grid_sample(frames - grey, grid.expand(len(frames), -1, -1, -1), align_corners=False) + grey
-    return moved.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _sharpness(frames: Tensor, factor: float) -> Tensor:
-    """Away from, or towards, each pixel's mean with its neighbours, in which it has a weight of 5 to their 1."""
-    levels = frames.float()
-    inner = levels[..., 1:-1, 1:-1]
-    blurred = ((9 * F.avg_pool2d(levels, 3, stride=1) + 4 * inner) / 13).round_()
-    inner.copy_(blurred.lerp_(inner, factor))
-    return levels.clamp_(0, 255).to(torch.uint8)
-
-
-def _solarize_add(frames: Tensor, strength: float, sign: int) -> Tensor:
-    added = (frames.int() + min(128, int(110 * strength))).clamp(max=255).to(torch.uint8)
-    return torch.where(frames < 128, added, frames)
-
-
-def _solarize(frames: Tensor, strength: float, sign: int) -> Tensor:
-    threshold = 256 - int(256 * strength)
-    return tv.solarize(frames, threshold=threshold) if threshold < 256 else frames
+    return [*grid_numbers(matrix, size), *_GREY]
 
 
 OPERATIONS: dict[str, Operation] = {
-    "auto_contrast": lambda frames, strength, sign: tv.autocontrast(frames),
-    "equalize": lambda frames, strength, sign: tv.equalize(frames),
-    "invert": lambda frames, strength, sign: tv.invert(frames),
-    "rotate": lambda frames, strength, sign: _affine(frames, angle=sign * 30 * strength),
-    "posterize": lambda frames, strength, sign: tv.posterize(frames, bits=max(1, 4 - int(4 * strength))),
-    "solarize": _solarize,
-    "solarize_add": _solarize_add,
-    "color": lambda frames, strength, sign: tv.adjust_saturation(frames, _factor(strength, sign)),
-    "contrast": lambda frames, strength, sign: tv.adjust_contrast(frames, _factor(strength, sign)),
-    "brightness": lambda frames, strength, sign: tv.adjust_brightness(frames, _factor(strength, sign)),
-    "sharpness": lambda frames, strength, sign: _sharpness(frames, _factor(strength, sign)),
-    "shear_x": lambda frames, strength, sign: _affine(frames, shear=sign * 0.3 * strength, axis=0),
-    "shear_y": lambda frames, strength, sign: _affine(frames, shear=sign * 0.3 * strength, axis=1),
-    "translate_x": lambda frames, strength, sign: _affine(frames, shift=(sign * 0.45 * strength * frames.shape[3], 0)),
-    "translate_y": lambda frames, strength, sign: _affine(frames, shift=(0, sign * 0.45 * strength * frames.shape[2])),
+    "auto_contrast": Operation(lambda frames, _: tv.autocontrast(frames)),
+    "equalize": Operation(lambda frames, _: tv.equalize(frames)),
+    "invert": Operation(lambda frames, _: ~frames),
+    "rotate": Operation(_affine, lambda strength, sign, size: _affine_numbers(size, angle=sign * 30 * strength)),
+    "posterize": Operation(_posterize, lambda strength, sign, size: [256 - (1 << 8 - max(1, 4 - int(4 * strength)))]),
+    "solarize": Operation(_solarize, lambda strength, sign, size: [256 - int(256 * strength)]),
+    "solarize_add": Operation(_solarize_add, lambda strength, sign, size: [min(128, int(110 * strength))]),
+    "color": Operation(_color, _factor),
+    "contrast": Operation(_contrast, _factor),
+    "brightness": Operation(_brightness, _factor),
+    "sharpness": Operation(_sharpness, _factor),
+    "shear_x": Operation(_affine, lambda strength, sign, size: _affine_numbers(size, shear=sign * 0.3 * strength)),
+    "shear_y": Operation(
+        _affine, lambda strength, sign, size: _affine_numbers(size, shear=sign * 0.3 * strength, axis=1)
+    ),
+    "translate_x": Operation(
+        _affine, lambda strength, sign, size: _affine_numbers(size, shift=(sign * 0.45 * strength * size[1], 0))
+    ),
+    "translate_y": Operation(
+        _affine, lambda strength, sign, size: _affine_numbers(size, shift=(0, sign * 0.45 * strength * size[0]))
+    ),
 }
 
 
@@ -119,18 +182,30 @@ def rand_augment(
     Returns:
         float [B, 3, T, H, W], normalised.
     """
-    mean, std = (
-        to_device(torch.tensor(values, device="cpu"), video.device).view(3, 1, 1, 1)
-        for values in (normalization.mean, normalization.std)
-    )
-    clips = []
-    for clip, key in zip(video, keys, strict=True):
-        operations = draw_operations(policy, key, seed=seed, epoch=epoch)
-        if not operations:
-            clips.append(clip)
-            continue
-        frames = ((clip * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).transpose(0, 1)
-        for name, strength, sign in operations:
-            frames = OPERATIONS[name](frames, strength, sign)
-        clips.append(((frames.transpose(0, 1).to(clip.dtype) / 255 - mean) / std).to(clip.dtype))
-    return torch.stack(clips)
+    drawn = [draw_operations(policy, key, seed=seed, epoch=epoch) for key in keys]
+    height, width = video.shape[-2:]
+    plan: list[tuple[Apply, list[int]]] = []
+    numbers: list[list[float]] = [[*normalization.mean, *normalization.std]]
+    for turn in zip_longest(*drawn):
+        together: dict[Apply, list[int]] = {}
+        of_clip: dict[int, Sequence[float]] = {}
+        for place, one in enumerate(turn):
+            if one is not None:
+                name, strength, sign = one
+                together.setdefault(OPERATIONS[name].apply, []).append(place)
+                of_clip[place] = OPERATIONS[name].numbers(strength, sign, (height, width))
+        for apply, places in together.items():
+            plan.append((apply, places))
+            numbers.append([number for place in places for number in of_clip[place]])
+    flat = torch.tensor([number for some in numbers for number in some], dtype=torch.float32, device="cpu")
+    there, *each = torch.split(to_device(flat, video.device), [len(some) for some in numbers])
+    mean, std = there.view(2, 3, 1, 1, 1)
+    levels = _levels(((video * std + mean) * 255).round_())
+    clips = list(levels.transpose(1, 2))
+    for (apply, places), own in zip(plan, each, strict=True):
+        changed = apply(torch.stack([clips[place] for place in places]), own.view(len(places), -1))
+        for place, clip in zip(places, changed, strict=True):
+            clips[place] = clip
+    augmented = (torch.stack(clips).transpose(1, 2).to(video.dtype) / 255 - mean) / std
+    kept = zip(video, augmented.to(video.dtype), drawn, strict=True)
+    return torch.stack([after if operations else before for before, after, operations in kept])

@@ -5,6 +5,8 @@ On a device frames are resized in floats and rounded, and all is done in as few 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -154,11 +156,22 @@ def sampling_grid(
         size: height and width of the result.
         of: height and width of what is sampled.
     """
+    return grid_of(grid_numbers(matrix, of), size, device=device)
+
+
+def grid_numbers(matrix: NDArray[np.float64], of: tuple[int, int]) -> list[float]:
+    """The six numbers that `grid_of` takes, for a matrix of `sampling_grid`."""
     (a, b, c), (d, e, f) = (matrix * (2 / np.array(of[::-1])[:, None])).tolist()
+    return [a, b, c - 1, d, e, f - 1]
+
+
+def grid_of(numbers: Sequence[float] | Sequence[Tensor], size: tuple[int, int], *, device: torch.device) -> Tensor:
+    """See `sampling_grid`; of tensors [N, 1, 1] there come N grids, float32 [N, height, width, 2]."""
+    a, b, c, d, e, f = numbers
     height, width = size
     x = torch.arange(width, dtype=torch.float32, device=device) + 0.5
     y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5)[:, None]
-    return torch.stack((a * x + b * y + (c - 1), d * x + e * y + (f - 1)), dim=-1)
+    return torch.stack((a * x + b * y + c, d * x + e * y + f), dim=-1)
 
 
 def resize_in_floats(frames: Tensor, height: int, width: int) -> Tensor:
