@@ -14,7 +14,7 @@ from video.numbered import MakeVideo, numbered_frames, read_numbers
 
 from vidpipe.errors import UsageError, VideoError, VidpipeError
 from vidpipe.video.decode import Decoder, extract_clips
-from vidpipe.video.ffmpeg import failure, ffmpeg_path, ffmpeg_version, run_ffmpeg
+from vidpipe.video.ffmpeg import _tied_to_parent, failure, ffmpeg_path, ffmpeg_version, run_ffmpeg
 from vidpipe.video.probe import probe
 from vidpipe.video.spec import ClipSpec
 
@@ -138,6 +138,9 @@ def test_an_ffmpeg_that_knows_too_little_isnt_taken_for_damage() -> None:
         '[h264 @ 0x1] Unable to parse option value "codec" as boolean\n[h264 @ 0x1] Error setting option apply_cropping'
     )
     assert type(failure(said.encode(), 234)) is VidpipeError and "too old" in str(failure(said.encode(), 234))
+    assert isinstance(failure(b"[h264 @ 0x1] Invalid NAL unit size", 69), VideoError)
+    killed = failure(b"", -9)
+    assert isinstance(killed, VideoError) and killed.reason == "crash" and "SIGKILL" in str(killed)
 
 
 def test_an_ffmpeg_that_cant_be_started_isnt_taken_for_damage(
@@ -151,6 +154,21 @@ def test_an_ffmpeg_that_cant_be_started_isnt_taken_for_damage(
     with pytest.raises(VidpipeError, match=f"{program} can't be started: .*No such file") as caught:
         extract_clips(path, ClipSpec(frames=4, height=128), key="plain", decoder="ffmpeg")
     assert type(caught.value) is VidpipeError
-    assert isinstance(failure(b"[h264 @ 0x1] Invalid NAL unit size", 69), VideoError)
-    killed = failure(b"", -9)
-    assert isinstance(killed, VideoError) and killed.reason == "crash" and "SIGKILL" in str(killed)
+
+
+@pytest.mark.parametrize("setpriv", ["none", "one that doesn't know the option"])
+def test_ffmpeg_runs_where_no_setpriv_ties_it_to_its_parent(
+    setpriv: str, tmp_path: Path, ffmpeg_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ffmpeg_video("plain.mp4", *H264, frames=20)
+    if setpriv != "none":
+        program = tmp_path / "setpriv"
+        program.write_text("#!/bin/sh\necho \"setpriv: unrecognized option '$1'\" >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _tied_to_parent.cache_clear()
+    try:
+        (clip,) = extract_clips(path, ClipSpec(frames=4, height=128), key="plain", decoder="ffmpeg").clips
+    finally:
+        _tied_to_parent.cache_clear()
+    assert read_numbers(clip.video) == clip.frame_indices.tolist()

@@ -81,7 +81,7 @@ def start_ffmpeg(
 ) -> subprocess.Popen[bytes]:
     """Start ffmpeg with a pipe for its stdout.
 
-    It dies with the thread that starts it, even if that is killed; without util-linux's `setpriv`, only when it next writes.
+    It dies with the thread that starts it, even if that is killed; without a `setpriv` that sees to it, only when it next writes.
     """
     return subprocess.Popen(
         [*_tied_to_parent(), ffmpeg_path(), "-hide_banner", *args],
@@ -127,9 +127,14 @@ def failure(stderr: bytes, returncode: int) -> Exception:
 
 @functools.cache
 def _tied_to_parent() -> tuple[str, ...]:
-    """The start of a command line by which the kernel kills it when its parent dies.
+    """The start of a command line by which the kernel kills it when its parent dies; empty where no such program is.
 
     Python's `preexec_fn` could ask for that, too, but runs between fork and exec, where other threads' locks never open.
     """
     setpriv = shutil.which("setpriv")
-    return () if setpriv is None else (setpriv, "--pdeathsig", "KILL", "--")
+    if setpriv is None:
+        return ()
+    tied = (setpriv, "--pdeathsig", "KILL", "--")
+    # An old one of util-linux's, or busybox's, doesn't know that option.
+    tried = subprocess.run([*tied, setpriv, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return tied if tried.returncode == 0 else ()
