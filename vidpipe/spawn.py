@@ -14,12 +14,13 @@ from typing import IO
 def spawn(main: Callable[..., None], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
     """Run a module's function in a new interpreter: main(*descriptors), which it inherits. Ctrl-C is left to its parent.
 
-    What it doesn't find where an interpreter looks by itself, it finds where this process does, such as beside its script.
+    It finds modules where this process does, and in that order: beside a script, there may be another vidpipe than the installed one.
+    Before them comes what only PYTHONPATH, as it is by now, has.
     """
-    where = f"sys.path += [path for path in {sys.path!r} if path not in sys.path]"
+    ours = [path for path in sys.path if isinstance(path, str)]  # as an import does, it passes over all else
+    where = f"ours = {ours!a}; sys.path[:] = [path for path in sys.path if path not in ours] + ours"
     call = f"from {main.__module__} import {main.__name__} as main; main(*map(int, sys.argv[1:]))"
-    code = f"import sys; {where}; {call}"
-    command = [sys.executable, "-P", "-c", code, *map(str, descriptors)]
+    command = [sys.executable, "-P", "-c", f"import sys; {where}; {call}", *map(str, descriptors)]
     # One thread a library, since there is one process a core.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     # It inherits what is blocked, from its first moment on.

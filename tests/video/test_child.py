@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import sys
 import time
 from multiprocessing import Pipe
 from pathlib import Path
@@ -64,6 +66,23 @@ def test_a_child_whose_parent_is_gone_before_it_is_ready_ends_without_a_word(
     theirs.close()
     assert process.wait(60) == 0
     assert capfd.readouterr().err == ""
+
+
+def test_a_child_finds_modules_where_its_parent_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same order, of folders of any name; what is no name, an import passes over."""
+    for folder in ("installed", "beside the script's \u00e9"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "of_two_places.py").write_text(
+            f"import os\ndef main(fd): os.write(fd, {folder!a}.encode())\n", encoding="ascii"
+        )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
+    monkeypatch.syspath_prepend(tmp_path / folder)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "installed"), Path("/no/name")])
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as told:
+        process = spawn(importlib.import_module("of_two_places").main, [writing])
+        os.close(writing)
+        assert (process.wait(60), told.read().decode()) == (0, folder)
 
 
 def test_a_child_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None:
