@@ -12,6 +12,7 @@ import pytest
 import torch
 from loader.pictures import soft_colors
 
+import vidpipe
 from vidpipe.errors import BadSampleError
 from vidpipe.loader.augmentation.augment import Drawn
 from vidpipe.loader.augmentation.region import Region
@@ -201,6 +202,37 @@ def test_one_that_is_made_anew_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
         else:
             assert torch.equal(decoder.decode([sound])[0], expected)
     decoder.close()
+
+
+def test_of_several_decoders_only_the_one_that_fails_is_given_up(
+    codec_shards: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, make = dali_decoder.DeviceDecoder.decode, dali_decoder.DeviceDecoder.__init__
+    served = []
+
+    def made(self: dali_decoder.DeviceDecoder, codec: str, **settings: object) -> None:
+        make(self, "jpeg", **settings)  # of `mp4`, there is none without a GPU
+        self._codec = codec
+
+    def decode(self: dali_decoder.DeviceDecoder, samples: Sequence[Stored]) -> list[torch.Tensor]:
+        if self._codec == "mp4":
+            raise ValueError("no such luck")
+        served.append(len(samples))
+        return whole(self, samples)
+
+    folders = [codec_shards["jpeg"] / "train", codec_shards["mp4"] / "train"]
+    with vidpipe.Loader(folders, batch_size=12, size=48, backend="dali", seed=3) as loader:
+        expected = list(loader)
+    monkeypatch.setattr("vidpipe.loader.engines.backend.device_codecs", lambda *_: frozenset({"jpeg", "mp4"}))
+    monkeypatch.setattr(dali_decoder.DeviceDecoder, "__init__", made)
+    with vidpipe.Loader(folders, batch_size=12, size=48, backend="dali", seed=3) as loader:
+        monkeypatch.setattr(dali_decoder.DeviceDecoder, "decode", decode)
+        ours = list(loader)
+    assert [batch.key for batch in ours] == [batch.key for batch in expected] and len(ours) == len(served) == 6
+    assert [record.message.rpartition("no such luck")[2] for record in caplog.records] == [
+        *["; this batch was decoded on the CPU"] * 2,
+        "; 3 batches in a row: from now on they are decoded on the CPU",
+    ]
 
 
 def test_jpegs_of_all_heights_come_out_whole() -> None:

@@ -86,4 +86,4 @@ def test_shards_that_make_no_sense_are_refused(
 def test_commands_that_need_the_shards_here_say_so(vidpipe: RunCommand) -> None:
     for command in (("verify",), ("inspect",), ("features", "--backbone", "resnet18", "--out", "unused")):
         result = vidpipe(command[0], "s3://bucket/x", *command[1:])
-        assert result.code == 2 and "this command works on a folder of this machine" in result.err
+        assert result.code == 2 and "s3://bucket/x: is a URL, but this command works on a folder of this" in result.err

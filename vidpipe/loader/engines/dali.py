@@ -8,6 +8,7 @@ fed to it, and steps for which there can't be any are left out of the pipeline.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class DaliEngine(Engine):
         self._ahead: ThreadPoolExecutor | None = None
         if self._on_gpu or decodes:
             self._ahead = threads_for(setup.device, 1, name="vidpipe-frames")
-        self._refused = 0
+        self._refused = Counter[str]()
         with self._arrivals.queue():
             self._decoders = {codec: self._decoder(codec) for codec in decodes}
         self._pipeline: Any = _clip_pipeline(
@@ -153,7 +154,7 @@ class DaliEngine(Engine):
             if codec in self._decoders:  # else it was given up when these had been read
                 try:
                     videos |= zip(stored, self._decoders[codec].decode([*stored.values()]), strict=True)
-                    self._refused = 0
+                    self._refused[codec] = 0
                     continue
                 except ValueError as error:
                     refusal = str(error)  # itself would hold on to all of this by its traceback
@@ -175,11 +176,11 @@ class DaliEngine(Engine):
 
     def _note_refusal(self, codec: str, reason: str, *, explained: bool) -> None:
         """A batch that the decoder refused was decoded on the CPU, which found a damaged sample, or didn't."""
-        self._refused = 0 if explained else self._refused + 1
-        if self._refused == 0:
+        self._refused[codec] = 0 if explained else self._refused[codec] + 1
+        if explained:
             return
         message = f"decoding {codec} on {self._setup.device} failed where the CPU finds no damage: {reason}"
-        if self._refused < MAX_REFUSED:
+        if self._refused[codec] < MAX_REFUSED:
             logger.warning("%s; this batch was decoded on the CPU", message)
             return
         message += f"; {MAX_REFUSED} batches in a row"
