@@ -157,10 +157,8 @@ def _measured(
         device.wait()
         first_seconds = time.perf_counter() - begin
         _check_ready(name, first, device, wanted)
-        # As many are begun when the clock starts as when it stops.
-        for _ in range(ahead):
-            next(iterator)
-        rate = measure(lambda: len(next(iterator)), device, seconds=wanted.seconds)
+        # As many at a time as are begun together: workers may all end theirs at once, and nothing for long then.
+        rate = measure(lambda: sum(len(next(iterator)) for _ in range(ahead)), device, seconds=wanted.seconds)
         host = host_bytes()  # before the profiler takes memory of its own
         gpu_seconds = profiled_gpu_seconds(iterator, device)
     return BatchRow(
