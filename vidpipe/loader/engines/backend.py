@@ -69,5 +69,5 @@ def device_codecs(decode: Decode, backend: Backend, device: torch.device) -> fro
         raise UsageError("decode: got 'gpu' with backend 'torch', which decodes on the CPU; take backend='dali'")
     if device.type != "cuda" or decode == "cpu":
         return frozenset()
-    # By default not `mp4`: NVDEC, as DALI drives it, takes more of the CPU than decoding there does.
+    # By default not `mp4`: NVDEC, as DALI drives it, takes nearly as much of the CPU as decoding there, and gives a fifth of the clips.
     return frozenset({"jpeg", "mp4"} if decode == "gpu" else {"jpeg"})
