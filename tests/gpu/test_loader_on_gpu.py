@@ -79,6 +79,11 @@ def test_processes_read_for_a_gpu_where_they_can_be_had(
     assert ("threads read instead of processes" in caplog.text) == on_gpu
 
 
+def test_shards_at_a_url_are_read_by_threads_for_a_gpu_too(bucket: str, cuda: torch.device) -> None:
+    with vidpipe.Loader(bucket, batch_size=8, size=48, device=cuda) as loader:
+        assert loader.readers == "threads" and len(list(loader)) == 4
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_all_that_is_drawn_is_done_on_the_gpu_too(motion_shards: Path, cuda: torch.device, backend: str) -> None:
     """Within a few levels of 255: colours multiply the rounding of the resize, and turned borders lie inside."""
