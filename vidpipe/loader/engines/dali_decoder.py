@@ -163,9 +163,10 @@ class DeviceDecoder:
         # What memory still holds of an earlier trial mustn't pass for this one's; but a change of colours has to be the same each time.
         seed = next(_trials) if self._codec == "jpeg" else 0
         clips = [_tried_clip(self._codec, _patches(rows, columns, seed)) for rows, columns in _TRIED_PATCHES]
-        tried = list(itertools.islice(itertools.cycle(clips), self._tried))
+        colors = [(stored, _patch_colors(expected)) for stored, expected in clips]
+        tried = list(itertools.islice(itertools.cycle(colors), self._tried))
         got = self.decode([stored for stored, _ in tried])
-        ours = np.concatenate([_patch_colors(expected) for _, expected in tried])
+        ours = np.concatenate([expected for _, expected in tried])
         theirs = np.concatenate([_patch_colors(frames.cpu().numpy()) for frames in got])
         if np.abs(theirs - ours).max() <= LEVELS:
             return None
