@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest import mock
 
@@ -21,6 +23,7 @@ from waiting import wait_until
 import vidpipe
 from vidpipe.errors import BadSampleError, ShardError, UsageError, VidpipeError
 from vidpipe.loader import LoaderOptions
+from vidpipe.loader.reading.process_pool import ReadProcesses
 
 pytest.importorskip("nvidia.dali", reason="DALI is not installed")
 
@@ -158,15 +161,35 @@ def test_what_a_process_was_killed_over_another_one_reads(
     assert not read_processes()
 
 
+def spawn_no_reader(main: object, descriptors: object) -> tuple[subprocess.Popen[bytes], Connection]:
+    ours, theirs = Pipe()
+    theirs.close()
+    return subprocess.Popen(["false"]), ours
+
+
+def test_where_they_dont_start_threads_read_unless_processes_are_asked_for(
+    motion_shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vidpipe.loader.reading.process_pool.spawn", spawn_no_reader)
+    with pytest.raises(UsageError, match=r"readers: a process that reads can't start \(exit code 1\)"):
+        loader(motion_shards, "processes")
+    monkeypatch.setattr(  # as on a GPU
+        "vidpipe.loader.workers._read_processes",
+        lambda source, options, setup: ReadProcesses(source.read_plan, number=setup.threads),
+    )
+    with loader(motion_shards, "auto") as ours:
+        assert ours.readers == "threads" and len(list(ours.read_batches())) == len(ours)
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "vidpipe.loader"]
+    assert told.endswith("threads read instead of processes")
+
+
 def test_clips_over_which_processes_die_again_and_again_are_an_error_and_no_hang(
     motion_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with loader(motion_shards, "processes", augment="train", options={"prefetch_batches": 0}) as ours:
         batches = iter(ours)
         next(batches)
-        monkeypatch.setattr(
-            "vidpipe.loader.reading.process_pool.spawn", lambda main, descriptors: subprocess.Popen(["false"])
-        )
+        monkeypatch.setattr("vidpipe.loader.reading.process_pool.spawn", spawn_no_reader)
         kill_read_processes()
         with pytest.raises(
             VidpipeError, match=r"died \(exit code 1\), and so did the one before it, over the same clips"

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from multiprocessing import Pipe
 from pathlib import Path
 from threading import Event
 
@@ -60,10 +59,8 @@ def test_a_job_that_does_not_end_is_killed(tmp_path: Path) -> None:
 def test_a_child_whose_parent_is_gone_before_it_is_ready_ends_without_a_word(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    ours, theirs = Pipe()
-    process = spawn(main, [theirs.fileno()])
-    ours.close()
-    theirs.close()
+    process, pipe = spawn(main)
+    pipe.close()
     assert process.wait(60) == 0
     assert capfd.readouterr().err == ""
 
@@ -73,28 +70,16 @@ def test_a_child_finds_modules_where_its_parent_does(tmp_path: Path, monkeypatch
     for folder in ("installed", "beside the script's \u00e9"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "of_two_places.py").write_text(
-            f"import os\ndef main(fd): os.write(fd, {folder!a}.encode())\n", encoding="ascii"
+            f"import os\ndef main(pipe, fd): os.write(fd, {folder!a}.encode())\n", encoding="ascii"
         )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
     monkeypatch.syspath_prepend(tmp_path / folder)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "installed"), Path("/no/name")])
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as told:
-        process = spawn(importlib.import_module("of_two_places").main, [writing])
+        process, _ = spawn(importlib.import_module("of_two_places").main, [writing])
         os.close(writing)
         assert (process.wait(60), told.read().decode()) == (0, folder)
-
-
-def test_a_child_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None:
-    child: Child[tuple[Path, bool], int] = Child(main, timeout_seconds=600, stop=Event())
-    try:
-        child.send((tmp_path / "pid", False))
-        assert child._process is not None
-        child._process.popen.send_signal(signal.SIGINT)
-        assert child.receive((tmp_path / "pid", False)) == child._process.popen.pid
-        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    finally:
-        child.close()
 
 
 def test_jobs_in_time_share_a_child(tmp_path: Path) -> None:

@@ -60,7 +60,6 @@ class Workers:
             processes = _read_processes(source, options, setup)
             if processes is not None:
                 started.callback(processes.close)
-            self.readers = "threads" if processes is None else "processes"
             self.pool = ReadPool(
                 source,
                 threads=setup.threads,
@@ -74,6 +73,11 @@ class Workers:
             self.backend, self.engine = make_engine(
                 backend, self.pool, setup, decode=options.decode, codecs=source.codecs
             )
+            started.callback(self.engine.close)
+            if processes is not None and not _are_ready(processes, options):  # they started beside the engine
+                self.pool.without_processes()
+                processes = None
+            self.readers = "threads" if processes is None else "processes"
             self.background = Background(
                 ahead=options.prefetch_batches, following=following, across_epochs=across_epochs, device=setup.device
             )
@@ -101,10 +105,24 @@ def _read_processes(source: Source, options: LoaderOptions, setup: EngineSetup) 
     try:
         return ReadProcesses(source.read_plan, number=setup.threads, lock=page_lock_for(setup.device))
     except UsageError as error:
-        if not by_itself:
-            raise
-        logger.warning("%s; threads read instead of processes", error)
+        _do_without(error, options)
         return None
+
+
+def _are_ready(processes: ReadProcesses, options: LoaderOptions) -> bool:
+    try:
+        processes.check()
+    except UsageError as error:
+        _do_without(error, options)
+        return False
+    return True
+
+
+def _do_without(error: UsageError, options: LoaderOptions) -> None:
+    """Have threads read where processes can't, unless they are asked for."""
+    if options.readers == "processes":
+        raise error
+    logger.warning("%s; threads read instead of processes", error)
 
 
 _at_work: weakref.WeakSet[Workers] = weakref.WeakSet()

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from threading import Event
 from typing import Generic, TypeVar
@@ -135,13 +134,10 @@ class Child(Generic[Job, Result]):
         )
 
     def _spawn(self) -> _Process[Job, Result]:
-        ours, theirs = Pipe()
         try:
-            process = spawn(self._main, [theirs.fileno(), *(buffer.fileno() for buffer in self._buffers)])
+            return _Process(*spawn(self._main, [buffer.fileno() for buffer in self._buffers]))
         except OSError as error:
             raise _machine_error(error) from error
-        theirs.close()
-        return _Process(process, ours)
 
     def _wait(self, process: _Process[Job, Result], seconds: float) -> bool:
         """Whether there is an answer, or the child's end, within that time."""

@@ -60,8 +60,8 @@ class ReadPool:
         self._reader = reader
         self._frame_bytes = frame_bytes
         self._quarantine = quarantine
-        self._processes = processes
-        self._buffers = BufferPool(processes.memory.allocate if processes else allocate, step=BUFFER_STEP)
+        self._allocate = allocate
+        self._take_processes(processes)
         self._memory = ThreadMemory()
         # So few tasks of a batch that all under way together keep every thread busy: each costs handing over and waiting.
         self._tasks = -(-threads // batches)
@@ -133,11 +133,21 @@ class ReadPool:
 
         return self._share_out([self._size(request) for request in requests], serve)
 
+    def without_processes(self) -> None:
+        """End the processes, before anything is read: the threads do without them."""
+        if self._processes:
+            self._processes.close()
+        self._take_processes(None)
+
     def close(self) -> None:
         """End the threads, and the processes; what they have not begun is dropped."""
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self._processes:
             self._processes.close()
+
+    def _take_processes(self, processes: ReadProcesses | None) -> None:
+        self._processes = processes
+        self._buffers = BufferPool(processes.memory.allocate if processes else self._allocate, step=BUFFER_STEP)
 
     def _size(self, request: Request) -> int:
         """Bytes of the frames that a request reads."""

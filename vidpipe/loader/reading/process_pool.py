@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
@@ -29,8 +28,6 @@ END_SECONDS = 5.0  # that a process may take to end by itself
 
 logger = logging.getLogger("vidpipe.loader")
 
-_pipes: weakref.WeakSet[Connection[ReadJob, ReadAnswer]] = weakref.WeakSet()
-
 
 class _Process:
     """One of them, and the pipe to it.
@@ -41,14 +38,27 @@ class _Process:
 
     def __init__(self, descriptors: tuple[int, int]) -> None:
         self._descriptors = descriptors
+        self.popen: subprocess.Popen[bytes]
+        self.pipe: Connection[ReadJob, ReadAnswer]
         self.start()
 
     def start(self) -> None:
         """Start it, or another one in its place."""
-        self.pipe, theirs = Pipe()
-        _pipes.add(self.pipe)
-        with theirs:
-            self.popen = spawn(main, [theirs.fileno(), *self._descriptors])
+        self.popen, self.pipe = spawn(main, self._descriptors)
+
+    def check(self) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            UsageError: it ends instead.
+        """
+        try:
+            self._asked(ReadJob(0, (), frozenset()))
+        except (EOFError, OSError) as error:
+            raise UsageError(
+                f"readers: a process that reads can't start ({self._end()}); what it said stands above. readers='threads' does "
+                "without such processes"
+            ) from error
 
     def answer(self, job: ReadJob) -> ReadAnswer:
         """What it says to a job.
@@ -122,8 +132,18 @@ class ReadProcesses:
                 f"readers: {number} processes can't be started ({error.strerror}): take fewer `threads`, raise the limit that they "
                 "meet (`ulimit -u` for processes, `-n` for open files), or take readers='threads'"
             ) from error
+        self._processes = processes
         for process in processes:
             self._free.put(process)
+
+    def check(self) -> None:
+        """Wait until all are ready, before anything is read.
+
+        Raises:
+            UsageError: one of them ends instead.
+        """
+        for process in self._processes:
+            process.check()
 
     def read(
         self, buffer: NDArray[np.uint8], wanted: Sequence[Wanted], *, undecoded: frozenset[str]
@@ -177,12 +197,3 @@ def _end(processes: Sequence[_Process], files: ExitStack, parent: int) -> None:
         except subprocess.TimeoutExpired:
             process.popen.kill()
             process.popen.wait()
-
-
-def _leave_to_parent() -> None:
-    """A fork lets go of the pipes, which close when all who have them do: that is how the processes are told to end."""
-    for pipe in list(_pipes):
-        pipe.close()
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
