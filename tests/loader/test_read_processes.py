@@ -265,6 +265,16 @@ def test_where_they_cant_be_had_it_is_said(motion_shards: Path, bucket: str) -> 
     assert not read_processes()
 
 
+def test_memory_that_cant_be_locked_for_a_gpu_is_told_at_once(
+    motion_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = mock.Mock(side_effect=UsageError("readers: its pages can't be locked"))
+    monkeypatch.setattr("vidpipe.loader.workers.page_lock_for", lambda device: refusing)
+    with pytest.raises(UsageError, match="can't be locked"):
+        loader(motion_shards, "processes")
+    assert not read_processes()
+
+
 def test_where_the_plan_cant_be_shared_the_memory_is_closed(
     motion_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

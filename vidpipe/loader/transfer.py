@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidpipe.errors import UsageError, VidpipeError
+from vidpipe.errors import UsageError
 from vidpipe.loader.reading.buffers import aligned_array
 from vidpipe.loader.reading.shared_memory import PageLock
 
@@ -73,7 +73,7 @@ def allocation_for(device: torch.device) -> Callable[[int], NDArray[np.uint8]]:
 def page_lock_for(device: torch.device) -> PageLock | None:
     """What locks the pages of memory that isn't torch's, so that a GPU can fetch from it by itself, and gives what undoes it.
 
-    It raises VidpipeError where the system or the driver doesn't allow it. None where the device is no GPU.
+    It raises UsageError where the system or the driver doesn't allow it. None where the device is no GPU.
     """
     if device.type != "cuda":
         return None
@@ -84,8 +84,8 @@ def page_lock_for(device: torch.device) -> PageLock | None:
         with torch.cuda.device(device):  # in a new thread the first one is current, and would be given a context
             code = runtime.cudaHostRegister(address, memory.nbytes, _PORTABLE)
         if int(code) != 0:
-            raise VidpipeError(
-                f"readers: {memory.nbytes / 1e6:.0f} MB of memory can't be page-locked ({runtime.cudaGetErrorString(code)}); "
+            raise UsageError(
+                f"readers: {memory.nbytes / 1e6:.3g} MB of memory can't be page-locked ({runtime.cudaGetErrorString(code)}); "
                 "take smaller batches or fewer prefetch_batches, or readers='threads'"
             )
 

@@ -140,8 +140,9 @@ class ReadProcesses:
         """Wait until all are ready, before anything is read.
 
         Raises:
-            UsageError: one of them ends instead.
+            UsageError: one of them ends instead, or the memory's pages can't be locked.
         """
+        self.memory.allocate(1)
         for process in self._processes:
             process.check()
 
