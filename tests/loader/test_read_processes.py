@@ -268,8 +268,10 @@ def test_where_they_cant_be_had_it_is_said(motion_shards: Path, bucket: str) -> 
 def test_memory_that_cant_be_locked_for_a_gpu_is_told_at_once(
     motion_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusing = mock.Mock(side_effect=UsageError("readers: its pages can't be locked"))
-    monkeypatch.setattr("vidpipe.loader.workers.page_lock_for", lambda device: refusing)
+    def refuse(memory: object) -> None:
+        raise UsageError("readers: its pages can't be locked")
+
+    monkeypatch.setattr("vidpipe.loader.workers.page_lock_for", lambda device: refuse)
     with pytest.raises(UsageError, match="can't be locked"):
         loader(motion_shards, "processes")
     assert not read_processes()
@@ -282,6 +284,7 @@ def test_where_the_plan_cant_be_shared_the_memory_is_closed(
     monkeypatch.setattr("vidpipe.loader.reading.process_pool.share", failing)
     with pytest.raises(UsageError, match=r"can't be started \(No space left on device\)") as caught:
         loader(motion_shards, "processes")
+    gc.collect()  # of what other tests had
     files = [str(path.resolve()) for path in Path("/proc/self/fd").iterdir()]
     assert (
         caught and sum("vidpipe-frames" in name for name in files) == 1
