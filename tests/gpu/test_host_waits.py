@@ -13,6 +13,7 @@ from gpu.host_syncs import host_syncs
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import CPUAccelerator
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+from loader.pictures import changed_by
 from torch import Tensor
 
 import vidpipe
@@ -108,7 +109,7 @@ def test_mixing_of_every_kind_waits_for_no_copy() -> None:
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
 def test_no_operation_of_rand_augment_waits_for_a_copy(name: str) -> None:
     with HostWaits() as waits:
-        OPERATIONS[name](torch.empty(8, 3, 64, 64, dtype=torch.uint8, device=META), 0.7, 1)
+        changed_by(name, torch.empty(8, 3, 64, 64, dtype=torch.uint8, device=META), 0.7, 1)
     assert not waits.found, "\n".join(waits.found)
 
 

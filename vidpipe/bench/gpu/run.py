@@ -51,7 +51,9 @@ def run_gpu_benchmark(options: GpuBenchmark, *, progress: Progress = to_stderr) 
         stored = StoredClips(first.folder, frames=min(options.frames, first.manifest.clip.frames))
         clip_bytes = stored.num_bytes(stored.clips[0])
         device = Device(name)
-        readers = options.readers if options.readers != "auto" else "processes" if device.on_gpu else "threads"
+        readers = options.readers
+        if readers == "auto":
+            readers = "processes" if device.on_gpu else "threads"
         wanted = Wanted(
             frames=stored.num_frames,
             size=options.size,

@@ -9,7 +9,7 @@ kept waiting for a thousand small calls.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import numpy as np
@@ -46,11 +46,9 @@ class Operation:
     apply: Apply
     numbers: Numbers = lambda strength, sign, size: ()
 
-    def __call__(self, frames: Tensor, strength: float, sign: int) -> Tensor:
-        """Done to one clip, uint8 [T, 3, H, W]."""
-        height, width = frames.shape[-2:]
-        numbers = torch.tensor([self.numbers(strength, sign, (height, width))], dtype=torch.float32, device="cpu")
-        return self.apply(frames[None], to_device(numbers, frames.device))[0]
+
+# Those of torchvision's that take a number take one for all pictures, and its `affine` and `adjust_sharpness` make tensors of it,
+# for each of which a GPU is waited for.
 
 
 def _wide(numbers: Tensor) -> Tensor:
@@ -169,6 +167,36 @@ def draw_operations(policy: RandAugment, key: str, *, seed: int, epoch: int) -> 
     return drawn
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What is done to some clips of a batch at once.
+
+    Attributes:
+        places: of the clips in the batch.
+        numbers: of each of these.
+    """
+
+    apply: Apply
+    places: list[int] = field(default_factory=list)
+    numbers: list[Sequence[float]] = field(default_factory=list)
+
+
+def _steps(drawn: Sequence[list[tuple[str, float, int]]], size: tuple[int, int]) -> list[_Step]:
+    """The operations of each clip in their order, those of several clips that come at the same turn together."""
+    steps: list[_Step] = []
+    for turn in zip_longest(*drawn):
+        together: dict[Apply, _Step] = {}
+        for place, one in enumerate(turn):
+            if one is not None:
+                name, strength, sign = one
+                operation = OPERATIONS[name]
+                step = together.setdefault(operation.apply, _Step(operation.apply))
+                step.places.append(place)
+                step.numbers.append(operation.numbers(strength, sign, size))
+        steps += together.values()
+    return steps
+
+
 def rand_augment(
     video: Tensor, *, keys: Sequence[str], policy: RandAugment, normalization: Normalization, seed: int, epoch: int
 ) -> Tensor:
@@ -183,28 +211,17 @@ def rand_augment(
         float [B, 3, T, H, W], normalised.
     """
     drawn = [draw_operations(policy, key, seed=seed, epoch=epoch) for key in keys]
-    height, width = video.shape[-2:]
-    plan: list[tuple[Apply, list[int]]] = []
-    numbers: list[list[float]] = [[*normalization.mean, *normalization.std]]
-    for turn in zip_longest(*drawn):
-        together: dict[Apply, list[int]] = {}
-        of_clip: dict[int, Sequence[float]] = {}
-        for place, one in enumerate(turn):
-            if one is not None:
-                name, strength, sign = one
-                together.setdefault(OPERATIONS[name].apply, []).append(place)
-                of_clip[place] = OPERATIONS[name].numbers(strength, sign, (height, width))
-        for apply, places in together.items():
-            plan.append((apply, places))
-            numbers.append([number for place in places for number in of_clip[place]])
-    flat = torch.tensor([number for some in numbers for number in some], dtype=torch.float32, device="cpu")
-    there, *each = torch.split(to_device(flat, video.device), [len(some) for some in numbers])
-    mean, std = there.view(2, 3, 1, 1, 1)
+    steps = _steps(drawn, (video.shape[-2], video.shape[-1]))
+    # All numbers go to the device in one copy.
+    parts = [[*normalization.mean, *normalization.std], *([n for own in s.numbers for n in own] for s in steps)]
+    flat = torch.tensor([number for part in parts for number in part], dtype=torch.float32, device="cpu")
+    ours, *theirs = torch.split(to_device(flat, video.device), [len(part) for part in parts])
+    mean, std = ours.view(2, 3, 1, 1, 1)
     levels = _levels(((video * std + mean) * 255).round_())
     clips = list(levels.transpose(1, 2))
-    for (apply, places), own in zip(plan, each, strict=True):
-        changed = apply(torch.stack([clips[place] for place in places]), own.view(len(places), -1))
-        for place, clip in zip(places, changed, strict=True):
+    for step, numbers in zip(steps, theirs, strict=True):
+        frames = torch.stack([clips[place] for place in step.places])
+        for place, clip in zip(step.places, step.apply(frames, numbers.view(len(frames), -1)), strict=True):
             clips[place] = clip
     augmented = (torch.stack(clips).transpose(1, 2).to(video.dtype) / 255 - mean) / std
     kept = zip(video, augmented.to(video.dtype), drawn, strict=True)
